@@ -1,0 +1,248 @@
+"""The one file that knows NumPy from torch.
+
+Everything above is written once over the Python array API standard. Here stand the namespace look-up, the validation of
+what users pass in, and what the standard lacks: moving to the host and back, and precision by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from math import prod
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+import scipy.fft
+
+Array: TypeAlias = Any
+"""A NumPy array, a torch tensor, or any other array of the Python array API standard."""
+
+_WIDTHS = {"float32": 32, "complex64": 32, "float64": 64, "complex128": 64}
+
+
+def namespace(*arrays: Array) -> Any:
+    """The array API namespace of ``arrays`` (plain Python numbers and None are passed over)."""
+    return array_api_compat.array_namespace(*(a for a in arrays if a is not None and not isinstance(a, (int, float, complex))))
+
+
+def is_array(value: object) -> bool:
+    return array_api_compat.is_array_api_obj(value)
+
+
+def device(array: Array) -> Any:
+    return array_api_compat.device(array)
+
+
+def on_gpu(array: Array) -> bool:
+    return array_api_compat.is_torch_array(array) and array.is_cuda
+
+
+def count(array: Array) -> int:
+    """The number of elements."""
+    return prod(array.shape)
+
+
+def fft_of(array: Array) -> Any:
+    """The FFT module for ``array``: SciPy's for NumPy (it keeps float32 and uses all cores), the namespace's own otherwise."""
+    return _ThreadedFFT if array_api_compat.is_numpy_array(array) else namespace(array).fft
+
+
+def next_fast_length(n: int) -> int:
+    """The smallest length >= ``n`` that has only small prime factors, for real transforms."""
+    return int(scipy.fft.next_fast_len(n, real=True) or n)
+
+
+class _ThreadedFFT:
+    """numpy.fft's signatures over scipy.fft with every core the process may use."""
+
+    @staticmethod
+    def _with_workers(name: str) -> Callable[..., np.ndarray]:
+        transform = getattr(scipy.fft, name)
+        return lambda x, n=None, axis=-1: transform(x, n=n, axis=axis, workers=cores())
+
+    rfft = staticmethod(_with_workers("rfft"))
+    irfft = staticmethod(_with_workers("irfft"))
+    fft = staticmethod(_with_workers("fft"))
+    ifft = staticmethod(_with_workers("ifft"))
+
+
+@cache
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---------------------------------------------------------------- what users pass in
+
+
+def as_array(value: Any, name: str, like: Array = None) -> Array:
+    """``value`` as a float or complex array of 32 or 64 bits; lists take the kind and device of ``like``.
+
+    Booleans and integers become float64, half precision becomes float32, long double becomes float64.
+    Raises ValueError for anything that is not a rectangular array of numbers.
+    """
+    if not is_array(value) or isinstance(value, np.generic):
+        try:
+            value = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name}: expected a rectangular array of numbers, got {type(value).__name__}: {error}") from None
+        if value.dtype.kind not in "biufc":
+            raise ValueError(f"{name}: expected an array of numbers, got dtype {value.dtype}")
+        if like is not None:
+            value = from_numpy(_standard_dtype(value, name), like)
+    return _standard_dtype(value, name)
+
+
+def harmonize(**values: Any) -> list[Array]:
+    """Arrays of one namespace, device and precision from ``values`` (name=value; None stays None).
+
+    Real stays real and complex stays complex; the widest precision wins.
+    Raises ValueError where NumPy and torch, or two devices, are mixed.
+    """
+    arrays = {name: value for name, value in values.items() if is_array(value) and not isinstance(value, np.generic)}
+    kinds = {name: f"{type(a).__module__.split('.')[0]} on {device(a)}" for name, a in arrays.items()}
+    if len(set(kinds.values())) > 1:
+        raise ValueError(f"expected arrays of one kind on one device, got {kinds}")
+    like = next(iter(arrays.values()), None)
+    out = {name: None if value is None else as_array(value, name, like) for name, value in values.items()}
+    widest = max((width(a) for a in out.values() if a is not None), default=64)
+    return [None if a is None else astype_width(a, widest) for a in out.values()]
+
+
+def check_finite(array: Array, name: str, core_ndim: int) -> None:
+    """Raises ValueError naming the first NaN or infinity of a single system; a batch reports for each element instead.
+
+    A batch is left to the verbs, which mark the elements that fail, so that one bad filter never stops ten thousand.
+    """
+    if array.ndim != core_ndim:
+        return
+    bad = ~np.isfinite(to_numpy(array))
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name}: expected finite numbers, got {to_numpy(array)[index]} at index {index}")
+
+
+def finite_elements(array: Array, core_ndim: int) -> Array:
+    """Boolean array over the batch: True where all entries of the last ``core_ndim`` axes are finite."""
+    xp = namespace(array)
+    return xp.all(xp.isfinite(array), axis=tuple(range(array.ndim - core_ndim, array.ndim)))
+
+
+def broadcast_batch(**shapes: Sequence[int]) -> tuple[int, ...]:
+    """The common batch shape of ``shapes`` (name=shape), or a ValueError that quotes them."""
+    try:
+        return np.broadcast_shapes(*(tuple(s) for s in shapes.values()))
+    except ValueError:
+        raise ValueError(f"expected batch shapes that broadcast, got { {k: tuple(v) for k, v in shapes.items()} }") from None
+
+
+# ---------------------------------------------------------------- precision
+
+
+def width(array: Array) -> int:
+    """32 or 64: bits of the real numbers that ``array`` is made of."""
+    return _WIDTHS[dtype_name(array)]
+
+
+def dtype_name(array: Array) -> str:
+    """The dtype's plain name ("float32"), without the namespace."""
+    return str(array.dtype).rsplit(".", 1)[-1].strip("')>")
+
+
+def is_complex(array: Array) -> bool:
+    return dtype_name(array).startswith("complex")
+
+
+def astype_width(array: Array, bits: int) -> Array:
+    """``array`` with 32- or 64-bit real numbers, real or complex as before."""
+    name = {(False, 32): "float32", (False, 64): "float64", (True, 32): "complex64", (True, 64): "complex128"}[is_complex(array), bits]
+    xp = namespace(array)
+    return array if dtype_name(array) == name else xp.astype(array, getattr(xp, name))
+
+
+def double(array: Array) -> Array:
+    """``array`` in float64 or complex128, the precision of the numerics."""
+    return astype_width(array, 64)
+
+
+def as_complex(array: Array) -> Array:
+    """``array`` as complex numbers of the same width."""
+    xp = namespace(array)
+    return array if is_complex(array) else xp.astype(array, xp.complex64 if width(array) == 32 else xp.complex128)
+
+
+def real_dtype(array: Array) -> Any:
+    """The real dtype of the width of ``array``, in its namespace."""
+    xp = namespace(array)
+    return xp.float32 if width(array) == 32 else xp.float64
+
+
+# ---------------------------------------------------------------- to the host and back
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """A NumPy array on the host, detached from any graph."""
+    if array_api_compat.is_torch_array(array):
+        return array.detach().cpu().resolve_conj().numpy()
+    return np.asarray(array)
+
+
+def from_numpy(array: np.ndarray, like: Array) -> Array:
+    """``array`` as the kind and on the device of ``like``; its own dtype is kept."""
+    if array_api_compat.is_numpy_array(like):
+        return array
+    return namespace(like).asarray(np.ascontiguousarray(array), device=device(like))
+
+
+def on_host(function: Callable[..., Any], *arrays: Array) -> Any:
+    """``function`` called with NumPy copies of ``arrays``; its array results return to the kind, device and width of the first.
+
+    For dense factorizations that the standard lacks (Schur, generalized eigenvalues). Not differentiable.
+    """
+    like = arrays[0]
+
+    def back(result: Any) -> Any:
+        if isinstance(result, tuple):
+            return tuple(back(r) for r in result)
+        result = np.asarray(result)
+        moved = from_numpy(result, like)
+        return astype_width(moved, width(like)) if result.dtype.kind in "fc" else moved
+
+    return back(function(*(to_numpy(a) for a in arrays)))
+
+
+def batched_on_host(function: Callable[..., Any], *arrays: Array, core_ndim: int = 2) -> Any:
+    """As :func:`on_host`, ``function`` called once per batch element (leading axes of all ``arrays``, broadcast).
+
+    Elements run on as many threads as there are cores: LAPACK releases the interpreter lock.
+    """
+
+    def loop(*hosts: np.ndarray) -> Any:
+        shape = np.broadcast_shapes(*(h.shape[: h.ndim - core_ndim] for h in hosts))
+        flat = [np.broadcast_to(h, shape + h.shape[h.ndim - core_ndim :]).reshape(-1, *h.shape[h.ndim - core_ndim :]) for h in hosts]
+        if not shape:
+            return function(*(f[0] for f in flat))
+        with ThreadPoolExecutor(cores() if prod(shape) > 1 else 1) as pool:
+            results = list(pool.map(function, *flat))
+        if isinstance(results[0], tuple):
+            return tuple(np.stack(r).reshape(*shape, *np.shape(r[0])) for r in zip(*results, strict=True))
+        return np.stack(results).reshape(*shape, *np.shape(results[0]))
+
+    return on_host(loop, *arrays)
+
+
+def _standard_dtype(array: Array, name: str) -> Array:
+    xp = namespace(array)
+    kind = dtype_name(array)
+    if kind in _WIDTHS:
+        return array
+    if kind in ("float16", "bfloat16"):
+        return xp.astype(array, xp.float32)
+    if kind == "bool" or kind.startswith(("int", "uint")) or kind == "longdouble" or kind == "float128":
+        return xp.astype(array, xp.float64)
+    if kind in ("clongdouble", "complex256"):
+        return xp.astype(array, xp.complex128)
+    raise ValueError(f"{name}: expected real or complex numbers, got dtype {array.dtype}")

@@ -1,0 +1,181 @@
+"""Batched dense algebra, chosen per device, and products with Vandermonde, Cauchy and Hankel matrices that are never built.
+
+On a GPU batched symmetric eigenproblems and SVDs collapse above 32 x 32, QR and nonsymmetric eigenvalues at any size
+(measured figures: docs/architecture.md); those run on host threads, and orthonormalization is two Cholesky factorizations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from ssmid._array import Array, as_complex, batched_on_host, cores, fft_of, is_complex, namespace, next_fast_length, on_gpu, on_host
+
+_LARGEST_ON_GPU = 32
+_CHUNK_BYTES = 2**27
+
+
+# ---------------------------------------------------------------- decompositions
+
+
+def transpose(A: Array) -> Array:
+    """Matrix transpose of the last two axes, without conjugation."""
+    return namespace(A).matrix_transpose(A)
+
+
+def adjoint(A: Array) -> Array:
+    """Conjugate transpose of the last two axes."""
+    xp = namespace(A)
+    return xp.matrix_transpose(xp.conj(A) if is_complex(A) else A)
+
+
+def eig(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues ``(*batch, n)`` and right eigenvectors ``(*batch, n, n)`` of square matrices, complex. Not differentiable.
+
+    Conjugate pairs of a real matrix are exact conjugates. Elements that are not finite give NaN.
+    """
+    return tuple(as_complex(x) for x in on_host(lambda a: _threaded(np.linalg.eig, a), A))
+
+
+def eigvals(A: Array) -> Array:
+    """Eigenvalues ``(*batch, n)`` of square matrices, complex. Not differentiable."""
+    return as_complex(on_host(lambda a: _threaded(np.linalg.eigvals, a), A)[0])
+
+
+def eigh(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and orthonormal eigenvectors of symmetric or Hermitian matrices."""
+    if on_gpu(A) and A.shape[-1] > _LARGEST_ON_GPU:
+        return on_host(lambda a: _threaded(np.linalg.eigh, a), A)
+    return tuple(namespace(A).linalg.eigh(A))
+
+
+def svd(A: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition ``U, s, Vh``, values descending."""
+    if on_gpu(A) and min(A.shape[-2:]) > _LARGEST_ON_GPU:
+        return on_host(lambda a: _threaded(lambda x: np.linalg.svd(x, full_matrices=False), a), A)
+    return tuple(namespace(A).linalg.svd(A, full_matrices=False))
+
+
+def solve_triangular(R: Array, B: Array, *, lower: bool = False) -> Array:
+    """``X`` with ``R X = B`` for triangular ``R`` ``(*batch, n, n)`` and ``B`` ``(*batch, n, k)``."""
+    xp = namespace(R, B)
+    if hasattr(xp.linalg, "solve_triangular"):
+        return xp.linalg.solve_triangular(R, B, upper=not lower)
+    return batched_on_host(lambda r, b: scipy.linalg.solve_triangular(r, b, lower=lower, check_finite=False), R, B)
+
+
+def orthonormalize(X: Array) -> Array:
+    """Orthonormal columns with the span of ``X`` ``(*batch, n, k)``, n >= k.
+
+    QR on the host; on a GPU shifted Cholesky QR applied three times (Fukaya et al., SIAM J. Sci. Comput. 42, 2020, alg. 4.2),
+    which is orthonormal to rounding for any condition below the inverse of the precision. Rank-deficient input gives an
+    orthonormal set whose span contains that of ``X``.
+    """
+    xp = namespace(X)
+    if not on_gpu(X):
+        return xp.linalg.qr(X, mode="reduced")[0]
+    eye = xp.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    for step in range(3):
+        gram = adjoint(X) @ X
+        if step == 0:
+            trace = xp.linalg.trace(gram)[..., None, None]
+            gram = gram + (11 * (X.shape[-2] * X.shape[-1] + X.shape[-1] ** 2) * xp.finfo(X.dtype).eps * trace + xp.finfo(X.dtype).tiny) * eye
+        X = adjoint(solve_triangular(xp.linalg.cholesky(gram), adjoint(X), lower=True))
+    return X
+
+
+def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The arrays that ``function`` gives for a batch of matrices, taken in pieces by as many threads as there are cores.
+
+    LAPACK releases the interpreter lock. Elements that are not finite give NaN instead of an exception for the whole batch.
+    """
+    flat = matrices.reshape(-1, *matrices.shape[-2:])
+    sound = np.asarray(np.isfinite(flat).all((-2, -1)))
+    clean = flat if sound.all() else np.where(sound[:, None, None], flat, np.eye(*flat.shape[-2:], dtype=flat.dtype))
+    pieces = np.array_split(clean, 4 * cores()) if len(clean) >= 64 else [clean]
+    with ThreadPoolExecutor(cores()) as pool:
+        parts = [tuple(p) if isinstance(p, tuple) else (p,) for p in pool.map(function, pieces)]
+    results = [np.concatenate(p) for p in zip(*parts, strict=True)]
+    for result in results:
+        result[~sound] = np.nan
+    return tuple(r.reshape(*matrices.shape[:-2], *r.shape[1:]) for r in results)
+
+
+# ---------------------------------------------------------------- structured products
+
+
+def vandermonde_product(nodes: Array, weights: Array, length: int) -> Array:
+    """``sum_i weights_i nodes_i^t`` for ``t = 0 .. length-1``: complex ``(*batch, length)`` from ``(*batch, d)`` each.
+
+    Two-level powers: with K about the square root of the length, ``t = q K + s`` turns the sum into one matrix product of
+    tables of K rows, so that no ``d x length`` matrix is built: O(length d) operations, O(sqrt(length) d) memory.
+    Modes are taken in chunks where even that is large. ``0^0`` is 1. Differentiable.
+    """
+    xp = namespace(nodes, weights)
+    nodes, weights = as_complex(nodes), as_complex(weights)
+    inner = max(1, int(np.ceil(np.sqrt(length))))
+    outer = -(-length // inner)
+    batch = np.broadcast_shapes(nodes.shape[:-1], weights.shape[:-1])
+    per_mode = 16 * (inner + outer) * max(1, int(np.prod(batch)))
+    chunk = max(1, min(nodes.shape[-1], _CHUNK_BYTES // per_mode))
+    total = xp.zeros((*batch, outer, inner), dtype=nodes.dtype, device=nodes.device)
+    for start in range(0, nodes.shape[-1], chunk):
+        part = slice(start, min(start + chunk, nodes.shape[-1]))
+        fine = powers(nodes[..., part], inner)
+        coarse = powers(fine[..., -1] * nodes[..., part], outer) * weights[..., part, None]
+        total = total + transpose(coarse) @ fine
+    return xp.reshape(total, (*batch, outer * inner))[..., :length]
+
+
+def powers(nodes: Array, count: int) -> Array:
+    """``nodes^s`` for ``s = 0 .. count-1``: ``(*batch, d, count)``, by doubling, so that the error grows as log(count)."""
+    xp = namespace(nodes)
+    table = xp.ones((*nodes.shape, 1), dtype=nodes.dtype, device=nodes.device)
+    step = nodes[..., None]
+    while table.shape[-1] < count:
+        table = xp.concat([table, table * step], axis=-1)
+        step = step * step
+    return table[..., :count]
+
+
+def cauchy_product(points: Array, nodes: Array, weights: Array) -> Array:
+    """``sum_i weights_i / (points_k - nodes_i)``: complex ``(*batch, k)`` from ``(*batch, k)`` and ``(*batch, d)``. Differentiable."""
+    xp = namespace(nodes, weights, points)
+    nodes, weights, points = as_complex(nodes), as_complex(weights), as_complex(points)
+    batch = np.broadcast_shapes(points.shape[:-1], nodes.shape[:-1], weights.shape[:-1])
+    chunk = max(1, _CHUNK_BYTES // (16 * max(1, nodes.shape[-1] * int(np.prod(batch)))))
+    parts = [
+        xp.sum(weights[..., None, :] / (points[..., start : min(start + chunk, points.shape[-1]), None] - nodes[..., None, :]), axis=-1)
+        for start in range(0, points.shape[-1], chunk)
+    ]
+    return xp.concat(parts, axis=-1)
+
+
+def hankel_operator(taps: Array, rows: int, columns: int) -> Callable[[Array], Array]:
+    """The product with the Hankel matrix ``H[i, j] = taps[i + j]`` (zero beyond the last tap), as one FFT pair a vector.
+
+    ``taps``: ``(*batch, length)``. The function returned takes ``(*batch, columns, k)`` to ``(*batch, rows, k)``.
+    O((rows + columns) log) operations and no ``rows x columns`` matrix. The transform of the taps is made once.
+    """
+    taps = taps[..., : min(taps.shape[-1], rows + columns - 1)]
+    size = next_fast_length(rows + columns - 1)
+    transform = fft_of(taps)
+    xp = namespace(taps)
+    if is_complex(taps):
+        spectrum = transform.fft(taps, n=size, axis=-1)[..., None]
+
+        def product(x: Array) -> Array:
+            convolved = transform.ifft(spectrum * transform.fft(xp.flip(x, axis=-2), n=size, axis=-2), n=size, axis=-2)
+            return convolved[..., columns - 1 : columns - 1 + rows, :]
+    else:
+        spectrum = transform.rfft(taps, n=size, axis=-1)[..., None]
+
+        def product(x: Array) -> Array:
+            # sum_j taps[i + j] x[j] is a correlation: the conjugate spectrum stands for the reversal of x
+            return transform.irfft(spectrum * xp.conj(transform.rfft(x, n=size, axis=-2)), n=size, axis=-2)[..., :rows, :]
+
+    return product

@@ -1,0 +1,92 @@
+"""What every representation of a linear system has in common: sample time, batch shape, and arrays that can be mapped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from math import isfinite
+from typing import Any, Self
+
+from ssmid._array import Array, device, dtype_name
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class System:
+    """Base of the containers. Not made by users.
+
+    ``dt`` follows python-control: 0 is continuous time, a positive number the sample time in seconds, True discrete time of
+    unspecified step. Axes are ``(*batch, core)``; ``batch_shape`` is the broadcast batch of all arrays.
+    """
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arrays of the system by field name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("dt", "real")}
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        raise TypeError(f"{type(self).__name__} is not a representation")
+
+    @property
+    def dt(self) -> float | bool:
+        return self.__dict__["dt"]
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.dt is True or self.dt != 0
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the first array."""
+        return next(iter(self.arrays.values())).dtype
+
+    @property
+    def device(self) -> Any:
+        return device(next(iter(self.arrays.values())))
+
+    def map(self, function: Callable[[Array], Array]) -> Self:
+        """The same representation with ``function`` applied to every array (a move to a device, a change of dtype)."""
+        return dataclasses.replace(self, **{name: function(a) for name, a in self.arrays.items()})
+
+    def _describe(self) -> Iterator[str]:
+        """What the repr says beside batch, time and dtype."""
+        return iter(())
+
+    def __repr__(self) -> str:
+        facts = [*self._describe(), f"batch={self.batch_shape}", f"dt={self.dt}", dtype_name(next(iter(self.arrays.values())))]
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+
+def checked_dt(dt: Any) -> float | bool:
+    """``dt`` as 0, a positive float or True; ValueError otherwise."""
+    if dt is True:
+        return True
+    value = float(dt) if hasattr(dt, "__float__") and not isinstance(dt, bool) else -1.0
+    if not isfinite(value) or value < 0:
+        raise ValueError(f"dt: expected 0 (continuous), a positive sample time, or True (unspecified), got {dt!r}")
+    return int(value) if value == int(value) else value
+
+
+def sample_time(system: System) -> float:
+    """The step in seconds: ``dt``, or 1 where it is unspecified; ValueError for continuous time."""
+    if not system.is_discrete:
+        raise ValueError("expected a discrete-time system, got dt=0: discretize it first with ssmid.c2d(system, dt)")
+    return 1.0 if system.dt is True else float(system.dt)
+
+
+def same_time(*systems: System) -> float | bool:
+    """The common ``dt``; True (unspecified) gives way to a number. ValueError where they differ."""
+    steps = {s.dt for s in systems if s.dt is not True}
+    if len(steps) > 1 or (0 in steps and any(s.dt is True for s in systems)):
+        raise ValueError(f"expected systems of one sample time, got dt {[s.dt for s in systems]}")
+    return steps.pop() if steps else True
+
+
+def expect_shape(name: str, array: Array, core_ndim: int, axes: str) -> None:
+    """ValueError unless ``array`` has at least ``core_ndim`` axes."""
+    if array.ndim < core_ndim:
+        raise ValueError(f"{name}: expected shape {axes}, got {tuple(array.shape)}")
+
+
+class ConversionWarning(UserWarning):
+    """A conversion that lost accuracy: the message says how much, why, and which form would keep it."""

@@ -1,0 +1,68 @@
+"""Modal (diagonal) form: poles and residues. The form that filters are distilled into and that runs as a recurrence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from ssmid._array import Array, as_complex, broadcast_batch, check_finite, harmonize, namespace
+from ssmid.systems.base import System, checked_dt, expect_shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Modal(System):
+    """A bank of scalar systems in diagonal form.
+
+    poles : ``(*batch, d)`` complex   residues : ``(*batch, d)`` complex   feedthrough : ``(*batch,)`` (zero when left out)
+
+    Discrete time: ``h[0] = feedthrough``, ``h[t] = Re sum_i residues_i poles_i^(t-1)`` for t >= 1 (Massaroli et al. 2023, eq. 3.1).
+    Continuous time: ``h(t) = Re sum_i residues_i exp(poles_i t)`` and an impulse of weight ``feedthrough`` at t = 0.
+    With ``real=False`` the response is the complex sum itself.
+
+    Every function of ssmid returns real systems with poles closed under conjugation, so that ``order`` counts real states.
+    A bank may also hold one pole of each pair with a doubled residue: taking the real part makes that the same system.
+    Batch axes of the three arrays broadcast, so that channels can share poles: a system of p outputs and m inputs has
+    residues ``(*batch, p, m, d)`` over poles ``(*batch, 1, 1, d)``.
+
+    >>> import numpy as np
+    >>> Modal(np.array([0.9, -0.5]), np.array([1.0, 2.0]))
+    Modal(order=2, batch=(), dt=1, complex128)
+    """
+
+    poles: Array
+    residues: Array
+    feedthrough: Array = None
+    dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
+    real: bool = True
+
+    def __post_init__(self) -> None:
+        poles, residues, feedthrough = harmonize(poles=self.poles, residues=self.residues, feedthrough=self.feedthrough)
+        for name, array in (("poles", poles), ("residues", residues)):
+            expect_shape(name, array, 1, "(*batch, order)")
+            check_finite(array, name, 1)
+        if poles.shape[-1] != residues.shape[-1]:
+            raise ValueError(f"expected as many residues as poles, got residues {tuple(residues.shape)} and poles {tuple(poles.shape)}")
+        if feedthrough is None:
+            xp = namespace(poles)
+            dtype = xp.real(as_complex(poles)).dtype if self.real else as_complex(poles).dtype
+            feedthrough = xp.zeros((), dtype=dtype, device=poles.device)
+        check_finite(feedthrough, "feedthrough", 0)
+        broadcast_batch(poles=poles.shape[:-1], residues=residues.shape[:-1], feedthrough=feedthrough.shape)
+        object.__setattr__(self, "poles", as_complex(poles))
+        object.__setattr__(self, "residues", as_complex(residues))
+        object.__setattr__(self, "feedthrough", feedthrough)
+        object.__setattr__(self, "dt", checked_dt(self.dt))
+
+    @property
+    def order(self) -> int:
+        """The number of modes: the number of real states where poles are closed under conjugation."""
+        return self.poles.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return broadcast_batch(poles=self.poles.shape[:-1], residues=self.residues.shape[:-1], feedthrough=self.feedthrough.shape)
+
+    def _describe(self) -> Iterator[str]:
+        yield f"order={self.order}"
+        if not self.real:
+            yield "real=False"

@@ -1,0 +1,101 @@
+"""Zeros, poles and gain, and cascades of second-order sections: the factored forms that lose nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from ssmid._array import Array, as_complex, broadcast_batch, check_finite, harmonize
+from ssmid.systems.base import System, checked_dt, expect_shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ZerosPolesGain(System):
+    """A bank of scalar systems ``gain prod(z - zeros) / prod(z - poles)``.
+
+    zeros : ``(*batch, q)`` complex   poles : ``(*batch, n)`` complex, q <= n   gain : ``(*batch,)``
+
+    Raises ValueError for improper systems (q > n) and NaN in a single system.
+
+    >>> ZerosPolesGain([], [0.5], 2.0)
+    ZerosPolesGain(order=1, zeros=0, batch=(), dt=1, complex128)
+    """
+
+    zeros: Array
+    poles: Array
+    gain: Array
+    dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __post_init__(self) -> None:
+        zeros, poles, gain = harmonize(zeros=self.zeros, poles=self.poles, gain=self.gain)
+        for name, array in (("zeros", zeros), ("poles", poles)):
+            expect_shape(name, array, 1, "(*batch, count)")
+            check_finite(array, name, 1)
+        check_finite(gain, "gain", 0)
+        if zeros.shape[-1] > poles.shape[-1]:
+            raise ValueError(f"expected a proper system (zeros <= poles), got {zeros.shape[-1]} zeros and {poles.shape[-1]} poles")
+        broadcast_batch(zeros=zeros.shape[:-1], poles=poles.shape[:-1], gain=gain.shape)
+        object.__setattr__(self, "zeros", as_complex(zeros))
+        object.__setattr__(self, "poles", as_complex(poles))
+        object.__setattr__(self, "gain", gain)
+        object.__setattr__(self, "dt", checked_dt(self.dt))
+
+    @property
+    def order(self) -> int:
+        """The number of poles."""
+        return self.poles.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return broadcast_batch(zeros=self.zeros.shape[:-1], poles=self.poles.shape[:-1], gain=self.gain.shape)
+
+    def _describe(self) -> Iterator[str]:
+        yield from (f"order={self.order}", f"zeros={self.zeros.shape[-1]}")
+
+
+def zpk(z: Any, p: Any, k: Any, dt: float | bool = 1) -> ZerosPolesGain:
+    """A :class:`ZerosPolesGain`, in the order of arguments that scipy and control use.
+
+    >>> zpk([-1], [0.5, 0.25], 3.0, dt=0).order
+    2
+    """
+    return ZerosPolesGain(z, p, k, dt)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SecondOrderSections(System):
+    """A bank of cascades of sections ``(b0 + b1/z + b2/z^2) / (a0 + a1/z + a2/z^2)``, as scipy's ``sos``.
+
+    sections : ``(*batch, count, 6)``, each row ``b0 b1 b2 a0 a1 a2`` with a0 not zero. Discrete time, real.
+
+    >>> SecondOrderSections([[1.0, 0, 0, 1, -0.5, 0]])
+    SecondOrderSections(sections=1, batch=(), dt=1, float64)
+    """
+
+    sections: Array
+    dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __post_init__(self) -> None:
+        (sections,) = harmonize(sections=self.sections)
+        expect_shape("sections", sections, 2, "(*batch, count, 6)")
+        if sections.shape[-1] != 6:
+            raise ValueError(f"sections: expected shape (*batch, count, 6), got {tuple(sections.shape)}")
+        check_finite(sections, "sections", 2)
+        dt = checked_dt(self.dt)
+        if dt is not True and dt == 0:
+            raise ValueError("dt: expected discrete time for second-order sections in powers of 1/z, got 0")
+        object.__setattr__(self, "sections", sections)
+        object.__setattr__(self, "dt", dt)
+
+    @property
+    def order(self) -> int:
+        """Two states a section."""
+        return 2 * self.sections.shape[-2]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return tuple(self.sections.shape[:-2])
+
+    def _describe(self) -> Iterator[str]:
+        yield f"sections={self.sections.shape[-2]}"
