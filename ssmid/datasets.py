@@ -1,0 +1,245 @@
+"""Systems and responses to try things on: bundled filters, a simulated room, and three benchmark models made from formulas.
+
+``hyena_filters`` reads the one bundled file, ``data/hyena_filters_64.npz``: 64 of the 1536 long-convolution filters of a
+byte-level language model that this project trained on the Python standard library (6 Hyena layers, width 256, length 2048,
+Poli et al. 2023). Every 24th filter in the order (layer, channel) was taken, from the first: no filter was looked at first,
+and each layer gave 10 or 11. Arrays of the file: ``filters`` (64, 2048) float32, ``layer`` and ``channel`` (64,).
+
+Everything else is computed from its definition, so that a test needs no download; the benchmark models are those of the
+SLICOT collection or close kin of them (Chahlaoui & Van Dooren, SLICOT Working Note 2002-2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+
+import numpy as np
+import scipy.linalg
+import scipy.signal
+
+from ssmid.systems import ImpulseResponse, StateSpace
+
+__all__ = ["beam", "fom", "heat", "hyena_filters", "room"]
+
+SPEED_OF_SOUND = 343.0
+"""Metres a second, in dry air at 20 degrees Celsius."""
+
+_SINC_HALF_WIDTH = 40
+_PULSES_PER_CHUNK = 100_000
+
+
+def hyena_filters() -> ImpulseResponse:
+    """64 long-convolution filters of a trained language model: taps ``(64, 2048)``, float32.
+
+    A smooth part of low order plus a broadband noise floor: real, and not flattering to any reduction. How they were
+    chosen stands at the top of this module. The pass-through that the model adds to tap 0 is not included.
+
+    >>> hyena_filters()
+    ImpulseResponse(length=2048, batch=(64,), dt=1, float32)
+    """
+    with files("ssmid").joinpath("data/hyena_filters_64.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return ImpulseResponse(archive["filters"])
+
+
+def room(
+    size: Sequence[float] = (5.2, 3.9, 2.6),
+    source: Sequence[float] = (1.3, 2.4, 1.2),
+    receiver: Sequence[float] | Sequence[Sequence[float]] = (3.9, 1.1, 1.6),
+    *,
+    absorption: float | Sequence[float] = 0.3,
+    fs: float = 16_000,
+    length: int = 8192,
+) -> ImpulseResponse:
+    """The sound pressure at ``receiver`` after an impulse at ``source`` in a rectangular room, by the image-source method.
+
+    size : (3,) metres   source : (3,) metres   receiver : (3,) or (k, 3) metres, for taps ``(length,)`` or ``(k, length)``
+    absorption : energy absorption coefficient of all walls or of each (x = 0, x = size, y = 0, ...), in (0, 1]
+    fs : samples a second   length : taps
+
+    Every mirror image of the source whose sound arrives in time gives one pulse of height
+    (product of the reflection coefficients) / (4 pi distance / 1 m): Allen & Berkley, J. Acoust. Soc. Am. 65 (1979) 943, eq. 10.
+    Delays that are no whole number of samples are windowed sincs (Peterson, J. Acoust. Soc. Am. 80 (1986) 1527), and the
+    high-pass filter at 100 Hz of Allen & Berkley's appendix removes the pressure that cannot be there. Deterministic, float64.
+    Raises ValueError for positions outside the room or on its walls, and absorption outside (0, 1].
+
+    >>> room(length=1024).taps.shape
+    (1024,)
+    """
+    box = _vector("size", size)
+    if not (box > 0).all():
+        raise ValueError(f"size: expected three positive lengths, got {box.tolist()}")
+    if not (math.isfinite(fs) and fs > 0):
+        raise ValueError(f"fs: expected a positive sample rate, got {fs}")
+    if length < 1:
+        raise ValueError(f"length: expected at least one tap, got {length}")
+    walls = np.broadcast_to(np.asarray(absorption, float), (6,)) if np.ndim(absorption) == 0 else np.asarray(absorption, float)
+    if walls.shape != (6,) or not ((walls > 0) & (walls <= 1)).all():
+        raise ValueError(f"absorption: expected one number or six, each in (0, 1], got {absorption}")
+    start = _inside("source", _vector("source", source), box)
+    ends = np.asarray(receiver, float)
+    if ends.ndim not in (1, 2) or ends.shape[-1] != 3:
+        raise ValueError(f"receiver: expected shape (3,) or (k, 3), got {ends.shape}")
+    rows = [_room_taps(box, start, _inside("receiver", end, box), np.sqrt(1 - walls), fs, length) for end in ends.reshape(-1, 3)]
+    return ImpulseResponse(np.stack(rows) if ends.ndim == 2 else rows[0], dt=1 / fs)
+
+
+def fom() -> StateSpace:
+    """Penzl's "full-order model": n = 1006, one input, one output, continuous time, known in closed form.
+
+    A is block diagonal: three lightly damped pairs ``[[-1, w], [-w, -1]]`` with w = 100, 200, 400, then ``-1, -2, ..., -1000``;
+    B is 10 for the six states of the pairs and 1 for the others, C is its transpose.
+    Source: Penzl, Linear Algebra Appl. 415 (2006) 322; the SLICOT collection's ``fom``.
+
+    >>> fom()
+    StateSpace(order=1006, outputs=1, inputs=1, batch=(), dt=0, float64)
+    """
+    pairs = [np.array([[-1.0, w], [-w, -1.0]]) for w in (100.0, 200.0, 400.0)]
+    A = scipy.linalg.block_diag(*pairs, np.diag(-np.arange(1.0, 1001.0)))
+    B = np.ones((1006, 1))
+    B[:6] = 10.0
+    return StateSpace(A, B, B.T.copy(), dt=0)
+
+
+def heat(n: int = 200, diffusivity: float = 0.01) -> StateSpace:
+    """The heat equation on a rod of unit length, in ``n`` interior points: one input, one output, continuous time.
+
+    ``u_t = diffusivity u_xx``, zero at both ends, heated in the grid point next to x = 1/3, temperature read next to x = 2/3.
+    Second-order central differences. With the defaults it is entry for entry the SLICOT collection's ``heat-cont``.
+    Hankel values fall by orders of magnitude a step. Raises ValueError for fewer than 3 points.
+
+    >>> heat().order
+    200
+    """
+    if n < 3:
+        raise ValueError(f"n: expected at least 3 points, got {n}")
+    A = scipy.linalg.toeplitz(np.r_[-2.0, 1.0, np.zeros(n - 2)]) * (diffusivity * (n + 1) ** 2)
+    B, C = np.zeros((n, 1)), np.zeros((1, n))
+    B[round(n / 3) - 1, 0] = 1.0
+    C[0, round(2 * n / 3) - 1] = 1.0
+    return StateSpace(A, B, C, dt=0)
+
+
+def beam(n: int = 348, mass_damping: float = 0.01, stiffness_damping: float = 1e-6) -> StateSpace:
+    """A clamped beam with light proportional damping: force at the free end in, deflection there out, continuous time.
+
+    ``w_tt + mass_damping w_t + w_xxxx + stiffness_damping w_xxxxt = f`` on the unit interval, clamped at 0, free at 1, in n / 4
+    cubic (Hermite) finite elements with consistent mass, two degrees of freedom a node. The static gain is 1/3, and
+    the lowest natural frequencies tend to 1.8751^2, 4.6941^2, ... (Euler-Bernoulli). A kin of the SLICOT collection's ``beam``
+    (n = 348): Hankel values fall slowly in pairs, every mode being lightly damped.
+
+    States are ``(L_K^T q, L_M^T q')`` with Cholesky factors of stiffness and mass: A is skew plus a negative semidefinite
+    part, so that rounding cannot make it unstable (the natural coordinates (q, q') have norm 1e11).
+    Raises ValueError unless ``n`` is a positive multiple of 4, or for negative damping.
+
+    >>> beam().order
+    348
+    """
+    if n < 4 or n % 4:
+        raise ValueError(f"n: expected a positive multiple of 4 (four states an element), got {n}")
+    if mass_damping < 0 or stiffness_damping < 0:
+        raise ValueError(f"damping: expected numbers >= 0, got {mass_damping} and {stiffness_damping}")
+    mass, stiffness = _beam_matrices(n // 4)
+    half = n // 2
+    mass_factor, stiffness_factor = np.linalg.cholesky(mass), np.linalg.cholesky(stiffness)
+    G = scipy.linalg.solve_triangular(mass_factor, stiffness_factor, lower=True)
+    A = np.block([[np.zeros((half, half)), G.T], [-G, -mass_damping * np.eye(half) - stiffness_damping * G @ G.T]])
+    tip = np.zeros(half)
+    tip[-2] = 1.0
+    B, C = np.zeros((n, 1)), np.zeros((1, n))
+    B[half:, 0] = scipy.linalg.solve_triangular(mass_factor, tip, lower=True)
+    C[0, :half] = scipy.linalg.solve_triangular(stiffness_factor, tip, lower=True)
+    return StateSpace(A, B, C, dt=0)
+
+
+# ---------------------------------------------------------------- the room
+
+
+def _room_taps(box: np.ndarray, source: np.ndarray, receiver: np.ndarray, reflection: np.ndarray, fs: float, length: int) -> np.ndarray:
+    """Sum of the pulses of all images, high-passed: ``(length,)``."""
+    end = length + _SINC_HALF_WIDTH
+    reach = (end / fs) * SPEED_OF_SOUND
+    (dx, gx), (dy, gy), (dz, gz) = (_axis_images(box[i], source[i], receiver[i], reflection[2 * i : 2 * i + 2], reach) for i in range(3))
+    plane_square = (dy[:, None] ** 2 + dz[None, :] ** 2).ravel()
+    plane_gain = (gy[:, None] * gz[None, :]).ravel()
+    order = np.argsort(plane_square)
+    plane_square, plane_gain = plane_square[order], plane_gain[order]
+    taps = np.zeros(end + 2 * _SINC_HALF_WIDTH + 1)
+    for x, gain in zip(dx, gx, strict=True):
+        near = int(np.searchsorted(plane_square, max(0.0, reach**2 - x**2)))
+        for start in range(0, near, _PULSES_PER_CHUNK):
+            part = slice(start, min(start + _PULSES_PER_CHUNK, near))
+            distance = np.sqrt(x**2 + plane_square[part])
+            _add_pulses(taps, distance * (fs / SPEED_OF_SOUND), gain * plane_gain[part] / (4 * np.pi * distance))
+    return _high_pass(taps[_SINC_HALF_WIDTH : _SINC_HALF_WIDTH + length], fs)
+
+
+def _axis_images(size: float, source: float, receiver: float, walls: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Signed distances along one axis to the images within ``reach``, and the product of their reflection coefficients.
+
+    Image (u, m) lies at ``(1 - 2u) source + 2 m size``; its sound met the wall at 0 ``|m - u|`` times and the other ``|m|`` times.
+    """
+    count = math.ceil(reach / (2 * size)) + 1
+    m, u = (a.ravel() for a in np.meshgrid(np.arange(-count, count + 1), (0, 1), indexing="ij"))
+    distance = (1 - 2 * u) * source + 2 * m * size - receiver
+    gain = walls[0] ** np.abs(m - u) * walls[1] ** np.abs(m)
+    keep = (np.abs(distance) < reach) & (gain > 0)
+    return distance[keep], gain[keep]
+
+
+def _add_pulses(taps: np.ndarray, delay: np.ndarray, height: np.ndarray) -> None:
+    """Adds band-limited pulses to ``taps``, which begin ``_SINC_HALF_WIDTH`` samples before time zero.
+
+    ``sin(pi (k - d))`` changes only its sign from tap to tap, so one sine a pulse serves the whole window.
+    """
+    nearest = np.rint(delay).astype(np.intp)
+    fraction = delay - nearest
+    whole = np.abs(fraction) < 1e-9
+    numerator = height * np.sin(np.pi * fraction) / np.pi
+    for k in range(-_SINC_HALF_WIDTH, _SINC_HALF_WIDTH + 1):
+        offset = k - fraction
+        window = 0.5 + 0.5 * np.cos(np.pi * offset / (_SINC_HALF_WIDTH + 0.5))
+        pulse = np.where(whole, height * (k == 0), numerator * (-1) ** (k % 2) * window / np.where(whole, 1.0, -offset))
+        taps += np.bincount(nearest + (_SINC_HALF_WIDTH + k), weights=pulse, minlength=len(taps))
+
+
+def _high_pass(taps: np.ndarray, fs: float) -> np.ndarray:
+    """Allen & Berkley's second-order high-pass at 100 Hz (the last lines of their appendix B)."""
+    w = 2 * np.pi * 100 / fs
+    r = math.exp(-w)
+    return np.asarray(scipy.signal.lfilter([1, -(1 + r), r], [1, -2 * r * math.cos(w), r * r], taps))
+
+
+def _vector(name: str, value: Sequence[float]) -> np.ndarray:
+    vector = np.asarray(value, float)
+    if vector.shape != (3,) or not np.isfinite(vector).all():
+        raise ValueError(f"{name}: expected three finite numbers, got {value}")
+    return vector
+
+
+def _inside(name: str, position: np.ndarray, box: np.ndarray) -> np.ndarray:
+    if not ((position > 0) & (position < box)).all():
+        raise ValueError(f"{name}: expected a position inside the room {box.tolist()}, got {position.tolist()}")
+    return position
+
+
+# ---------------------------------------------------------------- the beam
+
+
+def _beam_matrices(elements: int) -> tuple[np.ndarray, np.ndarray]:
+    """Consistent mass and stiffness matrices of Euler-Bernoulli elements (deflection, slope), clamped at the first node.
+
+    Przemieniecki, Theory of Matrix Structural Analysis (1968), with unit length, density and bending stiffness.
+    Slopes are scaled by the element's length, which evens out the matrices.
+    """
+    h = 1.0 / elements
+    element_mass = (h / 420) * np.array([[156, 22, 54, -13], [22, 4, 13, -3], [54, 13, 156, -22], [-13, -3, -22, 4.0]])
+    element_stiffness = h**-3 * np.array([[12, 6, -12, 6], [6, 4, -6, 2], [-12, -6, 12, -6], [6, 2, -6, 4.0]])
+    size = 2 * (elements + 1)
+    mass, stiffness = np.zeros((size, size)), np.zeros((size, size))
+    for e in range(elements):
+        part = slice(2 * e, 2 * e + 4)
+        mass[part, part] += element_mass
+        stiffness[part, part] += element_stiffness
+    return mass[2:, 2:], stiffness[2:, 2:]
