@@ -1,0 +1,94 @@
+"""What the README and the documentation say is what happens: their code runs, their commands are the ones CI runs."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import ssmid
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[int, str]]:
+    """Line number and text of the fenced blocks of a page in one of ``languages``."""
+    text = page.read_text()
+    return [(text.count("\n", 0, m.start()) + 1, m[2]) for m in FENCE.finditer(text) if m[1] in languages]
+
+
+def ci_command(name: str) -> str:
+    (command,) = re.findall(rf"^<!-- ci: {name} -->\n```sh\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    return command
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    """Pages write their files where they run; figures need no screen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    yield tmp_path
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_python_of_the_page_runs(page, in_empty_folder):
+    """Blocks marked ``python`` run one after the other, as a reader would paste them; ``pycon`` sessions print what they say."""
+    names: dict = {"__name__": page.stem}
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    for line, text in sorted(blocks(page, "python", "pycon")):
+        if ">>> " in text:
+            runner.run(doctest.DocTestParser().get_doctest(text, names, f"{page.name}:{line}", str(page), line), clear_globs=False)
+        else:
+            exec(compile("\n" * line + text, str(page), "exec"), names)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+@pytest.mark.parametrize("name", ["demo", "tests"])
+def test_ci_runs_the_commands_of_the_readme(name):
+    printed = subprocess.run(["bash", ROOT / ".ci" / "run", "commands"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    command = ci_command(name)
+    assert command in printed.stdout
+    assert command.count("\n") == 1, "one command line"
+    assert "-c .ci/constraints.txt" in command
+
+
+def test_commands_that_pages_show_exist():
+    """Every ``ssmid ...`` line of a shell block names a command and options that the program has."""
+    from typer.main import get_command
+
+    from ssmid.cli import app
+
+    program = get_command(app)
+    shown = [line for page in PAGES for _, text in blocks(page, "sh") for line in text.splitlines() if line.startswith("ssmid ")]
+    assert len(shown) > 3
+    for line in shown:
+        words = shlex.split(line, comments=True)[1:]
+        command = program.commands.get(words[0]) if words and not words[0].startswith("-") else program
+        assert command is not None, line
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+        assert {word.split("=")[0] for word in words if word.startswith("-")} <= known, line
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:\s]+?)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_picture_of_the_house_names_every_file():
+    """docs/architecture.md is drawn from the code: no file of the package is missing from it, and none is invented."""
+    picture = blocks(ROOT / "docs" / "architecture.md", "text")[0][1]
+    named = set(re.findall(r"[\w/]+\.py\b", picture))
+    package = Path(ssmid.__file__).parent
+    there = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if p.name != "__init__.py"} | {"__init__.py"}
+    assert named == there
