@@ -40,6 +40,11 @@ def on_gpu(array: Array) -> bool:
     return array_api_compat.is_torch_array(array) and array.is_cuda
 
 
+def needs_gradient(*arrays: Array) -> bool:
+    """Whether a gradient is being recorded through any of ``arrays``: then nothing may go through the host."""
+    return any(array_api_compat.is_torch_array(a) and a.requires_grad for a in arrays)
+
+
 def count(array: Array) -> int:
     """The number of elements."""
     return prod(array.shape)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, batched_on_host, cores, fft_of, is_complex, namespace, next_fast_length, on_gpu, on_host
+from ssmid._array import Array, as_complex, batched_on_host, cores, fft_of, is_complex, namespace, next_fast_length, on_gpu, on_host, real_dtype
 
 _LARGEST_ON_GPU = 32
 _CHUNK_BYTES = 2**27
@@ -108,8 +108,10 @@ def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.nd
 # ---------------------------------------------------------------- structured products
 
 
-def vandermonde_product(nodes: Array, weights: Array, length: int) -> Array:
+def vandermonde_product(nodes: Array, weights: Array, length: int, *, real: bool = False) -> Array:
     """``sum_i weights_i nodes_i^t`` for ``t = 0 .. length-1``: complex ``(*batch, length)`` from ``(*batch, d)`` each.
+
+    ``real=True`` gives the real part only, from one real matrix product of stacked real and imaginary parts: half the work.
 
     Two-level powers: with K about the square root of the length, ``t = q K + s`` turns the sum into one matrix product of
     tables of K rows, so that no ``d x length`` matrix is built: O(length d) operations, O(sqrt(length) d) memory.
@@ -122,17 +124,20 @@ def vandermonde_product(nodes: Array, weights: Array, length: int) -> Array:
     batch = np.broadcast_shapes(nodes.shape[:-1], weights.shape[:-1])
     per_mode = 16 * (inner + outer) * max(1, int(np.prod(batch)))
     chunk = max(1, min(nodes.shape[-1], _CHUNK_BYTES // per_mode))
-    total = xp.zeros((*batch, outer, inner), dtype=nodes.dtype, device=nodes.device)
+    total = xp.zeros((*batch, outer, inner), dtype=real_dtype(nodes) if real else nodes.dtype, device=nodes.device)
     for start in range(0, nodes.shape[-1], chunk):
         part = slice(start, min(start + chunk, nodes.shape[-1]))
         fine = powers(nodes[..., part], inner)
         coarse = powers(fine[..., -1] * nodes[..., part], outer) * weights[..., part, None]
+        if real:
+            coarse = xp.concat([xp.real(coarse), -xp.imag(coarse)], axis=-2)
+            fine = xp.concat([xp.real(fine), xp.imag(fine)], axis=-2)
         total = total + transpose(coarse) @ fine
     return xp.reshape(total, (*batch, outer * inner))[..., :length]
 
 
 def powers(nodes: Array, count: int) -> Array:
-    """``nodes^s`` for ``s = 0 .. count-1``: ``(*batch, d, count)``, by doubling, so that the error grows as log(count)."""
+    """``nodes^s`` for ``s = 0 .. count-1``: ``(*batch, d, count)``, by doubling: log2(count) array operations."""
     xp = namespace(nodes)
     table = xp.ones((*nodes.shape, 1), dtype=nodes.dtype, device=nodes.device)
     step = nodes[..., None]
