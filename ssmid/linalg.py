@@ -166,21 +166,38 @@ def hankel_operator(taps: Array, rows: int, columns: int) -> Callable[[Array], A
     ``taps``: ``(*batch, length)``. The function returned takes ``(*batch, columns, k)`` to ``(*batch, rows, k)``.
     O((rows + columns) log) operations and no ``rows x columns`` matrix. The transform of the taps is made once.
     """
-    taps = taps[..., : min(taps.shape[-1], rows + columns - 1)]
+    product, _ = block_hankel_products(taps[..., None, None, :], rows, columns)
+    return lambda x: transpose(product(transpose(x)))
+
+
+def block_hankel_products(taps: Array, rows: int, columns: int) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """The products with the block Hankel matrix of ``taps`` ``(*batch, p, m, length)`` and with its adjoint.
+
+    Vectors are rows, so that their FFTs are contiguous, each channel after channel: the first function takes
+    ``(*batch, k, m columns)`` to ``(*batch, k, p rows)``, the second back. Taps beyond the last are zero.
+    """
+    xp, transform = namespace(taps), fft_of(taps)
+    p, m = taps.shape[-3:-1]
     size = next_fast_length(rows + columns - 1)
-    transform = fft_of(taps)
-    xp = namespace(taps)
-    if is_complex(taps):
-        spectrum = transform.fft(taps, n=size, axis=-1)[..., None]
+    forward, inverse = (transform.fft, transform.ifft) if is_complex(taps) else (transform.rfft, transform.irfft)
+    spectrum = forward(taps[..., : min(taps.shape[-1], rows + columns - 1)], n=size, axis=-1)[..., None, :, :, :]
 
-        def product(x: Array) -> Array:
-            convolved = transform.ifft(spectrum * transform.fft(xp.flip(x, axis=-2), n=size, axis=-2), n=size, axis=-2)
-            return convolved[..., columns - 1 : columns - 1 + rows, :]
-    else:
-        spectrum = transform.rfft(taps, n=size, axis=-1)[..., None]
+    def conjugate(x: Array) -> Array:
+        return xp.conj(x) if is_complex(x) else x
 
-        def product(x: Array) -> Array:
-            # sum_j taps[i + j] x[j] is a correlation: the conjugate spectrum stands for the reversal of x
-            return transform.irfft(spectrum * xp.conj(transform.rfft(x, n=size, axis=-2)), n=size, axis=-2)[..., :rows, :]
+    def correlate(x: Array, spectrum: Array, inputs: int, length: int) -> Array:
+        # sum_j taps[i + j] x[j] is a correlation: the conjugate transform of conj(x) stands for the reversal of x
+        x = xp.reshape(x, (*x.shape[:-1], inputs, x.shape[-1] // inputs))
+        reversal = xp.conj(forward(conjugate(x), n=size, axis=-1))
+        y = sum(spectrum[..., i, :] * reversal[..., i, None, :] for i in range(inputs))
+        y = inverse(y, n=size, axis=-1)[..., :length]
+        return xp.reshape(y, (*y.shape[:-2], y.shape[-2] * length))
 
-    return product
+    def product(x: Array) -> Array:
+        return correlate(x, spectrum, m, rows)
+
+    def adjoint_product(y: Array) -> Array:
+        return conjugate(correlate(conjugate(y), xp.moveaxis(spectrum, -3, -2), p, columns))
+
+    return product, adjoint_product
+
