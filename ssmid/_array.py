@@ -227,7 +227,8 @@ def batched_on_host(function: Callable[..., Any], *arrays: Array, core_ndim: int
 
     def loop(*hosts: np.ndarray) -> Any:
         shape = np.broadcast_shapes(*(h.shape[: h.ndim - core_ndim] for h in hosts))
-        flat = [np.broadcast_to(h, shape + h.shape[h.ndim - core_ndim :]).reshape(-1, *h.shape[h.ndim - core_ndim :]) for h in hosts]
+        cores_of = [h.shape[h.ndim - core_ndim :] for h in hosts]
+        flat = [np.broadcast_to(h, shape + core).reshape(prod(shape), *core) for h, core in zip(hosts, cores_of, strict=True)]
         if not shape:
             return function(*(f[0] for f in flat))
         with ThreadPoolExecutor(cores() if prod(shape) > 1 else 1) as pool:

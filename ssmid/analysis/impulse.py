@@ -1,0 +1,236 @@
+"""The impulse response of every representation."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from math import ceil, isqrt, pi
+from typing import Literal
+
+import numpy as np
+
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    batched_on_host,
+    double,
+    fft_of,
+    is_complex,
+    namespace,
+    to_numpy,
+    width,
+)
+from ssmid.analysis.cascade import cascade, cascade_filter
+from ssmid.analysis.rational_kernel import power_series, rational_spectrum
+from ssmid.linalg import transpose, vandermonde_product
+from ssmid.systems import (
+    FrequencyResponse,
+    ImpulseResponse,
+    Modal,
+    SecondOrderSections,
+    StateSpace,
+    System,
+    TransferFunction,
+    ZerosPolesGain,
+)
+from ssmid.systems.base import sample_time
+
+WRONG_TYPE = "expected a System (StateSpace, Modal, ...), got {}: wrap taps in ssmid.ImpulseResponse(taps)"
+Wrap = Literal["causal", "periodic"]
+
+
+def impulse_response(system: System, length: int | None = None, wrap: Wrap = "causal") -> ImpulseResponse:
+    """The response of a discrete-time system to an impulse of unit height: taps ``(*batch, length)``.
+
+    A state space with one input and one output gives a bank of scalars; any other gives channels ``(*batch, p, m, length)``.
+    ``length`` may be left out where the system has one (taps, samples of a spectrum on the FFT grid).
+
+    ``wrap="causal"`` is the response itself. ``wrap="periodic"`` is the response wrapped around ``length``,
+    ``sum_j h[t + j length]``: the inverse FFT of the frequency response on the grid of ``length`` points. A spectrum sampled
+    on N points (:class:`FrequencyResponse`) knows only the response wrapped around N: "causal" gives its first taps, true
+    where the response has faded out by then.
+
+    Differentiable, but for second-order sections and zeros, poles and gain, which run through SciPy's cascade on the host.
+    Raises ValueError for continuous time, a length below 1, and spectra that are not on a full FFT grid.
+
+    >>> impulse_response(TransferFunction([1.0], [1.0, -0.5]), 4).taps
+    array([0. , 1. , 0.5 , 0.25])
+    """
+    if wrap not in ("causal", "periodic"):
+        raise ValueError(f'wrap: expected "causal" or "periodic", got {wrap!r}')
+    if not isinstance(system, System):
+        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    if not system.is_discrete:
+        raise ValueError('expected a discrete-time system, got dt=0: discretize it first with ssmid.c2d(system, dt, method="impulse")')
+    if length is None:
+        if not isinstance(system, (ImpulseResponse, FrequencyResponse)):
+            raise ValueError(f"length: expected a number of taps for a {type(system).__name__}, got None")
+        length = system.length if isinstance(system, ImpulseResponse) else grid_length(system)
+    if int(length) != length or length < 1:
+        raise ValueError(f"length: expected a whole number >= 1, got {length}")
+    return ImpulseResponse(_taps(system, int(length), wrap == "periodic"), system.dt)
+
+
+@singledispatch
+def _taps(system: System, length: int, periodic: bool) -> Array:
+    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+
+
+@_taps.register
+def _(system: Modal, length: int, periodic: bool) -> Array:
+    """Eq. 3.1 of Massaroli et al. (arXiv 2310.18780); wrapped, each residue is that of a geometric series, r / (1 - pole^L)."""
+    xp = namespace(system.poles)
+    poles, residues = double(system.poles), double(system.residues)
+    if periodic:
+        residues = residues / -xp.expm1(length * xp.log(poles))
+    later = vandermonde_product(poles, residues, length, real=system.real)
+    feedthrough = double(system.feedthrough)
+    if system.real and is_complex(feedthrough):
+        feedthrough = xp.real(feedthrough)
+    return astype_width(_assemble(feedthrough, later, periodic), width(system.poles))
+
+
+@_taps.register
+def _(system: StateSpace, length: int, periodic: bool) -> Array:
+    A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
+    if periodic:
+        xp = namespace(A)
+        eye = xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        C = transpose(xp.linalg.solve(transpose(eye - xp.linalg.matrix_power(A, length)), transpose(C)))
+    taps = _assemble(D, markov_parameters(A, B, C, length), periodic)
+    taps = astype_width(taps, width(system.A))
+    return taps[..., 0, 0, :] if system.outputs == system.inputs == 1 else taps
+
+
+def markov_parameters(A: Array, B: Array, C: Array, count: int) -> Array:
+    """``C A^t B`` for t = 0 .. count-1 as ``(*batch, p, m, count)``: O(n^3 log count + n^2 sqrt(count)) operations.
+
+    With K a power of two about sqrt(count) and ``t = q K + s``, rows ``C A^s`` and columns ``A^(qK) B`` grow by doubling with
+    repeated squares of A, and one product gives all. B and C are scaled to unit size first, so that 1e300 and 1e-300 pass.
+    """
+    xp = namespace(A, B, C)
+    (B, b), (C, c) = _unit_size(B), _unit_size(C)
+    inner = 1 << max(0, (isqrt(count).bit_length() - 1))
+    outer = ceil(count / inner)
+    rows, power = C, A
+    while rows.shape[-2] < inner * C.shape[-2]:
+        rows = xp.concat([rows, rows @ power], axis=-2)
+        power = power @ power
+    columns = B
+    while columns.shape[-1] < outer * B.shape[-1]:
+        columns = xp.concat([columns, power @ columns], axis=-1)
+        if columns.shape[-1] < outer * B.shape[-1]:
+            power = power @ power
+    columns = columns[..., : outer * B.shape[-1]]
+    blocks = rows @ columns  # (*batch, K p, Q m)
+    p, m, axes = C.shape[-2], B.shape[-1], blocks.ndim - 2
+    blocks = xp.reshape(blocks, (*blocks.shape[:-2], inner, p, outer, m))
+    blocks = xp.permute_dims(blocks, (*range(axes), axes + 1, axes + 3, axes + 2, axes))
+    return xp.reshape(blocks, (*blocks.shape[:-2], outer * inner))[..., :count] * (b * c)[..., None]
+
+
+@_taps.register
+def _(system: TransferFunction, length: int, periodic: bool) -> Array:
+    num, den = in_delays(system)
+    if not periodic:
+        return power_series(num, den, length)
+    spectrum = rational_spectrum(num, den, length)
+    transform = fft_of(spectrum)
+    return (transform.ifft if is_complex(num) or is_complex(den) else transform.irfft)(spectrum, n=length, axis=-1)
+
+
+def in_delays(system: TransferFunction) -> tuple[Array, Array]:
+    """Numerator and denominator in powers of 1/z: the numerator with zeros in front, to the length of the denominator."""
+    xp = namespace(system.num)
+    lacking = system.den.shape[-1] - system.num.shape[-1]
+    if not lacking:
+        return system.num, system.den
+    zeros = xp.zeros((*system.num.shape[:-1], lacking), dtype=system.num.dtype, device=system.num.device)
+    return xp.concat([zeros, system.num], axis=-1), system.den
+
+
+@_taps.register
+def _(system: ImpulseResponse, length: int, periodic: bool) -> Array:
+    taps = system.taps
+    return wrapped(taps, length) if periodic else fitted(taps, length)
+
+
+def fitted(taps: Array, length: int) -> Array:
+    """``taps`` cut, or continued with zeros, to ``length``."""
+    if taps.shape[-1] >= length:
+        return taps[..., :length]
+    xp = namespace(taps)
+    return xp.concat([taps, xp.zeros((*taps.shape[:-1], length - taps.shape[-1]), dtype=taps.dtype, device=taps.device)], axis=-1)
+
+
+def wrapped(taps: Array, length: int) -> Array:
+    """``sum_j taps[t + j length]``."""
+    if taps.shape[-1] <= length:
+        return fitted(taps, length)
+    turns = ceil(taps.shape[-1] / length)
+    xp = namespace(taps)
+    return xp.sum(xp.reshape(fitted(taps, turns * length), (*taps.shape[:-1], turns, length)), axis=-2)
+
+
+@_taps.register
+def _(system: FrequencyResponse, length: int, periodic: bool) -> Array:
+    size = grid_length(system)
+    if length > size or (periodic and size % length):
+        wanted = f"a divisor of {size}" if periodic else f"at most {size}"
+        raise ValueError(f"length: expected {wanted} for a spectrum on the grid of {size} points, got {length}")
+    transform = fft_of(system.values)
+    inverse = transform.ifft if system.points == size and size > 2 else transform.irfft
+    if periodic:
+        return inverse(system.values[..., :: size // length], n=length, axis=-1)
+    return inverse(system.values, n=size, axis=-1)[..., :length]
+
+
+def grid_length(system: FrequencyResponse) -> int:
+    """N where the frequencies are ``2 pi k / (N dt)`` for k = 0 .. N // 2 (real responses) or 0 .. N-1 (complex ones).
+
+    Raises ValueError where they are not the whole of such a grid.
+    """
+    angle = to_numpy(double(system.omega)) * sample_time(system)
+    angle = angle[np.isfinite(angle).all(-1)] if angle.ndim > 1 else angle
+    k = system.points
+    for size in (2 * k - 1, 2 * k - 2, k):
+        if size > 0 and np.allclose(angle, 2 * pi * np.arange(k) / size, rtol=0, atol=1e-6 / size):
+            return size
+    raise ValueError(
+        f"expected frequencies on the whole FFT grid, 2 pi k / (N dt) for k = 0 .. N // 2, got {k} up to "
+        f"{angle.max(initial=0):.6g} radians a sample"
+    )
+
+
+@_taps.register(SecondOrderSections)
+@_taps.register(ZerosPolesGain)
+def _(system: SecondOrderSections | ZerosPolesGain, length: int, periodic: bool) -> Array:
+    """Through the cascade: coefficients of the whole would lose the poles."""
+    if not periodic:
+        one = np.eye(1, length)[0]
+        return batched_on_host(lambda sections: cascade_filter(sections, one)[0], cascade(system))
+    from ssmid.analysis.spectrum import frequency_response
+
+    spectrum = frequency_response(system, points=length).values
+    transform = fft_of(spectrum)
+    return (transform.ifft if is_complex(cascade(system)) else transform.irfft)(spectrum, n=length, axis=-1)
+
+
+def _assemble(feedthrough: Array, later: Array, periodic: bool) -> Array:
+    """Tap 0 and the taps after it, ``later[t-1]``; wrapped, the last of these comes round onto tap 0."""
+    xp = namespace(later)
+    first = xp.broadcast_to(feedthrough[..., None], (*np.broadcast_shapes(feedthrough.shape, later.shape[:-1]), 1))
+    later = xp.broadcast_to(later, (*first.shape[:-1], later.shape[-1]))
+    if is_complex(first) != is_complex(later):
+        first, later = as_complex(first), as_complex(later)
+    if periodic:
+        first = first + later[..., -1:]
+    return xp.concat([first, later[..., : later.shape[-1] - 1]], axis=-1)
+
+
+def _unit_size(M: Array) -> tuple[Array, Array]:
+    """``M`` over its largest entry, and that entry ``(*batch, 1, 1)`` (1 where all are zero)."""
+    xp = namespace(M)
+    size = xp.max(xp.abs(M), axis=(-2, -1), keepdims=True)
+    size = xp.where(size > 0, size, xp.ones_like(size))
+    return M / size, size
