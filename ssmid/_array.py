@@ -45,6 +45,11 @@ def needs_gradient(*arrays: Array) -> bool:
     return any(array_api_compat.is_torch_array(a) and a.requires_grad for a in arrays)
 
 
+def detach(array: Array) -> Array:
+    """``array`` outside of any gradient: for what is not differentiable."""
+    return array.detach() if array_api_compat.is_torch_array(array) else array
+
+
 def count(array: Array) -> int:
     """The number of elements."""
     return prod(array.shape)
