@@ -47,7 +47,9 @@ def test_python_of_the_page_runs(page, in_empty_folder):
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     for line, text in sorted(blocks(page, "python", "pycon")):
         if ">>> " in text:
-            runner.run(doctest.DocTestParser().get_doctest(text, names, f"{page.name}:{line}", str(page), line), clear_globs=False)
+            session = doctest.DocTestParser().get_doctest(text, {}, f"{page.name}:{line}", str(page), line)
+            session.globs = names
+            runner.run(session, clear_globs=False)
         else:
             exec(compile("\n" * line + text, str(page), "exec"), names)
     assert runner.summarize(verbose=False).failed == 0
