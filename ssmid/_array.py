@@ -246,6 +246,8 @@ def batched_on_host(function: Callable[..., Any], *arrays: Array, core_ndim: int
 
 
 def _standard_dtype(array: Array, name: str) -> Array:
+    if array_api_compat.is_numpy_array(array) and not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     xp = namespace(array)
     kind = dtype_name(array)
     if kind in _WIDTHS:
