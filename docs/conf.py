@@ -1,5 +1,7 @@
 """Sphinx: pages in Markdown (MyST), the API from the docstrings. Build with ``sphinx-build -W docs docs/_build/html``."""
 
+import re
+
 import ssmid
 
 project = "ssmid"
@@ -9,6 +11,7 @@ version = release = ssmid.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "bench"]
+templates_path = ["_templates"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
@@ -24,3 +27,30 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = f"ssmid {release}"
 pygments_style = "friendly"
+
+_PARAMETER = r"\w+(?:, \w+)* : "
+
+
+def list_parameters(app, what, name, obj, options, lines):
+    """Docstrings give parameters as plain lines ``name : shape, meaning``; here each becomes an item of a list."""
+    listed, out = False, []
+    for line in lines:
+        if re.match(_PARAMETER, line):
+            if not listed:
+                out.append("")
+            for parameter in re.split(rf"\s{{2,}}(?={_PARAMETER})", line):
+                names, meaning = parameter.split(" : ", 1)
+                out.append(f"- ``{names}`` : {meaning}")
+            listed = True
+        elif listed and line.startswith(" "):
+            out.append("  " + line.strip())
+        else:
+            if listed and line:
+                out.append("")
+            listed = False
+            out.append(line)
+    lines[:] = out
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", list_parameters)

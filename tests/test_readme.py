@@ -57,9 +57,10 @@ def test_python_of_the_page_runs(page, in_empty_folder):
 
 @pytest.mark.parametrize("name", ["demo", "tests"])
 def test_ci_runs_the_commands_of_the_readme(name):
-    printed = subprocess.run(["bash", ROOT / ".ci" / "run", "commands"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    script = ["bash", str(ROOT / ".ci" / "run"), "commands"]
+    printed = subprocess.run(script, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
     command = ci_command(name)
-    assert command in printed.stdout
+    assert command in printed
     assert command.count("\n") == 1, "one command line"
     assert "-c .ci/constraints.txt" in command
 
