@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, batched_on_host, cores, fft_of, is_complex, namespace, next_fast_length, on_gpu, on_host, real_dtype
+from ssmid._array import (
+    Array,
+    as_complex,
+    batched_on_host,
+    cores,
+    fft_of,
+    is_complex,
+    namespace,
+    next_fast_length,
+    on_gpu,
+    on_host,
+    real_dtype,
+)
 
 _LARGEST_ON_GPU = 32
 _CHUNK_BYTES = 2**27
@@ -46,6 +58,20 @@ def eigvals(A: Array) -> Array:
     return as_complex(on_host(lambda a: _threaded(np.linalg.eigvals, a), A)[0])
 
 
+def inverse(A: Array) -> Array:
+    """Inverses of square matrices; an element that is exactly singular gives infinities instead of an exception for all. Not differentiable."""
+    return on_host(lambda a: _threaded(_inverse, a), A)[0]
+
+
+def _inverse(matrices: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.inv(matrices)
+    except np.linalg.LinAlgError:
+        if len(matrices) == 1:
+            return np.full_like(matrices, np.inf)
+        return np.concatenate([_inverse(m[None]) for m in matrices])
+
+
 def eigh(A: Array) -> tuple[Array, Array]:
     """Eigenvalues, ascending, and orthonormal eigenvectors of symmetric or Hermitian matrices."""
     if on_gpu(A) and A.shape[-1] > _LARGEST_ON_GPU:
@@ -58,6 +84,24 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     if on_gpu(A) and min(A.shape[-2:]) > _LARGEST_ON_GPU:
         return on_host(lambda a: _threaded(lambda x: np.linalg.svd(x, full_matrices=False), a), A)
     return tuple(namespace(A).linalg.svd(A, full_matrices=False))
+
+
+def solve(A: Array, B: Array) -> Array:
+    """``X`` with ``A X = B``, ``(*batch, n, n)`` and ``(*batch, n, k)``. A singular element gives NaN or infinity, not an exception."""
+    xp = namespace(A, B)
+    if hasattr(xp.linalg, "solve_ex"):
+        return xp.linalg.solve_ex(A, B)[0]
+    try:
+        return xp.linalg.solve(A, B)
+    except np.linalg.LinAlgError:
+        return batched_on_host(_solve_or_nan, A, B)
+
+
+def _solve_or_nan(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.solve(A, B)
+    except np.linalg.LinAlgError:
+        return np.full(B.shape, np.nan, np.result_type(A, B))
 
 
 def solve_triangular(R: Array, B: Array, *, lower: bool = False) -> Array:

@@ -193,8 +193,9 @@ def grid_length(system: FrequencyResponse) -> int:
     angle = to_numpy(double(system.omega)) * sample_time(system)
     angle = angle[np.isfinite(angle).all(-1)] if angle.ndim > 1 else angle
     k = system.points
+    rounding = 8 * pi * np.finfo(to_numpy(system.omega).dtype).eps
     for size in (2 * k - 1, 2 * k - 2, k):
-        if size > 0 and np.allclose(angle, 2 * pi * np.arange(k) / size, rtol=0, atol=1e-6 / size):
+        if size > 0 and np.allclose(angle, 2 * pi * np.arange(k) / size, rtol=0, atol=min(max(rounding, 1e-6 / size), 1 / size)):
             return size
     raise ValueError(
         f"expected frequencies on the whole FFT grid, 2 pi k / (N dt) for k = 0 .. N // 2, got {k} up to "

@@ -1,0 +1,249 @@
+"""Transfer functions and their derivatives at any complex points, for each form in the arithmetic that suits it."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from math import isqrt, prod
+
+import numpy as np
+import scipy.linalg
+
+from ssmid._array import Array, as_complex, batched_on_host, double, is_complex, namespace, needs_gradient, on_gpu
+from ssmid.analysis.cascade import cascade
+from ssmid.linalg import cauchy_product, powers, solve, transpose
+from ssmid.systems import (
+    FrequencyResponse,
+    ImpulseResponse,
+    Modal,
+    SecondOrderSections,
+    StateSpace,
+    System,
+    TransferFunction,
+    ZerosPolesGain,
+)
+
+_CHUNK_BYTES = 2**27
+_BLOCK = 32
+_FEW_POINTS = 16
+
+
+@singledispatch
+def evaluate(system: System, points: Array, derivative: int = 0) -> Array:
+    """``H`` at complex ``points`` ``(k,)`` or ``(*batch, k)`` of z (discrete time) or s: ``(*batch, k)``, in double precision.
+
+    ``derivative=1`` gives ``H'`` instead. A state space of several inputs or outputs gives ``(*batch, p, m, k)``.
+    A point on a pole gives infinity or NaN. Factored forms are evaluated as products; no polynomial is formed. Differentiable.
+    """
+    raise TypeError(f"expected a System (StateSpace, Modal, ...), got {type(system).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
+
+
+@evaluate.register
+def _(system: FrequencyResponse, points: Array, derivative: int = 0) -> Array:
+    raise ValueError("a FrequencyResponse has values at its own frequencies only: fit a model to it first (ssmid.identification)")
+
+
+@evaluate.register
+def _(system: Modal, points: Array, derivative: int = 0) -> Array:
+    """The real part in time is half the sum over the poles and half that over their conjugates."""
+    xp = namespace(system.poles)
+    points, poles, residues = double(as_complex(points)), double(system.poles), double(system.residues)
+    sums = _cauchy_square if derivative else cauchy_product
+    values = sums(points, poles, residues)
+    if system.real:
+        values = (values + xp.conj(sums(xp.conj(points), poles, residues))) / 2
+    if derivative:
+        return -values
+    feedthrough = double(system.feedthrough)
+    if system.real and is_complex(feedthrough):
+        feedthrough = xp.real(feedthrough)
+    return values + as_complex(feedthrough)[..., None]
+
+
+def _cauchy_square(points: Array, poles: Array, residues: Array) -> Array:
+    """``sum_i residues_i / (points_k - poles_i)^2``, in chunks of points."""
+    xp = namespace(poles, residues, points)
+    batch = np.broadcast_shapes(points.shape[:-1], poles.shape[:-1], residues.shape[:-1])
+    chunk = max(1, _CHUNK_BYTES // (16 * max(1, poles.shape[-1] * prod(batch))))
+    parts = []
+    for start in range(0, points.shape[-1], chunk):
+        x = points[..., start : min(start + chunk, points.shape[-1]), None]
+        parts.append(xp.sum(residues[..., None, :] / (x - poles[..., None, :]) ** 2, axis=-1))
+    return xp.concat(parts, axis=-1)
+
+
+# ---------------------------------------------------------------- polynomials and products
+
+
+@evaluate.register
+def _(system: TransferFunction, points: Array, derivative: int = 0) -> Array:
+    num, den, points = (double(as_complex(c)) for c in (system.num, system.den, points))
+    if not derivative:
+        return ratio(num, den, points)
+    return ratio(num, den, points) * log_derivative(system, points)
+
+
+def ratio(num: Array, den: Array, points: Array) -> Array:
+    """``num(x) / den(x)`` by Horner's rule, in x where ``|x| <= 1`` and in 1/x elsewhere, so that nothing overflows."""
+    xp = namespace(num, den, points)
+    outside = xp.abs(points) > 1
+    inverse = 1 / xp.where(outside, points, xp.ones_like(points))
+    lower = inverse ** (den.shape[-1] - num.shape[-1])
+    inner = xp.where(outside, xp.zeros_like(points), points)
+    return xp.where(
+        outside,
+        lower * horner(xp.flip(num, axis=-1), inverse) / horner(xp.flip(den, axis=-1), inverse),
+        horner(num, inner) / horner(den, inner),
+    )
+
+
+def horner(coefficients: Array, points: Array) -> Array:
+    """The polynomial with ``coefficients`` ``(*batch, n)``, descending, at ``points``."""
+    value = coefficients[..., :1] + namespace(points).zeros_like(points)
+    for i in range(1, coefficients.shape[-1]):
+        value = value * points + coefficients[..., i : i + 1]
+    return value
+
+
+@evaluate.register
+def _(system: ZerosPolesGain, points: Array, derivative: int = 0) -> Array:
+    points, zeros, poles, gain = (double(as_complex(a)) for a in (points, system.zeros, system.poles, system.gain))
+    value = namespace(points).ones_like(points)
+    for i in range(poles.shape[-1]):
+        factor = points - zeros[..., i : i + 1] if i < zeros.shape[-1] else 1
+        value = value * (factor / (points - poles[..., i : i + 1]))
+    value = gain[..., None] * value
+    return value * log_derivative(system, points) if derivative else value
+
+
+@evaluate.register
+def _(system: SecondOrderSections, points: Array, derivative: int = 0) -> Array:
+    points, sections = double(as_complex(points)), double(as_complex(cascade(system)))
+    value = namespace(points).ones_like(points)
+    for i in range(sections.shape[-2]):
+        value = value * ratio(sections[..., i, :3], sections[..., i, 3:], points)
+    return value * log_derivative(system, points) if derivative else value
+
+
+def log_derivative(system: System, points: Array) -> Array:
+    """``H'(x) / H(x)``, term by term where the system is a product."""
+    points = double(as_complex(points))
+    if isinstance(system, ZerosPolesGain):
+        xp = namespace(points)
+        zeros, poles = double(system.zeros), double(system.poles)
+        return cauchy_product(points, zeros, xp.ones_like(zeros)) - cauchy_product(points, poles, xp.ones_like(poles))
+    if isinstance(system, SecondOrderSections):
+        sections = double(as_complex(system.sections))
+        rows = [_log_slope(sections[..., i, :3], points) - _log_slope(sections[..., i, 3:], points) for i in range(sections.shape[-2])]
+        return sum(rows[1:], rows[0])
+    if isinstance(system, TransferFunction):
+        return _log_slope(double(as_complex(system.num)), points) - _log_slope(double(as_complex(system.den)), points)
+    return evaluate(system, points, 1) / evaluate(system, points)
+
+
+def _log_slope(coefficients: Array, points: Array) -> Array:
+    """``c'(x) / c(x)`` of a polynomial with descending coefficients."""
+    xp = namespace(coefficients, points)
+    degree = coefficients.shape[-1] - 1
+    if degree == 0:
+        return xp.zeros_like(points)
+    ramp = xp.asarray(np.arange(degree, 0, -1), dtype=xp.float64, device=coefficients.device)
+    return ratio(coefficients[..., :degree] * xp.astype(ramp, coefficients.dtype), coefficients, points)
+
+
+@evaluate.register
+def _(system: ImpulseResponse, points: Array, derivative: int = 0) -> Array:
+    """``sum_t taps_t x^-t`` with two-level powers: about sqrt(L) rows of K powers each, as one matrix product."""
+    xp = namespace(system.taps)
+    taps, inverse = double(as_complex(system.taps)), 1 / double(as_complex(points))
+    if derivative:
+        ramp = xp.astype(xp.asarray(np.arange(float(taps.shape[-1])), device=taps.device), taps.dtype)
+        taps = -ramp * taps
+    inner = isqrt(taps.shape[-1] - 1) + 1
+    outer = -(-taps.shape[-1] // inner)
+    padding = xp.zeros((*taps.shape[:-1], inner * outer - taps.shape[-1]), dtype=taps.dtype, device=taps.device)
+    table = xp.reshape(xp.concat([taps, padding], axis=-1), (*taps.shape[:-1], outer, inner))
+    chunk = max(1, _CHUNK_BYTES // (32 * inner * max(1, prod(np.broadcast_shapes(taps.shape[:-1], points.shape[:-1])))))
+    parts = []
+    for start in range(0, points.shape[-1], chunk):
+        x = inverse[..., start : min(start + chunk, points.shape[-1])]
+        fine = powers(x, inner)
+        coarse = powers(fine[..., -1] * x, outer)
+        parts.append(xp.sum((table @ transpose(fine)) * transpose(coarse), axis=-2) * (x if derivative else 1))
+    return xp.concat(parts, axis=-1)
+
+
+# ---------------------------------------------------------------- state space
+
+
+@evaluate.register
+def _(system: StateSpace, points: Array, derivative: int = 0) -> Array:
+    """``C (x I - A)^-1 B + D``; the derivative is ``-C (x I - A)^-2 B``."""
+    A, B, C, D, points = (double(M) for M in (system.A, system.B, system.C, system.D, as_complex(points)))
+    if on_gpu(A) or needs_gradient(A, B, C, points):
+        values = _resolvent(A, B, C, points, 1 + derivative)
+    else:
+        values = batched_on_host(lambda *one: _resolvent_on_host(*one, 1 + derivative), A, B, C, points[..., None, :])
+    values = -values if derivative else values + as_complex(D)[..., None]
+    return values[..., 0, 0, :] if system.outputs == system.inputs == 1 else values
+
+
+def _resolvent(A: Array, B: Array, C: Array, points: Array, power: int) -> Array:
+    """``C (x I - A)^-power B`` as ``(*batch, p, m, k)`` by one batched solve for a chunk of points."""
+    xp = namespace(A)
+    A, B, C = as_complex(A), as_complex(B), as_complex(C)
+    eye = xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    batch = np.broadcast_shapes(A.shape[:-2], B.shape[:-2], points.shape[:-1])
+    chunk = max(1, _CHUNK_BYTES // (16 * max(1, A.shape[-1] ** 2 * prod(batch))))
+    parts = []
+    for start in range(0, points.shape[-1], chunk):
+        x = points[..., start : min(start + chunk, points.shape[-1])]
+        shifted = x[..., None, None] * eye - A[..., None, :, :]
+        state = B[..., None, :, :]
+        for _ in range(power):
+            state = solve(shifted, xp.broadcast_to(state, (*np.broadcast_shapes(shifted.shape[:-2], state.shape[:-2]), *state.shape[-2:])))
+        parts.append(xp.moveaxis(C[..., None, :, :] @ state, -3, -1))
+    return xp.concat(parts, axis=-1)
+
+
+def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.ndarray, power: int) -> np.ndarray:
+    """One system at many points: balance, reduce once to Schur form, then back substitution for all points together.
+
+    The reduction is unitary (Laub, IEEE Trans. Automat. Control 26, 1981, uses the Hessenberg form), so the values are those
+    of a system within rounding of the given one, whatever the condition of its eigenvectors.
+    """
+    points = points[0]
+    n, m, k = len(A), B.shape[-1], points.shape[-1]
+    if not all(np.isfinite(M).all() for M in (A, B, C)):
+        return np.full((len(C), m, k), np.nan, complex)
+    if n == 0:
+        return np.zeros((len(C), m, k), complex)
+    A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)
+    B, C = B[order] / scale[:, None], C[:, order] * scale
+    state = np.broadcast_to(B[:, :, None], (n, m, k)).astype(complex)
+    if k < _FEW_POINTS:
+        shifted = points[:, None, None] * np.eye(n) - A
+        for _ in range(power):
+            state = np.moveaxis(np.asarray(solve(shifted, np.moveaxis(state, -1, 0))), 0, -1)
+        return np.einsum("pn,nmk->pmk", C, state, optimize=True)
+    T, Z = scipy.linalg.schur(A.astype(complex), check_finite=False)
+    state = np.broadcast_to((Z.conj().T @ B)[:, :, None], (n, m, k)).astype(complex)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for _ in range(power):
+            state = _back_substitution(T, state, points)
+        return ((C @ Z) @ state.reshape(n, m * k)).reshape(len(C), m, k)
+
+
+def _back_substitution(T: np.ndarray, right: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """``X[:, :, k]`` with ``(points_k I - T) X = right`` for upper triangular ``T``, in blocks of rows."""
+    n, m, k = right.shape
+    state = right.copy()
+    flat = state.reshape(n, m * k)
+    for stop in range(n, 0, -_BLOCK):
+        start = max(0, stop - _BLOCK)
+        if stop < n:
+            flat[start:stop] += T[start:stop, stop:] @ flat[stop:]
+        for i in range(stop - 1, start - 1, -1):
+            if i + 1 < stop:
+                flat[i] += T[i, i + 1 : stop] @ flat[i + 1 : stop]
+            state[i] /= points - T[i, i]
+    return state
