@@ -1,0 +1,157 @@
+"""Factors of both Gramians of one system: a Schur form shared by two Lyapunov equations, and Hammarling's method in blocks.
+
+With ``T X + X T^H + B B^H = 0``, ``T`` upper triangular and ``X = R R^H``, the last column ``(r; rho)`` of the factor solves one
+triangular system, and what is left for the leading block has a right-hand side of as many columns as before: ``B <- B - r g``
+with ``g = rho^-1 b`` (Penzl, Adv. Comput. Math. 8, 1998, section 3). Several columns are taken together, because
+``Y = rho^-1 T rho`` of a block is known without any inverse: its diagonal is that of ``T`` and above it stands ``-g_i g_j^H``
+(Kressner 2008), so that almost all work is in matrix products. Nothing is ever squared: small Hankel values keep their digits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg.lapack import get_lapack_funcs
+
+_BLOCK = 48
+
+
+def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discrete: bool, strict: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """``R``, ``L`` ``(n, n)`` with ``Wc = R R^H``, ``Wo = L L^H`` of one stable system of NumPy matrices, real for real matrices.
+
+    Discrete time is mapped by ``T -> (T - I)(T + I)^-1``, which keeps both Gramians, from the side of the circle where no pole is
+    near -1. Unstable or not finite: ValueError where ``strict``, else NaN.
+    """
+    dtype = np.result_type(A, B, C)
+    n = A.shape[0]
+    if not all(np.isfinite(M).all() for M in (A, B, C)):
+        return np.full((n, n), np.nan, dtype), np.full((n, n), np.nan, dtype)
+    T, Q = scipy.linalg.schur(A.astype(dtype), output="complex" if dtype.kind == "c" else "real", check_finite=False)
+    B, C = Q.conj().T @ B, C @ Q
+    poles = quasi_triangular_eigenvalues(T)
+    margin = 1 - np.abs(poles) if discrete else -poles.real
+    if (margin <= 0).any():
+        if strict:
+            raise ValueError(f"expected a stable system, got the pole {poles[np.argmin(margin)]:.6g}: split unstable parts off first")
+        return np.full((n, n), np.nan, dtype), np.full((n, n), np.nan, dtype)
+    if discrete:
+        T, B, C = _bilinear(T, B, C, poles)
+    R = lyapunov_factor(T, B)
+    L = lyapunov_factor(T.conj().T[::-1, ::-1], C.conj().T[::-1])[::-1]
+    return Q @ R, Q @ L
+
+
+def quasi_triangular_eigenvalues(T: np.ndarray) -> np.ndarray:
+    """The eigenvalues of a (real, standardized) Schur form, read off its diagonal blocks."""
+    poles = np.diag(T).astype(complex)
+    if T.dtype.kind != "c":
+        (pairs,) = np.nonzero(np.diag(T, -1))
+        omega = np.sqrt(np.abs(T[pairs, pairs + 1])) * np.sqrt(np.abs(T[pairs + 1, pairs]))
+        poles[pairs] += 1j * omega
+        poles[pairs + 1] -= 1j * omega
+    return poles
+
+
+def lyapunov_factor(T: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """``R`` with ``T R R^H + R R^H T^H + B B^H = 0`` for ``T`` in (real) Schur form, stable: ``(n, n)``, block upper triangular."""
+    scale = np.abs(B).max(initial=0.0)
+    n = T.shape[0]
+    R = np.zeros((n, n), T.dtype)
+    if scale == 0:
+        return R
+    B = B / scale
+    starts = _block_starts(T)
+    for start, stop in zip(reversed(starts), reversed([*starts[1:], n]), strict=True):
+        block = slice(start, stop)
+        R[block, block], g, Y = _hammarling(T[block, block], B[block].copy())
+        if start:
+            F = -(B[:start] @ g.conj().T + T[:start, block] @ R[block, block])
+            R[:start, block] = _quasi_triangular_sylvester(T, Y, F, [s for s in starts if s < start])
+            B[:start] -= R[:start, block] @ g
+    return R * scale
+
+
+def _hammarling(T: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The factor of one diagonal block, column by column, with ``g = R^-1 B`` and ``Y = R^-1 T R`` found on the way."""
+    n = T.shape[0]
+    trsyl = get_lapack_funcs("trsyl", (T,))
+    R, g, Y = np.zeros_like(T), np.zeros_like(B), np.zeros_like(T)
+    stop = n
+    while stop:
+        pair = stop > 1 and T[stop - 1, stop - 2] != 0
+        start = stop - 2 if pair else stop - 1
+        last = slice(start, stop)
+        R[last, last], g[last], Y[last, last] = (_factor_pair if pair else _factor_single)(T[last, last], B[last])
+        Y[last, stop:] = -g[last] @ g[stop:].conj().T
+        if start:
+            F = -(B[:start] @ g[last].conj().T + T[:start, last] @ R[last, last])
+            r, scale, _ = trsyl(T[:start, :start], Y[last, last], F, tranb="C")
+            R[:start, last] = r / scale
+            B[:start] -= R[:start, last] @ g[last]
+        stop = start
+    return R, g, Y
+
+
+def _factor_single(T: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, complex]:
+    size, rate = np.linalg.norm(b), np.sqrt(-2 * T[0, 0].real)
+    return size / rate, b * (rate / size if size else 0.0), T[0, 0]
+
+
+def _factor_pair(T: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The factor of a standardized 2 x 2 block ``[[alpha, beta], [gamma, alpha]]``, ``beta gamma < 0``.
+
+    Scaled by the roots of ``|beta|`` and ``|gamma|`` the block is normal, so its modal coordinates cost no accuracy; there the two
+    scalar steps are taken, and the Takagi factor of ``R^-1 J conj(R)`` makes the result real (see gramians.real_columns).
+    """
+    alpha, root = T[0, 0], np.sqrt(np.abs(np.array([T[0, 1], T[1, 0]])))
+    sign = np.sign(T[0, 1])
+    pole = complex(alpha, root[0] * root[1])
+    modes = np.array([[1, 1], [1j * sign, -1j * sign]]) / np.sqrt(2)
+    first = modes[:, 0].conj() @ (b / root[:, None])
+    size, rate = np.linalg.norm(first), np.sqrt(-2 * alpha)
+    if size == 0:
+        return np.zeros((2, 2)), np.zeros_like(b), T
+    unit = first.conj() / size
+    along = first @ unit.conj()
+    rest = (first - along * unit if len(first) > 1 else 0 * unit) + along * unit * (1j * pole.imag / pole)
+    x, d, a = -along * rate / (2 * pole), size / rate, np.linalg.norm(rest) / rate
+    g = np.array([rest / a if a else 0 * rest, unit * rate])
+    Q = takagi_of_pair(np.asarray(a), np.asarray(x), np.asarray(d))
+    rho = (modes @ np.array([[a, x], [0, d]]) @ Q).real * root[:, None]
+    Y = Q.conj().T @ np.array([[pole, -g[0] @ g[1].conj()], [0, pole.conjugate()]]) @ Q
+    return rho, (Q.conj().T @ g).real, Y.real
+
+
+def takagi_of_pair(a: np.ndarray, x: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Unitary ``Q`` for which the rows of ``[[a, x], [0, d]] Q`` are conjugates of each other, where ``a^2 + |x|^2 = d^2``."""
+    half = np.arctan2(a, np.abs(x)) / 2
+    turn = np.exp(0.5j * np.angle(x))
+    c, s = np.cos(half), np.sin(half)
+    return np.array([[1j * turn * c, turn * s], [-1j * s / turn, c / turn]])
+
+
+def _quasi_triangular_sylvester(T: np.ndarray, Y: np.ndarray, F: np.ndarray, starts: list[int]) -> np.ndarray:
+    """``r`` with ``T r + r Y^H = F`` for the leading rows of ``T``: back substitution over blocks, the rest is matrix products."""
+    trsyl = get_lapack_funcs("trsyl", (T,))
+    for start, stop in zip(reversed(starts), reversed([*starts[1:], F.shape[0]]), strict=True):
+        x, scale, _ = trsyl(T[start:stop, start:stop], Y, F[start:stop], tranb="C")
+        F[start:stop] = x / scale
+        F[:start] -= T[:start, start:stop] @ F[start:stop]
+    return F
+
+
+def _block_starts(T: np.ndarray) -> list[int]:
+    """Where the blocks start: about every ``_BLOCK`` rows, never inside a 2 x 2 block."""
+    starts = range(0, T.shape[0], _BLOCK)
+    return [s + 1 if s and T[s, s - 1] != 0 else s for s in starts if s + 1 < T.shape[0] or not s or T[s, s - 1] == 0]
+
+
+def _bilinear(T: np.ndarray, B: np.ndarray, C: np.ndarray, poles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The continuous system of the same Gramians. ``-T`` has them too, which keeps the pole of the map away from those of ``T``."""
+    if np.abs(poles + 1).min(initial=2.0) < np.abs(poles - 1).min(initial=2.0):
+        T = -T
+    eye = np.eye(T.shape[0])
+    inner = scipy.linalg.solve(T + eye, np.hstack([T - eye, np.sqrt(2) * B]), check_finite=False)
+    mapped, n = inner[:, : T.shape[0]], T.shape[0]
+    keep = np.triu(np.ones((n, n), bool)) | (T != 0)
+    return np.where(keep, mapped, 0), inner[:, n:], scipy.linalg.solve((T + eye).T, np.sqrt(2) * C.T, check_finite=False).T
