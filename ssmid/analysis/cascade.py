@@ -6,21 +6,20 @@ import numpy as np
 import scipy.signal
 
 from ssmid._array import Array, batched_on_host, is_complex
+from ssmid.analysis.sections import second_order_sections
 from ssmid.systems import SecondOrderSections, ZerosPolesGain
 
 
 def cascade(system: SecondOrderSections | ZerosPolesGain) -> Array:
     """Sections ``(*batch, count, 6)`` as scipy's ``sos``; complex of first order where the gain is complex. Not differentiable.
 
-    A real gain asks for zeros and poles closed under conjugation, or a ValueError. Each zero lacking beside the poles is a
-    delay of one sample, which scipy's ``zpk2sos`` drops; here it is a section ``1/z`` or ``1/z^2``.
+    A real gain asks for zeros and poles closed under conjugation: a ValueError for one system, NaN for an element of a batch.
     """
     if isinstance(system, SecondOrderSections):
         return system.sections
-    lacking = system.poles.shape[-1] - system.zeros.shape[-1]
-    to_sections = _first_order if is_complex(system.gain) else _second_order
-    arrays = system.zeros, system.poles, system.gain[..., None]
-    return batched_on_host(lambda z, p, k: to_sections(z, p, k[0], lacking), *arrays, core_ndim=1)
+    if not is_complex(system.gain):
+        return second_order_sections(system.zeros, system.poles, system.gain)
+    return batched_on_host(_first_order_sections, system.zeros, system.poles, system.gain[..., None], core_ndim=1)
 
 
 def cascade_filter(sections: np.ndarray, inputs: np.ndarray, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -33,21 +32,8 @@ def cascade_filter(sections: np.ndarray, inputs: np.ndarray, state: np.ndarray |
         return scipy.signal.sosfilt(sections / sections[:, 3:4], inputs, zi=state)
 
 
-def _second_order(z: np.ndarray, p: np.ndarray, k: float, lacking: int) -> np.ndarray:
-    delays = np.array([[0, 0, 1, 1, 0, 0]] * (lacking // 2) + [[0, 1, 0, 1, 0, 0]] * (lacking % 2), float).reshape(-1, 6)
-    if not np.isfinite(np.concatenate([z, p, [k]])).all():
-        return np.full((max(1, (len(p) + 1) // 2) + len(delays), 6), np.nan)
-    try:
-        sections = scipy.signal.zpk2sos(z, p, k)
-    except ValueError:
-        raise ValueError(
-            f"expected zeros and poles closed under conjugation with a real gain, got zeros {z} and poles {p}: pass a complex gain"
-        ) from None
-    return np.concatenate([sections, delays])
-
-
-def _first_order(z: np.ndarray, p: np.ndarray, k: complex, lacking: int) -> np.ndarray:
-    """Each pole with the zero nearest to it, those nearest to the unit circle paired first and run last."""
+def _first_order_sections(z: np.ndarray, p: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Each pole with the zero nearest to it, those nearest to the unit circle paired first and run last; no zero is a delay."""
     rows, z = [], list(z)
     for pole in sorted(p, key=lambda pole: abs(1 - abs(pole))):
         if z:
@@ -56,5 +42,5 @@ def _first_order(z: np.ndarray, p: np.ndarray, k: complex, lacking: int) -> np.n
         else:
             rows.insert(0, [0, 1, 0, 1, -pole, 0])
     rows = np.array(rows or [[1, 0, 0, 1, 0, 0]], complex)
-    rows[0, :3] *= k
+    rows[0, :3] *= k[0]
     return rows

@@ -21,6 +21,7 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.cascade import cascade, cascade_filter
+from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.rational_kernel import power_series, rational_spectrum
 from ssmid.linalg import transpose, vandermonde_product
 from ssmid.systems import (
@@ -210,11 +211,12 @@ def _(system: SecondOrderSections | ZerosPolesGain, length: int, periodic: bool)
     if not periodic:
         one = np.eye(1, length)[0]
         return batched_on_host(lambda sections: cascade_filter(sections, one)[0], cascade(system))
-    from ssmid.analysis.spectrum import frequency_response
-
-    spectrum = frequency_response(system, points=length).values
+    first = next(iter(system.arrays.values()))
+    whole = any(is_complex(a) for name, a in system.arrays.items() if name in ("gain", "sections"))
+    turn = np.exp(2j * pi * np.arange(length if whole else length // 2 + 1) / length)
+    spectrum = evaluate(system, namespace(first).asarray(turn, device=first.device))
     transform = fft_of(spectrum)
-    return (transform.ifft if is_complex(cascade(system)) else transform.irfft)(spectrum, n=length, axis=-1)
+    return astype_width((transform.ifft if whole else transform.irfft)(spectrum, n=length, axis=-1), width(first))
 
 
 def _assemble(feedthrough: Array, later: Array, periodic: bool) -> Array:
