@@ -52,6 +52,8 @@ _CORE_NDIM = {
     TransferFunction: {"num": 1, "den": 1},
     ZerosPolesGain: {"zeros": 1, "poles": 1, "gain": 0},
     SecondOrderSections: {"sections": 2},
+    Modal: {"poles": 1, "residues": 1, "feedthrough": 0},
+    ImpulseResponse: {"taps": 1},
     FrequencyResponse: {"values": 1, "omega": 1},
 }
 

@@ -14,6 +14,7 @@ from ssmid.symbolic.algebra import (
     as_symbol,
     degree,
     descending,
+    exact,
     expect_proper,
     polynomial,
     ratio_in,
@@ -46,19 +47,10 @@ def expression(system: System, variable: Variable = None, *, inverse: bool = Fal
     v = as_symbol(variable, "z" if system.is_discrete else "s")
     if isinstance(system, StateSpace):
         return transfer_function(*matrices(system, rational=rational), v, inverse=inverse)
-    terms = _TERMS.get(type(system))
-    if terms is None:
+    if type(system) not in _TERMS:
         raise TypeError(f"expected a system with a rational transfer function, got {type(system).__name__}")
-    shape = system.batch_shape
-    if len(shape) not in (0, 2):
-        raise ValueError(f"expected one system or channels of batch (outputs, inputs), got batch {shape}: take system.map(lambda a: a[i])")
     options = {"real": system.real} if isinstance(system, Modal) else {}
-
-    def channel(**arrays: Any) -> Any:
-        return terms(**{name: sympy_numbers(a, rational) for name, a in arrays.items()}, v=v, inverse=inverse, **options)
-
-    rows = nested(system, channel)
-    return sympy.Matrix(rows) if shape else rows
+    return _written(system, rational, v=v, inverse=inverse, **options)
 
 
 def matrices(system: System, *, rational: bool = False) -> tuple[sympy.Matrix, sympy.Matrix, sympy.Matrix, sympy.Matrix]:
@@ -89,8 +81,8 @@ def partial_fractions(system: Any, variable: Variable = None, *, rational: bool 
     if isinstance(system, System):
         if not rational:
             modal = system if isinstance(system, Modal) else to_modal(system)
-            split = Modal(modal.poles, modal.residues, modal.feedthrough, modal.dt, real=False) if full and modal.real else modal
-            return expression(split, variable)
+            v = as_symbol(variable, "z" if system.is_discrete else "s")
+            return _written(modal, False, v=v, inverse=False, real=modal.real, split=full)
         variable = as_symbol(variable, "z" if system.is_discrete else "s")
         system = expression(system, variable, rational=True)
     expr = sympy.sympify(system)
@@ -161,6 +153,16 @@ def latex(system: Any, form: str = "transfer-function", *, digits: int = 6, inve
 # ---------------------------------------------------------------- each form's own expression
 
 
+def _written(system: System, rational: bool, **options: Any) -> Any:
+    """The expression of one system, or a Matrix of those of its channels."""
+    shape = system.batch_shape
+    if len(shape) not in (0, 2):
+        raise ValueError(f"expected one system or channels of batch (outputs, inputs), got batch {shape}: take system.map(lambda a: a[i])")
+    terms = _TERMS[type(system)]
+    rows = nested(system, lambda **arrays: terms(**{name: sympy_numbers(a, rational) for name, a in arrays.items()}, **options))
+    return sympy.Matrix(rows) if shape else rows
+
+
 def _rational_function(num: Any, den: Any, v: sympy.Symbol, inverse: bool) -> Any:
     return ratio_in([sympy.Integer(0)] * (len(den) - len(num)) + list(num), list(den), v, inverse)
 
@@ -179,18 +181,32 @@ def _factored(zeros: Any, poles: Any, gain: Any, v: sympy.Symbol, inverse: bool)
     return gain[()] * top / bottom * (v ** (len(zeros) - len(poles)) if inverse else 1)
 
 
-def _modes(poles: Any, residues: Any, feedthrough: Any, v: sympy.Symbol, inverse: bool, real: bool) -> Any:
-    """The sum of the modes; where the response is a real part, each stands with its mirror image as one real fraction."""
-    terms = [feedthrough[()]]
-    for pole, residue in zip(poles, residues, strict=True):
-        (a, b), (c, d) = pole.as_real_imag(), residue.as_real_imag()
-        if not real:
-            terms.append(ratio_in([sympy.Integer(0), residue], [sympy.Integer(1), -pole], v, inverse))
-        elif b == 0:
-            terms.append(ratio_in([sympy.Integer(0), c], [sympy.Integer(1), -a], v, inverse))
-        else:
-            terms.append(ratio_in([sympy.Integer(0), c, -(a * c + b * d)], [sympy.Integer(1), -2 * a, a**2 + b**2], v, inverse))
-    return sympy.Add(*terms)
+def _modes(
+    poles: Any, residues: Any, feedthrough: Any, v: sympy.Symbol, inverse: bool, real: bool, split: bool = False
+) -> Any:
+    """The sum of the modes; where the response is a real part, each pole and its mirror image make one real fraction (or two)."""
+    modes = list(zip(poles, residues, strict=True))
+    if real:
+        upper: dict[Any, Any] = {}
+        for pole, residue in modes:
+            flip = sympy.im(pole) < 0
+            pole, residue = (sympy.conjugate(x) if flip else x for x in (pole, residue))
+            upper[pole] = upper.get(pole, 0) + residue
+        modes = [(pole, residue) if sympy.im(pole) else (pole, sympy.re(residue)) for pole, residue in upper.items()]
+    if real and split:
+        halves = [(pole, residue / 2) for pole, residue in modes if sympy.im(pole)]
+        mirrored = [(sympy.conjugate(pole), sympy.conjugate(half)) for pole, half in halves]
+        modes = [*((pole, residue) for pole, residue in modes if not sympy.im(pole)), *halves, *mirrored]
+    terms = [_pair(pole, residue) if real and not split and sympy.im(pole) else ([0, residue], [1, -pole]) for pole, residue in modes]
+    return sympy.Add(feedthrough[()], *(ratio_in(num, den, v, inverse) for num, den in terms))
+
+
+def _pair(pole: Any, residue: Any) -> tuple[list[Any], list[Any]]:
+    """Coefficients of the real part's fraction ``(r / (z - p) + conj) / 2``."""
+    (a, b), (c, d) = exact(pole).as_real_imag(), exact(residue).as_real_imag()
+    rounded = pole.has(sympy.Float) or residue.has(sympy.Float)
+    num, den = [0, c, -(a * c + b * d)], [1, -2 * a, a**2 + b**2]
+    return [settled(x, rounded) for x in num], [settled(x, rounded) for x in den]
 
 
 _TERMS = {
@@ -210,8 +226,7 @@ def _real_factors(roots: list[Any]) -> list[list[Any]]:
         mirrored = sympy.conjugate(root)
         if root != mirrored and mirrored in roots:
             roots.remove(mirrored)
-            a, b = root.as_real_imag()
-            factors.append([sympy.Integer(1), -2 * a, a**2 + b**2])
+            factors.append(_pair(root, sympy.Integer(0))[1])
         else:
             factors.append([sympy.Integer(1), -root])
     return factors

@@ -48,8 +48,8 @@ def transfer_function(A: Any, B: Any, C: Any, D: Any = None, variable: Variable 
     nums = [D]
     state = B
     for k in range(1, len(den)):
-        nums.append(C * state + den[k] * D)
-        state = A * state + den[k] * B
+        nums.append(C * state + D.scalarmul(den[k]))
+        state = A * state + B.scalarmul(den[k])
     to_sympy = A.domain.to_sympy
     den = [settled(to_sympy(c), rounded) for c in den]
     nums = [settled(N.to_Matrix(), rounded) for N in nums]
