@@ -9,7 +9,6 @@ import numpy as np
 import scipy.linalg
 
 from ssmid._array import Array, as_complex, batched_on_host, double, is_complex, namespace, needs_gradient, on_gpu
-from ssmid.analysis.cascade import cascade
 from ssmid.linalg import cauchy_product, powers, solve, transpose
 from ssmid.systems import (
     FrequencyResponse,
@@ -117,7 +116,7 @@ def _(system: ZerosPolesGain, points: Array, derivative: int = 0) -> Array:
 
 @evaluate.register
 def _(system: SecondOrderSections, points: Array, derivative: int = 0) -> Array:
-    points, sections = double(as_complex(points)), double(as_complex(cascade(system)))
+    points, sections = double(as_complex(points)), double(as_complex(system.sections))
     value = namespace(points).ones_like(points)
     for i in range(sections.shape[-2]):
         value = value * ratio(sections[..., i, :3], sections[..., i, 3:], points)

@@ -113,21 +113,25 @@ def markov_parameters(A: Array, B: Array, C: Array, count: int) -> Array:
     (B, b), (C, c) = _unit_size(B), _unit_size(C)
     inner = 1 << max(0, (isqrt(count).bit_length() - 1))
     outer = ceil(count / inner)
-    rows, power = C, A
-    while rows.shape[-2] < inner * C.shape[-2]:
-        rows = xp.concat([rows, rows @ power], axis=-2)
-        power = power @ power
-    columns = B
-    while columns.shape[-1] < outer * B.shape[-1]:
-        columns = xp.concat([columns, power @ columns], axis=-1)
-        if columns.shape[-1] < outer * B.shape[-1]:
-            power = power @ power
-    columns = columns[..., : outer * B.shape[-1]]
+    rows, power = power_rows(A, C, inner, then=outer > 1)
+    columns = transpose(power_rows(transpose(power), transpose(B), outer)[0])
     blocks = rows @ columns  # (*batch, K p, Q m)
     p, m, axes = C.shape[-2], B.shape[-1], blocks.ndim - 2
     blocks = xp.reshape(blocks, (*blocks.shape[:-2], inner, p, outer, m))
     blocks = xp.permute_dims(blocks, (*range(axes), axes + 1, axes + 3, axes + 2, axes))
     return xp.reshape(blocks, (*blocks.shape[:-2], outer * inner))[..., :count] * (b * c)[..., None]
+
+
+def power_rows(A: Array, C: Array, count: int, *, then: bool = False) -> tuple[Array, Array]:
+    """``[C; C A; ...; C A^(count-1)]`` as ``(*batch, count p, n)`` by doubling; ``then``: with ``A^count``, count a power of two."""
+    xp = namespace(A, C)
+    rows, power = C, A
+    wanted = count * C.shape[-2]
+    while rows.shape[-2] < wanted:
+        rows = xp.concat([rows, rows @ power], axis=-2)
+        if then or rows.shape[-2] < wanted:
+            power = power @ power
+    return rows[..., :wanted, :], power
 
 
 @_taps.register
