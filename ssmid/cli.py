@@ -1,0 +1,217 @@
+"""The command line: parse, call, print. What is printed stands in ``ssmid.report``; numbers come from the library.
+
+Exit status: 0 done; 1 a model was made but a tolerance is not met or a value has not converged; 2 wrong input, said in one
+line on the standard error; 130 interrupted. Heavy imports stand in the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ssmid.report import Report
+    from ssmid.systems import System
+
+DONE, NOT_MET, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Long impulse responses to small state-space models, and any form of a linear system into any other.",
+)
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="wav, csv, npy, npz, mat, safetensors, Touchstone, or a model of ssmid")]
+Key = Annotated[str | None, typer.Option("--key", help="name of the array, or of the csv columns, where a file holds several")]
+Channel = Annotated[str | None, typer.Option("--channel", help="take one channel: 3, or 0,2 where there are two channel axes")]
+Rate = Annotated[float | None, typer.Option("--fs", help="sampling frequency in Hz, where the file does not say")]
+Axis = Annotated[int | None, typer.Option("--axis", help="the time axis of an array, where it is not the usual one")]
+Mimo = Annotated[bool, typer.Option("--mimo", help="couple the channels (outputs, inputs) into one system, not a bank of single ones")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
+_FORMS = "modal, companion, transfer-function, zpk, sos, state-space, balanced, impulse-response, frequency-response"
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status. Errors of input are one line on the standard error."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            status = app(args=None if arguments is None else list(arguments), prog_name="ssmid", standalone_mode=False)
+        except (KeyboardInterrupt, typer.Abort):
+            return _fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            # the reader of our output has gone (`ssmid ... | head`); keep the interpreter from flushing into the closed pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except MemoryError as error:
+            return _fail(f"expected to fit into memory: {error}", WRONG_INPUT)
+        except (ValueError, OSError) as error:
+            return _fail(str(error), WRONG_INPUT)
+        except TypeError as error:
+            # a system of the wrong kind for the verb; any other TypeError is a fault of ours
+            if not str(error).startswith("expected"):
+                raise
+            return _fail(str(error), WRONG_INPUT)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+            return _fail(message, WRONG_INPUT) if message else WRONG_INPUT  # without arguments the help has been printed
+    return int(status or DONE)
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        from ssmid import __version__
+
+        typer.echo(__version__)
+
+
+@app.command()
+def inspect(
+    file: Source,
+    key: Key = None,
+    channel: Channel = None,
+    fs: Rate = None,
+    axis: Axis = None,
+    mimo: Mimo = False,
+    count: Annotated[int, typer.Option("--count", help="how many Hankel singular values")] = 64,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Spectrum, Hankel singular values, poles, and the order to choose."""
+    from ssmid.report import inspection, progress
+
+    with progress(quiet=quiet) as stage:
+        stage(f"reading {file.name}")
+        system = _read(file, key, channel, fs, axis)
+        report = inspection(system, file.name, count=count, mimo=mimo, stage=stage)
+    _print(report, as_json, quiet)
+    return DONE
+
+
+@app.command()
+def fit(
+    file: Source,
+    order: Annotated[int | None, typer.Option("--order", help="number of states of the model")] = None,
+    tol: Annotated[float | None, typer.Option("--tol", help="or: the smallest model with this relative l2 error")] = None,
+    method: Annotated[str, typer.Option("--method", help="balanced or era")] = "balanced",
+    key: Key = None,
+    channel: Channel = None,
+    fs: Rate = None,
+    axis: Axis = None,
+    mimo: Mimo = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (FILE-model where left out)")] = None,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="draw PNG figures")] = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """A small model of a response or of a large model, with a certificate of how good it is."""
+    from ssmid.report import fit_into, progress
+
+    if (order is None) == (tol is None):
+        raise ValueError(f"expected --order or --tol, got {'neither' if order is None else 'both'}")
+    with progress(quiet=quiet) as stage:
+        stage(f"reading {file.name}")
+        system = _read(file, key, channel, fs, axis)
+        folder = Path(f"{file.stem}-model") if output is None else output
+        report, good = fit_into(folder, system, file.name, order=order, tol=tol, method=method, mimo=mimo, figures=figures, stage=stage)
+    _print(report, as_json, quiet)
+    return DONE if good else NOT_MET
+
+
+@app.command()
+def convert(
+    file: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="model file to write: .safetensors, or .json for people")],
+    to: Annotated[str, typer.Option("--to", help=_FORMS)],
+    length: Annotated[int | None, typer.Option("--length", help="taps of an impulse response, points of the FFT grid")] = None,
+    key: Key = None,
+    channel: Channel = None,
+    fs: Rate = None,
+    axis: Axis = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Another form of the same system, and what the conversion cost."""
+    from ssmid.io import save
+    from ssmid.report import conversion, progress
+
+    with progress(quiet=quiet) as stage:
+        stage(f"reading {file.name}")
+        system = _read(file, key, channel, fs, axis)
+        stage(f"converting to {to}")
+        converted, report = conversion(system, to, length, f"{file.name} to {out.name}")
+        save(converted, out, {"source": file.name, "converted to": to})
+    _print(report, as_json, quiet)
+    return DONE
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="folder to fill")] = Path("ssmid-demo"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """The main job on bundled data: a room response and 64 filters of a language model become small models."""
+    from ssmid.demo import run
+    from ssmid.report import progress
+
+    with progress(quiet=quiet) as stage:
+        report, good = run(output, stage)
+    _print(report, as_json, quiet)
+    return DONE if good else NOT_MET
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="core")],
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="small sizes: shows that it runs")] = False,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder of measured responses and published systems")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the limits of a GPU")] = "cpu",
+) -> int:
+    """Measured beside other tools, where they are installed: a table, and JSON."""
+    from ssmid.bench import run
+
+    run(name, json_path=out, quick=quick, data=data, device=device)
+    return DONE
+
+
+def _read(file: Path, key: str | None, channel: str | None, fs: float | None, axis: int | None) -> System:
+    from ssmid.io import read
+
+    try:
+        index = None if channel is None else tuple(int(i) for i in channel.split(","))
+    except ValueError:
+        raise ValueError(f"--channel: expected whole numbers such as 3 or 0,2, got {channel!r}") from None
+    return read(file, key=key, channel=index, fs=fs, axis=axis)
+
+
+def _print(report: Report, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        typer.echo(report.to_json())
+    elif not quiet:
+        from rich.console import Console
+
+        report.show(Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"ssmid: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    """Our own warnings in one line; those of other packages are for developers."""
+    if category.__module__.startswith("ssmid"):
+        print(f"ssmid: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,19 @@
+"""``ssmid demo``: the main job on data that the package brings along, without a network, in under a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssmid import datasets
+from ssmid.report import Report, fit_into
+from ssmid.report.progress import Stage
+
+ROOM_ORDER = 64
+FILTER_ORDER = 16
+
+
+def run(folder: Path, stage: Stage | None = None) -> tuple[Report, bool]:
+    """Fits a simulated room response and 64 filters of a trained language model into ``folder``; the report, and whether all is well."""
+    room, room_good = fit_into(folder / "room", datasets.room(), "room response", order=ROOM_ORDER, stage=stage)
+    bank, bank_good = fit_into(folder / "filters", datasets.hyena_filters(), "64 Hyena filters", order=FILTER_ORDER, stage=stage)
+    return Report("ssmid demo", {"folder": str(folder.resolve())}, parts=(room, bank)), room_good and bank_good

@@ -1,0 +1,149 @@
+"""The certificate of a reduction: numbers for each channel, and what they mean in words that somebody can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import to_numpy
+from ssmid.reduction.result import Reduction
+from ssmid.report.tables import Report, Table, percent
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """How good a reduction is, for each channel. Arrays have one flat axis.
+
+    channels : the batch index of each   order : int   error : relative l2   hankel : Hankel-norm error, measured
+    best : sigma_{order+1}, what no stable model of the order gets below   bound : of the error at any frequency
+    scale : sigma_1, the Hankel norm of the original   converged : boolean   tol : the relative l2 error asked for, if any
+    """
+
+    channels: list[tuple[int, ...]]
+    order: np.ndarray
+    error: np.ndarray
+    hankel: np.ndarray
+    best: np.ndarray
+    bound: np.ndarray
+    scale: np.ndarray
+    converged: np.ndarray
+    tol: float | None = None
+
+    @property
+    def times_best(self) -> np.ndarray:
+        """Hankel error over the least that any stable model of the order can have; NaN where the model is exact to rounding."""
+        exact = self.best <= 1e-12 * self.scale
+        return np.where(exact, np.nan, self.hankel / np.where(exact, 1.0, self.best))
+
+    @property
+    def met(self) -> np.ndarray:
+        """Whether the tolerance holds; True where none was asked for. A channel that is zero has no error."""
+        return np.ones(len(self.order), bool) if self.tol is None else (self.error <= self.tol) | (self.scale == 0)
+
+    @property
+    def good(self) -> bool:
+        return bool(np.all(self.converged & self.met))
+
+
+def certify(reduction: Reduction, tol: float | None = None) -> Certificate:
+    """Measures the errors of ``reduction``."""
+    batch = tuple(reduction.converged.shape)
+
+    def flat(value: Any) -> np.ndarray:
+        return np.broadcast_to(to_numpy(value) if not isinstance(value, int) else np.asarray(value), batch).reshape(-1)
+
+    sigma = to_numpy(reduction.sigma)
+    largest = sigma[..., 0] if sigma.shape[-1] else np.zeros(batch)
+    return Certificate(
+        list(np.ndindex(*batch)), flat(reduction.order), flat(reduction.error), flat(reduction.measured("hankel")),
+        flat(reduction.lower_bound), flat(reduction.bound), flat(largest), flat(reduction.converged), tol,
+    )  # fmt: skip
+
+
+def certificate_report(reduction: Reduction, certificate: Certificate, title: str) -> Report:
+    """Facts, a table with the worst channel first, and words."""
+    c = certificate
+    facts: dict[str, Any] = {"method": reduction.method, "model": repr(reduction.system), "channels": len(c.order)}
+    if c.tol is not None:
+        facts["tolerance"], facts["tolerance met"] = c.tol, bool(np.all(c.met))
+    facts["converged"] = bool(np.all(c.converged))
+    worst_first = np.argsort(np.where(np.isnan(c.error), np.inf, c.error), kind="stable")[::-1]
+    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "H-infinity bound", "converged"]
+    numbers = (c.order, c.error, c.hankel, c.best, c.times_best, c.bound, c.converged)
+    rows = [[_name(c.channels[i]), *(column[i].item() for column in numbers)] for i in worst_first]
+    if len(rows) > 1:
+        facts["median relative l2 error"] = _nanmedian(c.error)
+        facts["worst relative l2 error"] = _nanmax(c.error)
+    return Report(title, facts, [Table("Errors, worst first" if len(rows) > 1 else "Errors", columns, rows)], words(c))
+
+
+def words(certificate: Certificate) -> list[str]:
+    """The certificate in sentences."""
+    c = certificate
+    sentences = _words_of_one(c) if len(c.order) == 1 else _words_of_many(c)
+    failed = [_name(c.channels[i]) for i in np.flatnonzero(~c.converged)]
+    if failed and len(c.order) > 1:
+        listed = ", ".join(failed[:8]) + (", ..." if len(failed) > 8 else "")
+        sentences.append(f"{len(failed)} of {len(c.order)} channels failed or have not converged: {listed}. The others stand.")
+    elif failed:
+        sentences.append("It has not converged: the Hankel values are lower bounds. A lower order, or fewer samples, may converge.")
+    if c.tol is not None and not np.all(c.met):
+        missed = int(np.sum(~c.met))
+        of = "" if len(c.order) == 1 else f" by {missed} of {len(c.order)} channels"
+        sentences.append(f"The tolerance {c.tol:g} is not met{of}: ask for a larger one, or for a larger order.")
+    return sentences
+
+
+def _words_of_one(c: Certificate) -> list[str]:
+    order, error, times = int(c.order[0]), float(c.error[0]), float(c.times_best[0])
+    if c.scale[0] == 0:
+        return ["The response is zero beyond its first tap: order 0 holds it exactly."]
+    if not np.isfinite(error):
+        return ["No model was found: the numbers are not finite."]
+    sentences = [f"A model of order {order} leaves a relative l2 error of {percent(error)}."]
+    if np.isnan(times):
+        sentences.append("It is exact to rounding: no larger order is of use, and a smaller one may do.")
+        return sentences
+    share = percent(float(c.hankel[0] / c.scale[0]))
+    sentences.append(
+        f"In Hankel norm the error is {times:.2g} times the best that any stable model of order {order} can reach; "
+        f"it is {share} of the norm of the original."
+    )
+    if times < 2:
+        sentences.append("No method gains much at this order: for a smaller error take a larger order.")
+    else:
+        sentences.append(f"Another method may gain up to a factor of {times:.2g} at this order.")
+    return sentences
+
+
+def _words_of_many(c: Certificate) -> list[str]:
+    sound = np.isfinite(c.error)
+    if not sound.any():
+        return ["No channel has a model: the numbers are zero or not finite."]
+    orders = c.order[sound]
+    span = f"order {orders.min()}" if orders.min() == orders.max() else f"orders {orders.min()} to {orders.max()}"
+    sentences = [
+        f"Models of {span} leave a relative l2 error of {percent(_nanmedian(c.error))} in the median "
+        f"and {percent(_nanmax(c.error))} in the worst channel."
+    ]
+    times = c.times_best[sound]
+    if np.isfinite(times).any():
+        sentences.append(
+            f"In Hankel norm the error is {_nanmedian(times):.2g} times (worst channel {_nanmax(times):.2g} times) "
+            "the best that any stable model of its order can reach."
+        )
+    return sentences
+
+
+def _name(index: tuple[int, ...]) -> str:
+    return ",".join(str(i) for i in index) or "0"
+
+
+def _nanmedian(values: np.ndarray) -> float:
+    return float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else float("nan")
+
+
+def _nanmax(values: np.ndarray) -> float:
+    return float(np.max(values[np.isfinite(values)])) if np.isfinite(values).any() else float("nan")
