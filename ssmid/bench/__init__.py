@@ -1,1 +1,66 @@
+"""Benchmarks that anyone can run: each prints a table and writes JSON; none is a timed test."""
 
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NAMES = ("core",)
+
+
+def run(
+    name: str,
+    *,
+    json_path: str | Path | None = None,
+    quick: bool = False,
+    data: str | Path | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Runs the benchmark ``name``, prints its tables to ``console`` (standard output when left out) and returns what JSON holds.
+
+    json_path : where to write the figures   quick : small sizes, seconds instead of minutes: shows that it runs, proves nothing
+    data : folder of measured responses and published systems; ``../shared/data`` when left out and there
+    device : "cpu" compares with other tools; "cuda" measures the GPU against its own limits
+
+    Raises ValueError for an unknown name, a device that is not there, or a data folder that is not there.
+    """
+    from rich.console import Console
+
+    from ssmid.bench.page import tables
+
+    if name not in NAMES:
+        raise ValueError(f"benchmark: expected one of {', '.join(NAMES)}, got {name!r}")
+    folder = _data_folder(data)
+    console = console or Console()
+
+    def progress(step: str) -> None:
+        status.update(f"{name}: {step}")
+
+    with console.status(f"{name}: starting") as status:
+        if device == "cpu":
+            from ssmid.bench.core import core
+
+            figures = core(quick=quick, data=folder, progress=progress)
+        else:
+            from ssmid.bench.device import device_limits
+
+            figures = device_limits(device, quick=quick, data=folder, progress=progress)
+    for table in tables(figures):
+        console.print(table)
+    if json_path is not None:
+        Path(json_path).write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def _data_folder(data: str | Path | None) -> Path | None:
+    if data is not None:
+        if not Path(data).is_dir():
+            raise ValueError(f"data: expected a folder, got {str(data)!r}")
+        return Path(data)
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    return beside if beside.is_dir() else None

@@ -1,0 +1,117 @@
+"""What one run of a benchmark says: cases of tools side by side, and the bars that were set for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ssmid.bench.timing import Timing, machine
+
+OURS = "ssmid"
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One tool on one case. ``scaled_from``: rounds of a loop that were timed, where that was not all of them."""
+
+    tool: str
+    timing: Timing
+    error: float | None = None
+    scaled_from: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One job given to several tools.
+
+    error_kind : what ``Row.error`` is   floor : the seconds that the machine itself needs at least, and ``floor_kind`` why
+    """
+
+    section: str
+    name: str
+    rows: tuple[Row, ...]
+    error_kind: str
+    order: int | None = None
+    count: int = 1
+    floor: float | None = None
+    floor_kind: str = ""
+
+    def row(self, tool: str) -> Row | None:
+        return next((row for row in self.rows if row.tool == tool), None)
+
+    def ratio(self, tool: str) -> float | None:
+        """How many times longer ``tool`` took than we did."""
+        ours, other = self.row(OURS), self.row(tool)
+        return other.timing.seconds / ours.timing.seconds if ours and other else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "section": self.section,
+            "case": self.name,
+            "order": self.order,
+            "count": self.count,
+            "error_kind": self.error_kind,
+            "floor_seconds": self.floor,
+            "floor_kind": self.floor_kind,
+            "tools": [
+                {
+                    "tool": row.tool,
+                    **dataclasses.asdict(row.timing),
+                    "times_ours": self.ratio(row.tool),
+                    "error": row.error,
+                    "scaled_from": row.scaled_from,
+                }
+                for row in self.rows
+            ],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A requirement on one case: ``tool`` must have taken at least ``required`` times as long as we did."""
+
+    case: str
+    tool: str
+    required: float
+    reached: float
+    errors_no_worse: bool | None
+
+    @property
+    def met(self) -> bool:
+        return self.reached >= self.required and self.errors_no_worse is not False
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "met": self.met}
+
+
+def bars(cases: list[Case], required: dict[str, float], tolerance: float = 1e-10) -> list[Bar]:
+    """The bars of ``required`` (tool -> times our seconds) on ``cases``.
+
+    An error is no worse when it is at most 1.05 times the other tool's, or below ``tolerance``, where both are rounding.
+    """
+    found = []
+    for case in cases:
+        ours = case.row(OURS)
+        for row in case.rows:
+            reached = case.ratio(row.tool)
+            if ours is None or reached is None or row.tool not in required:
+                continue
+            no_worse = None if ours.error is None or row.error is None else ours.error <= max(1.05 * row.error, tolerance)
+            found.append(Bar(f"{case.section}: {case.name}", row.tool, required[row.tool], reached, no_worse))
+    return found
+
+
+def result(
+    name: str, quick: bool, ceilings: dict[str, float], cases: list[Case], checked: list[Bar], facts: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What goes into the JSON file; ``facts`` are added to those of the machine."""
+    return {
+        "benchmark": name,
+        "quick": quick,
+        "machine": {**machine(), **(facts or {})},
+        "limits": ceilings,
+        "cases": [case.as_dict() for case in cases],
+        "bars": [bar.as_dict() for bar in checked],
+    }
