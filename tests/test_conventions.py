@@ -78,7 +78,7 @@ def test_impulse(rng, dt):
     _, (reference,) = scipy.signal.dimpulse(scipy.signal.dlti(A, B, C, D, dt=dt), n=24)
     np.testing.assert_allclose(taps, reference[:, 0], atol=1e-14)
     u = rng.standard_normal(24)
-    np.testing.assert_allclose(np.convolve(taps, u)[:24], ssmid.simulate(system, u[None, :]).reshape(-1), atol=1e-12)
+    np.testing.assert_allclose(np.convolve(taps, u)[:24], ssmid.simulate(system, u), atol=1e-12)
 
 
 def test_modal_form(rng):
