@@ -1,0 +1,282 @@
+"""Every representation into every other. State space and modal form are the hub; polynomials stay at the edge.
+
+Which way a conversion takes: factored forms become cascades (sections.py) or residues by products (modal_form.py), modal banks
+become real blocks (modal_blocks.py), transfer functions become companion matrices, taps become shift registers. ``convert``
+(convert.py) does any of them by name and measures what it lost.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+
+from ssmid._array import Array, as_complex, astype_width, broadcast_batch, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
+from ssmid.analysis.evaluation import evaluate
+from ssmid.analysis.modal_blocks import modal_state_space
+from ssmid.analysis.modal_form import SAMPLES, to_modal
+from ssmid.analysis.polynomial import expand_roots, finite_roots, paired, polynomial_roots
+from ssmid.analysis.sections import cascade_of_factors, cascade_of_sections, factors_of_sections, second_order_sections
+from ssmid.analysis.state_zeros import channel_zeros
+from ssmid.linalg import eigvals, transpose
+from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SecondOrderSections, StateSpace, System, TransferFunction, ZerosPolesGain
+
+__all__ = ["to_modal", "to_sos", "to_state_space", "to_transfer_function", "to_zpk"]
+
+_WRONG = "expected a System (StateSpace, Modal, ...), got {}: wrap taps in ssmid.ImpulseResponse(taps)"
+
+
+def to_state_space(system: System, *, form: str | None = None, mimo: bool = False) -> StateSpace:
+    """A state space of ``system``; one with one input and one output for each element of a bank.
+
+    form : None for what suits the representation (modal: real blocks ``[[a, b], [-b, a]]``; factored: a cascade whose computed
+    eigenvalues are exactly the poles; transfer function: "controllable"; taps: a shift register), or for transfer functions
+    "controllable" or "observable" companion form.
+    mimo : the last two batch axes of a modal bank or of taps are outputs and inputs of one system.
+
+    Other forms of a state space: :func:`ssmid.balanced_realization`, :func:`ssmid.companion_realization`,
+    :func:`ssmid.modal_realization`, or by name :func:`ssmid.convert`. Raises ValueError for frequency responses, which are fitted,
+    not converted, and for a form that the representation does not have.
+
+    >>> from ssmid import Modal
+    >>> to_state_space(Modal([0.5 + 0.25j, 0.5 - 0.25j], [1.0, 1.0])).A
+    array([[ 0.5 ,  0.25], [-0.25,  0.5 ]])
+    """
+    if form is not None and not (isinstance(system, TransferFunction) and form in ("controllable", "observable")):
+        raise ValueError(
+            f"form: expected None, or 'controllable' or 'observable' for a TransferFunction, got {form!r} for a "
+            f"{type(system).__name__}: ssmid.convert(system, {form!r}) takes any system to any form"
+        )
+    if mimo and not isinstance(system, (StateSpace, Modal, ImpulseResponse)):
+        raise ValueError(f"mimo=True: expected a Modal bank or an ImpulseResponse, got {type(system).__name__}: convert it to Modal first")
+    return _state_space(system, form, mimo)
+
+
+def to_zpk(system: System) -> ZerosPolesGain:
+    """Zeros, poles and gain of every channel; MIMO state spaces and channels give ``(*batch, p, m)`` of them.
+
+    Poles of a state space are the eigenvalues of ``A``; zeros come from orthogonal deflation of each channel's system matrix
+    (Emami-Naeini and Van Dooren, Automatica 18, 1982), infinite ones are dropped, and the gain fits the response. Where elements
+    of a batch have different numbers of zeros the missing ones stand so far out that they change nothing. Not differentiable.
+
+    >>> from ssmid import ss
+    >>> to_zpk(ss(0.5, 1, 2, 1)).zeros
+    array([-1.5+0.j])
+    """
+    return _zpk(system)
+
+
+def to_transfer_function(system: System) -> TransferFunction:
+    """Numerator and denominator, the products of zeros and poles multiplied out in Leja order. Denominators are monic.
+
+    The last resort for more than a few poles: ``convert(system, "transfer-function").backward_error`` says what it cost.
+    Where the degree is too high for the range of the numbers (1e308) the coefficients are infinite, a ValueError for one system.
+    Not differentiable.
+
+    >>> from ssmid import zpk
+    >>> to_transfer_function(zpk([], [0.5, 0.25], 2.0)).den
+    array([ 1.   , -0.75 ,  0.125])
+    """
+    if isinstance(system, TransferFunction):
+        return system
+    factors = _zpk(system)
+    closed = all(paired(to_numpy(r))[1] for r in (factors.zeros, factors.poles)) and not is_complex(factors.gain)
+    num, den = expand_roots(factors.zeros, factors.gain), expand_roots(factors.poles)
+    if not closed:
+        num, den = as_complex(num), as_complex(den)
+    bits = width(factors.poles)
+    return TransferFunction(astype_width(num, bits), astype_width(den, bits), factors.dt)
+
+
+def to_sos(system: System) -> SecondOrderSections:
+    """Second-order sections of a real discrete-time system, poles paired with the zeros nearest to them. Not differentiable.
+
+    Raises ValueError for continuous time and for a system that is not closed under conjugation.
+
+    >>> from ssmid import zpk
+    >>> to_sos(zpk([], [0.5], 2.0)).sections        # 2 / (z - 1/2)
+    array([[ 0. ,  2. ,  0. ,  1. , -0.5,  0. ]])
+    """
+    if isinstance(system, SecondOrderSections):
+        return system
+    factors = _zpk(system)
+    if not factors.is_discrete:
+        raise ValueError("expected a discrete-time system for second-order sections in powers of 1/z, got dt=0: use ssmid.c2d(system, dt)")
+    sections = second_order_sections(factors.zeros, factors.poles, factors.gain)
+    return SecondOrderSections(astype_width(sections, width(factors.poles)), factors.dt)
+
+
+# ---------------------------------------------------------------- to state space
+
+
+@singledispatch
+def _state_space(system: System, form: str | None, mimo: bool) -> StateSpace:
+    raise TypeError(_WRONG.format(type(system).__name__))
+
+
+@_state_space.register
+def _(system: StateSpace, form: str | None, mimo: bool) -> StateSpace:
+    return system
+
+
+@_state_space.register
+def _(system: Modal, form: str | None, mimo: bool) -> StateSpace:
+    return modal_state_space(system, mimo)
+
+
+@_state_space.register
+def _(system: TransferFunction, form: str | None, mimo: bool) -> StateSpace:
+    """Companion matrices of the denominator made monic; the strictly proper numerator is what enters or leaves."""
+    xp = namespace(system.den)
+    n, lead = system.order, double(system.den)[..., :1]
+    a, b = double(system.den) / lead, double(system.num) / lead
+    b = xp.concat([xp.zeros((*b.shape[:-1], n + 1 - b.shape[-1]), dtype=b.dtype, device=b.device), b], axis=-1)
+    if is_complex(a) != is_complex(b):
+        a, b = as_complex(a), as_complex(b)
+    D = b[..., :1]
+    proper = (b - D * a)[..., 1:]
+    first = xp.asarray(xp.arange(n, device=a.device) == 0, device=a.device)
+    shift = xp.eye(n, k=-1, dtype=a.dtype, device=a.device)
+    A = shift + xp.where(first[:, None], -a[..., None, 1:], xp.zeros_like(a[..., None, 1:]))
+    B = xp.astype(first, a.dtype)[:, None]
+    C = proper[..., None, :]
+    A, B, C = (transpose(A), transpose(C), transpose(B)) if form == "observable" else (A, B, C)
+    bits = width(system.den)
+    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, D[..., None])), system.dt)
+
+
+@_state_space.register
+def _(system: ZerosPolesGain, form: str | None, mimo: bool) -> StateSpace:
+    matrices = cascade_of_factors(system.zeros, system.poles, system.gain, system.is_discrete)
+    return StateSpace(*(astype_width(M, width(system.poles)) for M in matrices), system.dt)
+
+
+@_state_space.register
+def _(system: SecondOrderSections, form: str | None, mimo: bool) -> StateSpace:
+    return StateSpace(*(astype_width(M, width(system.sections)) for M in cascade_of_sections(system.sections)), system.dt)
+
+
+@_state_space.register
+def _(system: ImpulseResponse, form: str | None, mimo: bool) -> StateSpace:
+    """A shift register: the input of each channel (or, with fewer outputs than inputs, the output) is delayed step by step."""
+    taps, xp = system.taps, namespace(system.taps)
+    if not mimo:
+        taps = taps[..., None, None, :]
+    elif taps.ndim < 3:
+        raise ValueError(f"mimo=True: expected taps of shape (*batch, outputs, inputs, length), got {tuple(taps.shape)}")
+    p, m, length = taps.shape[-3:]
+    if p < m:
+        dual = _state_space(ImpulseResponse(xp.moveaxis(taps, -3, -2), system.dt), form, True)
+        return StateSpace(transpose(dual.A), transpose(dual.C), transpose(dual.B), transpose(dual.D), dual.dt)
+    states = m * (length - 1)
+    A = xp.eye(states, k=-m, dtype=taps.dtype, device=taps.device)
+    B = xp.eye(states, m, dtype=taps.dtype, device=taps.device)
+    C = xp.reshape(transpose(taps[..., 1:]), (*taps.shape[:-3], p, states))
+    return StateSpace(A, B, C, taps[..., 0], system.dt)
+
+
+@_state_space.register
+def _(system: FrequencyResponse, form: str | None, mimo: bool) -> StateSpace:
+    raise ValueError(SAMPLES.format(system.points))
+
+
+# ---------------------------------------------------------------- to zeros, poles and gain
+
+
+@singledispatch
+def _zpk(system: System) -> ZerosPolesGain:
+    raise TypeError(_WRONG.format(type(system).__name__))
+
+
+@_zpk.register
+def _(system: ZerosPolesGain) -> ZerosPolesGain:
+    return system
+
+
+@_zpk.register
+def _(system: SecondOrderSections) -> ZerosPolesGain:
+    return ZerosPolesGain(*factors_of_sections(system.sections), system.dt)
+
+
+@_zpk.register
+def _(system: TransferFunction) -> ZerosPolesGain:
+    bits = width(system.den)
+    poles, zeros = polynomial_roots(system.den), polynomial_roots(system.num)
+    scale = float(np.nanmax(np.abs(to_numpy(poles)), initial=1.0))
+
+    def leading(num: np.ndarray, den: np.ndarray, zeros: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first = np.take_along_axis(num, np.argmax(num != 0, axis=-1)[..., None], -1)[..., 0]
+        zeros, factor = finite_roots(np.where((first == 0)[..., None], np.inf, zeros), scale)
+        with np.errstate(all="ignore"):
+            return zeros, first / den[..., 0] * factor
+
+    zeros, gain = on_host(leading, double(system.num), double(system.den), zeros)
+    return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), system.dt)
+
+
+@_zpk.register
+def _(system: ImpulseResponse) -> ZerosPolesGain:
+    taps, xp = system.taps, namespace(system.taps)
+    unit = xp.zeros_like(taps[..., 1:])
+    return _zpk(TransferFunction(taps, xp.concat([xp.ones_like(taps[..., :1]), unit], axis=-1), system.dt))
+
+
+@_zpk.register
+def _(system: FrequencyResponse) -> ZerosPolesGain:
+    raise ValueError(SAMPLES.format(system.points))
+
+
+@_zpk.register
+def _(system: Modal) -> ZerosPolesGain:
+    """Zeros and gain by way of the balanced blocks; the poles themselves stay where they are."""
+    blocks = modal_state_space(system)
+    found = _zpk(blocks)
+    own, closed = paired(to_numpy(system.poles))
+    if not system.real or (closed and blocks.order == system.order):
+        return ZerosPolesGain(found.zeros, from_numpy(own, system.poles), found.gain, system.dt)
+    return found
+
+
+@_zpk.register
+def _(system: StateSpace) -> ZerosPolesGain:
+    A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
+    xp = namespace(A)
+    poles, zeros = eigvals(A) if system.order else as_complex(A[..., 0]), channel_zeros(A, B, C, D)
+    if system.outputs == system.inputs == 1:
+        zeros = zeros[..., 0, 0, :]
+    else:
+        poles = poles[..., None, None, :]
+    scale = float(np.max(np.abs(to_numpy(poles)), initial=1.0, where=np.isfinite(to_numpy(poles))))
+    zeros = on_host(lambda z: finite_roots(z, scale)[0], zeros)
+    gain = _fitted_gain(system, zeros, poles)
+    bits = width(system.A)
+    return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), system.dt)
+
+
+def _fitted_gain(system: StateSpace, zeros: Array, poles: Array) -> Array:
+    """The gain that brings ``prod (z - zeros) / prod (z - poles)`` nearest to the response, in logarithms against overflow.
+
+    The first Markov parameter is the gain, too, but where it is small beside the response (1e-18 in a narrow lowpass filter) it is
+    lost in rounding, and the zeros, which have their own, fit another one better.
+    """
+    p = to_numpy(poles)
+    if system.is_discrete:
+        points = np.exp(1j * np.pi * (np.arange(32) + 0.5) / 32)
+    else:
+        radii = np.abs(p[np.isfinite(p) & (p != 0)])
+        points = 1j * np.geomspace(radii.min() / 8, radii.max() * 8, 32) if radii.size else 1j * np.geomspace(0.1, 10, 32)
+    response = to_numpy(evaluate(system.map(double), from_numpy(points, system.A)))
+    with np.errstate(all="ignore"):
+        log = sum((np.log(points - to_numpy(zeros)[..., j, None]) for j in range(zeros.shape[-1])), np.zeros(1, complex))
+        log = log - sum((np.log(points - p[..., j, None]) for j in range(p.shape[-1])), np.zeros(1, complex))
+        top = np.max(np.where(np.isfinite(log), log.real, -np.inf), axis=-1, keepdims=True)
+        shape = np.exp(log - top)
+        sound = np.isfinite(shape) & np.isfinite(response)
+        shape, response = (np.where(sound, np.broadcast_to(x, sound.shape), 0) for x in (shape, response))
+        peak = np.max(np.abs(response), axis=-1, keepdims=True)
+        products = np.sum(shape.conj() * response / np.where(peak > 0, peak, 1), axis=-1) / np.sum(np.abs(shape) ** 2, axis=-1)
+        gain = products * np.exp(np.log(peak) - top)[..., 0]
+    bad = ~np.isfinite(p).all(-1) & (p.shape[-1] > 0)
+    gain = np.where(bad, np.nan, np.where(peak[..., 0] > 0, gain, 0))
+    real = not any(is_complex(M) for M in (system.A, system.B, system.C, system.D))
+    return from_numpy(np.ascontiguousarray(gain.real) if real else gain, system.A)
