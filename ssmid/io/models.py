@@ -84,6 +84,7 @@ def is_model(path: Path) -> bool:
         return True
     if path.suffix.lower() != ".safetensors":
         return False
+    expect_content(path, "safetensors")
     return "ssmid" in _safetensors_metadata(path)
 
 

@@ -51,12 +51,13 @@ def read_csv(path: Path, key: str | None, fs: float | None, axis: int | None) ->
     names = [name.strip().strip('"') for name in lines[0].split(delimiter)]
     if any(_is_number(name) for name in names):
         names = []
+    rows = lines[1:] if names else lines
+    if not rows:
+        raise ValueError("expected rows of numbers, got a header alone")
     try:
-        table = np.loadtxt(lines[1:] if names else lines, delimiter=delimiter, ndmin=2, comments=None)
+        table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None)
     except ValueError as error:
         raise ValueError(f"expected rows of equally many numbers, got: {str(error).split(';')[0]}") from None
-    if table.size == 0:
-        raise ValueError("expected rows of numbers, got a header alone")
     columns, step = _columns(table, names, key)
     return _response(columns, fs, step, 0 if axis is None else axis)
 
@@ -65,7 +66,7 @@ def read_npy(path: Path, key: str | None, fs: float | None, axis: int | None) ->
     """One array ``(*batch, length)``; integers are taken as they are."""
     refuse_options(key=key)
     expect_content(path, "NPY", signed=True)
-    with parsing("NPY, an array of numbers,"):
+    with parsing("NPY"):
         array = np.load(path, allow_pickle=False)
     return _response(array, fs, None, axis)
 
@@ -218,7 +219,7 @@ def _bfloat16(path: Path, name: str) -> np.ndarray:
 
 def _array_of(archive: Any, name: str) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
-        with parsing("NPZ, arrays of numbers,"):
+        with parsing("NPZ"):
             return archive[name]
 
     return read
