@@ -191,6 +191,16 @@ def powers(nodes: Array, count: int) -> Array:
     return table[..., :count]
 
 
+def principal_log(x: Array) -> Array:
+    """The principal logarithm of complex ``x``, accurate where ``x`` is near 1 (a slow pole): ``log |x|`` by ``log1p``."""
+    xp = namespace(x)
+    u, v = xp.real(x) - 1, xp.imag(x)
+    near = xp.abs(x - 1) < 0.5
+    squared = xp.where(near, u * (2 + u) + v * v, xp.zeros_like(u))
+    modulus = xp.where(near, xp.ones_like(u), xp.abs(x))
+    return as_complex(xp.where(near, xp.log1p(squared) / 2, xp.log(modulus))) + 1j * as_complex(xp.atan2(v, u + 1))
+
+
 def cauchy_product(points: Array, nodes: Array, weights: Array) -> Array:
     """``sum_i weights_i / (points_k - nodes_i)``: complex ``(*batch, k)`` from ``(*batch, k)`` and ``(*batch, d)``. Differentiable."""
     xp = namespace(nodes, weights, points)

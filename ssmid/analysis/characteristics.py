@@ -1,0 +1,287 @@
+"""Poles, zeros, dc gain, damping, stability."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import singledispatch
+
+import numpy as np
+
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    double,
+    finite_elements,
+    from_numpy,
+    is_complex,
+    namespace,
+    to_numpy,
+    width,
+)
+from ssmid.analysis.evaluation import evaluate
+from ssmid.analysis.impulse import WRONG_TYPE
+from ssmid.analysis.polynomial import conjugate_pairs, polynomial_roots
+from ssmid.analysis.transmission_zeros import transmission_zeros
+from ssmid.linalg import eigvals, principal_log
+from ssmid.systems import (
+    FrequencyResponse,
+    ImpulseResponse,
+    Modal,
+    SecondOrderSections,
+    StateSpace,
+    System,
+    TransferFunction,
+    ZerosPolesGain,
+)
+from ssmid.systems.base import sample_time
+
+_NO_MODEL = "a FrequencyResponse has no poles or zeros: fit a model to it first (ssmid.identification)"
+
+
+@singledispatch
+def poles(system: System) -> Array:
+    """The poles, complex, ``(*batch, n)``: eigenvalues of A, roots of the denominator; zero for every tap after the first.
+
+    A :class:`Modal` bank gives the poles that it holds, be it one of each pair or both. Not differentiable but for factored forms.
+
+    >>> poles(TransferFunction([1.0], [1.0, -0.75, 0.125])).real
+    array([0.5 , 0.25])
+    """
+    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+
+
+@poles.register
+def _(system: StateSpace) -> Array:
+    return eigvals(system.A)
+
+
+@poles.register(Modal)
+@poles.register(ZerosPolesGain)
+def _(system: Modal | ZerosPolesGain) -> Array:
+    return system.poles
+
+
+@poles.register
+def _(system: TransferFunction) -> Array:
+    return _roots(system.den)
+
+
+@poles.register
+def _(system: SecondOrderSections) -> Array:
+    return _section_roots(system.sections[..., 3:])
+
+
+@poles.register
+def _(system: ImpulseResponse) -> Array:
+    taps = as_complex(system.taps)
+    return 0 * taps[..., 1:]
+
+
+@poles.register
+def _(system: FrequencyResponse) -> Array:
+    raise ValueError(_NO_MODEL)
+
+
+@singledispatch
+def zeros(system: System) -> Array:
+    """The finite zeros, complex, ``(*batch, q)``; elements of a batch with fewer end in NaN. Not differentiable.
+
+    Of a state space the invariant zeros (transmission zeros of a minimal one), for any numbers of inputs and outputs, by
+    Emami-Naeini and Van Dooren's reduction and generalized eigenvalues.
+
+    >>> import numpy as np
+    >>> from ssmid import ss
+    >>> zeros(ss(np.diag([0.5, 0.25]), [1.0, 1.0], [1.0, 1.0])).real
+    array([0.375])
+    """
+    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+
+
+@zeros.register
+def _(system: StateSpace) -> Array:
+    batch, n = system.batch_shape, system.order
+    hosts = (np.broadcast_to(to_numpy(double(M)), (*batch, *M.shape[-2:])) for M in (system.A, system.B, system.C, system.D))
+    flat = [h.reshape(int(np.prod(batch)), *h.shape[-2:]) for h in hosts]
+    return _ragged([transmission_zeros(*one) for one in zip(*flat, strict=True)], batch, n, system.A)
+
+
+@zeros.register
+def _(system: Modal) -> Array:
+    batch, n = system.batch_shape, system.order
+    p, r = (np.broadcast_to(to_numpy(double(x)), (*batch, n)).reshape(-1, n) for x in (system.poles, system.residues))
+    D = np.broadcast_to(to_numpy(double(system.feedthrough)), batch).reshape(-1)
+    found = []
+    for one, residues, d in zip(p, r, D, strict=True):
+        if system.real and np.isfinite(one).all() and conjugate_pairs(one) is None:
+            # one pole of each pair: its real part is half the sum with the conjugate
+            one, residues = np.concatenate([one, one.conj()]), np.concatenate([residues, residues.conj()]) / 2
+        scale = np.sqrt(np.abs(residues))
+        outer = residues / np.where(scale > 0, scale, 1)
+        found.append(transmission_zeros(np.diag(one), scale[:, None], outer[None, :], np.array([[d]])))
+    return _ragged(found, batch, n, system.poles)
+
+
+@zeros.register
+def _(system: TransferFunction) -> Array:
+    roots = _roots(system.num)
+    host = to_numpy(roots)
+    return _ragged([z[~np.isinf(z)] for z in host.reshape(-1, host.shape[-1])], host.shape[:-1], host.shape[-1], roots)
+
+
+@zeros.register
+def _(system: ZerosPolesGain) -> Array:
+    return system.zeros
+
+
+@zeros.register
+def _(system: SecondOrderSections) -> Array:
+    host = to_numpy(_section_roots(system.sections[..., :3]))
+    return _ragged([z[~np.isinf(z)] for z in host.reshape(-1, host.shape[-1])], host.shape[:-1], host.shape[-1], system.sections)
+
+
+@zeros.register
+def _(system: ImpulseResponse) -> Array:
+    return zeros(TransferFunction(system.taps, _monomial(system), system.dt))
+
+
+@zeros.register
+def _(system: FrequencyResponse) -> Array:
+    raise ValueError(_NO_MODEL)
+
+
+def _monomial(system: ImpulseResponse) -> Array:
+    xp = namespace(system.taps)
+    return xp.astype(xp.asarray(np.eye(1, system.length)[0], device=system.taps.device), system.taps.dtype)
+
+
+def _roots(coefficients: Array) -> Array:
+    return astype_width(as_complex(polynomial_roots(coefficients)), width(coefficients))
+
+
+def _section_roots(quadratics: Array) -> Array:
+    roots = _roots(quadratics)
+    return namespace(roots).reshape(roots, (*roots.shape[:-2], 2 * roots.shape[-2]))
+
+
+def _ragged(rows: list[np.ndarray], batch: tuple[int, ...], most: int, like: Array) -> Array:
+    """Rows of different lengths as one array, NaN at their ends."""
+    most = max((len(r) for r in rows), default=most)
+    table = np.full((len(rows), most), np.nan, complex)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return astype_width(from_numpy(table.reshape(*batch, most), like), width(like))
+
+
+# ---------------------------------------------------------------- gain, damping, stability
+
+
+def dc_gain(system: System) -> Array:
+    """``H`` at frequency zero, ``(*batch,)`` or ``(*batch, p, m)``: z = 1 or s = 0. Infinite for a pole there. Differentiable.
+
+    A sampled spectrum must hold frequency 0, or a ValueError.
+
+    >>> dc_gain(TransferFunction([1.0], [1.0, -0.5]))
+    array(2.)
+    """
+    if isinstance(system, FrequencyResponse):
+        at_zero = np.flatnonzero((to_numpy(system.omega) == 0).reshape(-1, system.points).all(0))
+        if not len(at_zero):
+            raise ValueError(f"expected a response that holds frequency 0, got omega from {float(to_numpy(system.omega).min()):.6g} rad/s")
+        return system.values[..., int(at_zero[0])]
+    if not isinstance(system, System):
+        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    first = next(iter(system.arrays.values()))
+    xp = namespace(first)
+    if isinstance(system, ImpulseResponse):
+        return xp.sum(system.taps, axis=-1)
+    point = xp.asarray([1.0 + 0j if system.is_discrete else 0j], dtype=xp.complex128, device=first.device)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = evaluate(system, point)[..., 0]
+    gain = gain if _responds_in_complex(system) else xp.real(gain)
+    sound = _sound(system)
+    sound = xp.reshape(sound, (*sound.shape, *(1,) * (gain.ndim - sound.ndim)))
+    infinite = ~(xp.isfinite(xp.real(gain)) & xp.isfinite(xp.imag(gain))) if is_complex(gain) else ~xp.isfinite(gain)
+    return astype_width(xp.where(infinite & sound, xp.full_like(gain, float("inf")), gain), width(first))
+
+
+def _responds_in_complex(system: System) -> bool:
+    if isinstance(system, Modal):
+        return not system.real
+    names = ("gain",) if isinstance(system, ZerosPolesGain) else tuple(system.arrays)
+    return any(is_complex(system.arrays[name]) for name in names)
+
+
+def _sound(system: System) -> Array:
+    """``(*batch,)`` whether all numbers of the element are finite."""
+    cores = {"gain": 0, "feedthrough": 0, "A": 2, "B": 2, "C": 2, "D": 2, "sections": 2}
+    sound = [finite_elements(a, cores.get(name, 1)) for name, a in system.arrays.items()]
+    xp = namespace(*sound)
+    total = xp.ones(system.batch_shape, dtype=xp.bool, device=sound[0].device)
+    for one in sound:
+        total = total & one
+    return total
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Damping:
+    """The damping table, one row a pole, ``(*batch, n)`` each; discrete poles through ``s = log(z) / dt``.
+
+    poles : as given   frequency : natural frequency ``|s|`` in rad/s   ratio : damping ratio ``-Re s / |s|`` (1: no oscillation,
+    0: no decay, negative: growing, NaN for a pole at dc)   time_constant : ``-1 / Re s`` in seconds (infinite: no decay)
+    """
+
+    poles: Array
+    frequency: Array
+    ratio: Array
+    time_constant: Array
+
+
+def damping(system: System) -> Damping:
+    """Natural frequency, damping ratio and time constant of every pole.
+
+    >>> from ssmid import tf
+    >>> table = damping(tf([4.0], [1.0, 0.4, 4.0], dt=0))
+    >>> table.frequency, table.ratio
+    (array([2., 2.]), array([0.1, 0.1]))
+    """
+    own = poles(system)
+    xp = namespace(own)
+    s = double(own)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if system.is_discrete:
+            s = principal_log(s) / sample_time(system)
+        decay, frequency = 0 - xp.real(s), xp.abs(s)
+        ratio = xp.where(xp.isinf(decay) & (decay > 0), xp.ones_like(decay), decay / frequency)
+        time_constant = 1 / decay
+    return Damping(own, *(astype_width(x, width(own)) for x in (frequency, ratio, time_constant)))
+
+
+def spectral_radius(system: System) -> Array:
+    """``(*batch,)`` the largest modulus of a pole; 0 without poles.
+
+    >>> spectral_radius(ZerosPolesGain([], [0.5, -0.9], 1.0))
+    array(0.9)
+    """
+    own = poles(system)
+    xp = namespace(own)
+    return xp.max(xp.abs(own), axis=-1) if own.shape[-1] else xp.zeros(own.shape[:-1], dtype=xp.abs(own).dtype, device=own.device)
+
+
+def spectral_abscissa(system: System) -> Array:
+    """``(*batch,)`` the largest real part of a pole; minus infinity without poles."""
+    own = poles(system)
+    xp = namespace(own)
+    real = xp.real(own)
+    return xp.max(real, axis=-1) if own.shape[-1] else xp.full(own.shape[:-1], -float("inf"), dtype=real.dtype, device=own.device)
+
+
+def is_stable(system: System) -> Array:
+    """``(*batch,)`` whether all poles lie inside the unit circle, or in the open left half plane. Elements with NaN are not.
+
+    >>> bool(is_stable(ZerosPolesGain([], [0.5, -0.9], 1.0)))
+    True
+    """
+    if not isinstance(system, System):
+        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    return spectral_radius(system) < 1 if system.is_discrete else spectral_abscissa(system) < 0
