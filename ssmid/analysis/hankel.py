@@ -146,6 +146,21 @@ def hankel_shape(length: int, padding: str) -> tuple[int, int]:
     raise ValueError(f"padding: expected 'zero' or 'none', got {padding!r}")
 
 
+def normalized(taps: Array) -> tuple[Array, Array, Array]:
+    """``(taps, sound, scale)``: ``(*batch, p, m, length)`` divided by a power of two next to the largest entry, which is exact.
+
+    sound, scale : ``(*batch,)``. Elements that are not finite are made zero; the scale of zeros is 1.
+    """
+    xp = namespace(taps)
+    sound = finite_elements(taps, 3)
+    taps = xp.where(sound[..., None, None, None], taps, xp.zeros_like(taps))
+    if taps.shape[-1] == 0:
+        return taps, sound, xp.ones(sound.shape, dtype=xp.float64, device=taps.device)
+    largest = xp.max(xp.abs(taps), axis=(-3, -2, -1))
+    scale = xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(xp.where(largest == 0, xp.ones_like(largest), largest))))
+    return taps / xp.astype(scale, taps.dtype)[..., None, None, None], sound, scale
+
+
 def hankel_triplets(taps: Array, rows: int, columns: int, count: int, *, rtol: float = 1e-8, max_products: int | None = None) -> Triplets:
     """The ``count`` leading singular triplets of the block Hankel matrix of the strictly proper ``taps`` ``(*batch, p, m, length)``.
 
@@ -154,12 +169,7 @@ def hankel_triplets(taps: Array, rows: int, columns: int, count: int, *, rtol: f
     """
     xp = namespace(taps)
     batch, (p, m, length) = taps.shape[:-3], taps.shape[-3:]
-    flat = xp.reshape(taps, (prod(batch), p, m, length))
-    sound = finite_elements(flat, 3)
-    flat = xp.where(sound[:, None, None, None], flat, xp.zeros_like(flat))
-    scale = _power_of_two(flat)
-    flat = flat / xp.astype(scale, flat.dtype)[:, None, None, None]
-
+    flat, sound, scale = normalized(xp.reshape(taps, (prod(batch), p, m, length)))
     size = min(p * rows, m * columns)
     found = min(count, size)
     if found == 0 or flat.shape[0] == 0:
@@ -278,16 +288,6 @@ def _chunks(flat: Array, per_element: int) -> list[Array]:
     """``flat`` in pieces that fit the memory set aside for them."""
     step = max(1, _MEMORY["gpu" if on_gpu(flat) else "host"] // max(1, per_element))
     return [flat[i : min(i + step, flat.shape[0]), ...] for i in range(0, flat.shape[0], step)]
-
-
-def _power_of_two(flat: Array) -> Array:
-    """``(batch,)`` the power of two next to the largest entry: dividing by it is exact. 1 for zero elements."""
-    xp = namespace(flat)
-    if flat.shape[-1] == 0:
-        return xp.ones((flat.shape[0],), dtype=xp.float64, device=flat.device)
-    largest = xp.max(xp.abs(flat), axis=(1, 2, 3))
-    largest = xp.where(largest == 0, xp.ones_like(largest), largest)
-    return xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(largest)))
 
 
 def _checked_count(count: int) -> int:
