@@ -1,6 +1,7 @@
 from . import analysis, datasets, identification, interop, io, linalg, plot, reduction, symbolic, systems
 from .analysis.characteristics import damping, dc_gain, is_stable, poles, zeros
-from .analysis.conversion import Conversion, convert, to_modal, to_sos, to_state_space, to_transfer_function, to_zpk
+from .analysis.conversion import to_modal, to_sos, to_state_space, to_transfer_function, to_zpk
+from .analysis.convert import Conversion, convert
 from .analysis.discretization import c2d, d2c
 from .analysis.gramians import gramians
 from .analysis.hankel import HankelSpectrum, hankel_singular_values, hankel_spectrum

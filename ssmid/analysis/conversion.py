@@ -11,19 +11,27 @@ from functools import singledispatch
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, broadcast_batch, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
 from ssmid.analysis.evaluation import evaluate
+from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.modal_form import SAMPLES, to_modal
 from ssmid.analysis.polynomial import expand_roots, finite_roots, paired, polynomial_roots
 from ssmid.analysis.sections import cascade_of_factors, cascade_of_sections, factors_of_sections, second_order_sections
-from ssmid.analysis.state_zeros import channel_zeros
+from ssmid.analysis.transmission_zeros import transmission_zeros
 from ssmid.linalg import eigvals, transpose
-from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SecondOrderSections, StateSpace, System, TransferFunction, ZerosPolesGain
+from ssmid.systems import (
+    FrequencyResponse,
+    ImpulseResponse,
+    Modal,
+    SecondOrderSections,
+    StateSpace,
+    System,
+    TransferFunction,
+    ZerosPolesGain,
+)
 
 __all__ = ["to_modal", "to_sos", "to_state_space", "to_transfer_function", "to_zpk"]
-
-_WRONG = "expected a System (StateSpace, Modal, ...), got {}: wrap taps in ssmid.ImpulseResponse(taps)"
 
 
 def to_state_space(system: System, *, form: str | None = None, mimo: bool = False) -> StateSpace:
@@ -111,7 +119,7 @@ def to_sos(system: System) -> SecondOrderSections:
 
 @singledispatch
 def _state_space(system: System, form: str | None, mimo: bool) -> StateSpace:
-    raise TypeError(_WRONG.format(type(system).__name__))
+    raise TypeError(WRONG_TYPE.format(type(system).__name__))
 
 
 @_state_space.register
@@ -185,7 +193,7 @@ def _(system: FrequencyResponse, form: str | None, mimo: bool) -> StateSpace:
 
 @singledispatch
 def _zpk(system: System) -> ZerosPolesGain:
-    raise TypeError(_WRONG.format(type(system).__name__))
+    raise TypeError(WRONG_TYPE.format(type(system).__name__))
 
 
 @_zpk.register
@@ -240,8 +248,7 @@ def _(system: Modal) -> ZerosPolesGain:
 @_zpk.register
 def _(system: StateSpace) -> ZerosPolesGain:
     A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
-    xp = namespace(A)
-    poles, zeros = eigvals(A) if system.order else as_complex(A[..., 0]), channel_zeros(A, B, C, D)
+    poles, zeros = eigvals(A) if system.order else as_complex(A[..., 0]), _channel_zeros(A, B, C, D)
     if system.outputs == system.inputs == 1:
         zeros = zeros[..., 0, 0, :]
     else:
@@ -251,6 +258,22 @@ def _(system: StateSpace) -> ZerosPolesGain:
     gain = _fitted_gain(system, zeros, poles)
     bits = width(system.A)
     return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), system.dt)
+
+
+def _channel_zeros(A: Array, B: Array, C: Array, D: Array) -> Array:
+    """Zeros of each channel, ``(*batch, p, m, n)``, infinite where there are fewer."""
+
+    def element(A: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+        found = np.full(len(A), np.inf, complex)
+        zeros = transmission_zeros(A, b, c, d)
+        found[: len(zeros)] = zeros
+        if not np.iscomplexobj(A):  # LAPACK lists conjugates as neighbours, equal to a rounding
+            upper = np.flatnonzero(found[:-1].imag > 0)
+            found[upper + 1] = found[upper].conj()
+        return found
+
+    channels = A[..., None, None, :, :], transpose(B)[..., None, :, :, None], C[..., :, None, None, :], D[..., :, :, None, None]
+    return batched_on_host(element, *channels)
 
 
 def _fitted_gain(system: StateSpace, zeros: Array, poles: Array) -> Array:

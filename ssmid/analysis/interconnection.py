@@ -7,15 +7,27 @@ impulse response as an impulse response. Formulas: Zhou, Doyle and Glover, Robus
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import ceil, log
 from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, broadcast_batch, double, fft_of, harmonize, is_complex, namespace, next_fast_length, to_numpy, width
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    broadcast_batch,
+    double,
+    fft_of,
+    harmonize,
+    is_complex,
+    namespace,
+    next_fast_length,
+    to_numpy,
+    width,
+)
 from ssmid.analysis.conversion import to_state_space, to_zpk
-from ssmid.analysis.impulse import impulse_response
+from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
 from ssmid.analysis.spectrum import frequency_response
 from ssmid.linalg import svd
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SecondOrderSections, StateSpace, System, ZerosPolesGain
@@ -124,7 +136,7 @@ def _common_kind(first: System, second: System) -> str:
     pair = (first, second)
     for system in pair:
         if not isinstance(system, System):
-            raise TypeError(f"expected a System (StateSpace, Modal, ...), got {type(system).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
+            raise TypeError(WRONG_TYPE.format(type(system).__name__))
     if any(isinstance(s, FrequencyResponse) for s in pair):
         return "frequency"
     if any(isinstance(s, ImpulseResponse) for s in pair):
@@ -157,7 +169,12 @@ def _sum(first: System, second: System, sign: int, length: int | None = None) ->
 
 def _modal_sum(first: Any, second: Any, sign: int, dt: float | bool) -> Modal:
     poles1, poles2, residues1, residues2, d1, d2 = harmonize(
-        poles1=first.poles, poles2=second.poles, residues1=first.residues, residues2=second.residues, d1=first.feedthrough, d2=second.feedthrough
+        poles1=first.poles,
+        poles2=second.poles,
+        residues1=first.residues,
+        residues2=second.residues,
+        d1=first.feedthrough,
+        d2=second.feedthrough,
     )
     return Modal(_concat(poles1, poles2, axis=-1), _concat(residues1, sign * residues2, axis=-1), d1 + sign * d2, dt, first.real)
 
@@ -225,7 +242,7 @@ def _concat(a: Array, b: Array, axis: int) -> Array:
     batch = broadcast_batch(first=a.shape[: a.ndim - core], second=b.shape[: b.ndim - core])
     if is_complex(a) != is_complex(b):
         a, b = as_complex(a), as_complex(b)
-    a, b = (xp.broadcast_to(x, (*batch, *x.shape[x.ndim - core :])) if core == 1 else xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    a, b = (xp.broadcast_to(x, (*batch, *x.shape[x.ndim - core :])) for x in (a, b))
     return xp.concat([a, b], axis=axis)
 
 

@@ -75,7 +75,8 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     coupling = spread(xp.imag(poles), none)
     B = spread(entry, none)
     C = spread(xp.real(residues) / divisor, xp.imag(residues) / divisor)
-    A = diagonal[..., :, None] * _eye(xp, n, poles, 0) + coupling[..., :, None] * _eye(xp, n, poles, 1) - coupling[..., None, :] * _eye(xp, n, poles, -1)
+    A = diagonal[..., :, None] * _eye(xp, n, poles, 0)
+    A = A + coupling[..., :, None] * _eye(xp, n, poles, 1) - coupling[..., None, :] * _eye(xp, n, poles, -1)
     D = xp.broadcast_to(double(modal.feedthrough), batch)[..., None, None]
     bits = width(modal.residues)
     return StateSpace(*(astype_width(M, bits) for M in (A, B[..., :, None], C[..., None, :], _real_if(True, D))), modal.dt)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
 from ssmid.analysis.evaluation import evaluate, horner
+from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.polynomial import paired, polynomial_roots, residues_of_product, root_condition
 from ssmid.analysis.sections import factors_of_sections
 from ssmid.linalg import eig, inverse, transpose
@@ -45,7 +46,7 @@ def to_modal(system: System) -> Modal:
 
     >>> from ssmid import tf
     >>> to_modal(tf([1, 0], [1, -0.75, 0.125])).residues.real        # z / ((z - 1/2)(z - 1/4))
-    array([ 1.  , -0.25])
+    array([ 2., -1.])
     """
     return modal_and_condition(system)[0]
 
@@ -97,7 +98,7 @@ def relative_error(system: System, other: System) -> np.ndarray:
 @singledispatch
 def _modal(system: System) -> tuple[Modal, Array, np.ndarray]:
     """The modal form, its condition, and where repeated poles were taken apart."""
-    raise TypeError(f"expected a System (StateSpace, Modal, ...), got {type(system).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
+    raise TypeError(WRONG_TYPE.format(type(system).__name__))
 
 
 @_modal.register

@@ -6,6 +6,7 @@ Coefficients in descending powers. Not differentiable.
 from __future__ import annotations
 
 import warnings
+from math import prod
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def paired(roots: np.ndarray) -> tuple[np.ndarray, bool]:
     """
     order = np.lexsort((-roots.imag, np.abs(roots.imag), roots.real), axis=-1)
     ordered = np.take_along_axis(roots, order, -1)
-    flat, given = ordered.reshape(-1, roots.shape[-1]), roots.reshape(-1, roots.shape[-1])
+    flat, given = (x.reshape(prod(roots.shape[:-1]), roots.shape[-1]) for x in (ordered, roots))
     closed = True
     for row in np.flatnonzero(~_neighbours(flat) & np.isfinite(flat).all(-1)):
         halves = conjugate_pairs(given[row])
@@ -203,7 +204,7 @@ def _newton_step(c: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _expand(roots: np.ndarray) -> np.ndarray:
     batch, n = roots.shape[:-1], roots.shape[-1]
-    roots = roots.reshape(int(np.prod(batch)), n)
+    roots = roots.reshape(prod(batch), n)
     ordered = np.take_along_axis(roots, _leja_order(roots), -1)
     c = np.ones((len(roots), 1), complex)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,0 +1,176 @@
+"""Any system to any form by name, with what the conversion lost: measured, per batch element."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, double, from_numpy, namespace, to_numpy
+from ssmid.analysis.conversion import to_sos, to_state_space, to_transfer_function, to_zpk
+from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
+from ssmid.analysis.modal_form import modal_and_condition
+from ssmid.analysis.polynomial import polynomial_roots, root_condition
+from ssmid.analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization
+from ssmid.analysis.spectrum import frequency_response
+from ssmid.linalg import svd
+from ssmid.systems import (
+    FrequencyResponse,
+    ImpulseResponse,
+    Modal,
+    SecondOrderSections,
+    StateSpace,
+    System,
+    TransferFunction,
+    ZerosPolesGain,
+)
+
+_POINTS = 128
+_CLASSES = {
+    StateSpace: "state-space",
+    Modal: "modal",
+    TransferFunction: "transfer-function",
+    ZerosPolesGain: "zpk",
+    SecondOrderSections: "sos",
+    ImpulseResponse: "impulse-response",
+    FrequencyResponse: "frequency-response",
+}
+FORMS = (*_CLASSES.values(), "companion", "controllable", "observable", "balanced", "minimal", "block-modal")
+"""The names that :func:`convert` knows."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conversion:
+    """A converted system and what the conversion lost.
+
+    system : the result   original : what it was made from
+    backward_error : ``(*batch,)`` largest difference of the two frequency responses over 128 frequencies, relative to the peak of
+    the original (for a change of a MIMO state space over all its channels)
+    condition : ``(*batch,)`` how much relative errors are magnified: of the eigenvectors or roots into modal form, of the transform
+    between state spaces, of the roots of the denominator into transfer functions; 1 where nothing is magnified
+    transform : T with ``x_original = T x_system`` between state spaces, else None
+    """
+
+    system: System
+    original: System
+    backward_error: Array
+    condition: Array
+    transform: Array | None = None
+
+
+def convert(system: System, to: type[System] | str, **options: Any) -> Conversion:
+    """``system`` in the form ``to``: a class, or one of the names in :data:`FORMS`.
+
+    "companion" is "controllable"; "block-modal" the real block-diagonal form that keeps clustered poles together. Options are those
+    of the function that does it: ``length`` for "impulse-response", ``omega`` or ``points`` for "frequency-response",
+    ``tol`` for "minimal", ``max_condition`` for "block-modal", ``mimo`` for "state-space", and ``form`` for "state-space":
+    "controllable", "observable", "balanced" or "modal". Raises ValueError for a name or option that does not exist.
+
+    >>> from ssmid import tf
+    >>> c = convert(tf([1, 0], [1, -0.75, 0.125]), "modal")
+    >>> c.system.order, bool(c.backward_error < 1e-14)
+    (2, True)
+    """
+    if not isinstance(system, System):
+        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    name = to if isinstance(to, str) else _CLASSES.get(to, getattr(to, "__name__", repr(to)))
+    if name == "state-space" and "form" in options:
+        form = options.pop("form")
+        name = {None: name, "modal": "block-modal"}.get(form, form)
+    name = "controllable" if name == "companion" else name
+    if name not in _WAYS:
+        raise ValueError(f"to: expected a class or one of {', '.join(FORMS)}, got {to!r}")
+    try:
+        result, condition, transform = _WAYS[name](system, **options)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise ValueError(f"options: expected those of {name!r}, got {sorted(options)}: {error}") from None
+    return Conversion(result, system, _backward_error(system, result), _ones(system) if condition is None else condition, transform)
+
+
+# ---------------------------------------------------------------- the ways
+
+
+Way = tuple[System, Array | None, Array | None]
+
+
+def _modal(system: System) -> Way:
+    return (*modal_and_condition(system), None)
+
+
+def _transfer_function(system: System) -> Way:
+    result = to_transfer_function(system)
+    den = to_numpy(double(result.den))
+    condition = root_condition(den, to_numpy(polynomial_roots(result.den)))
+    return result, from_numpy(np.broadcast_to(condition, result.batch_shape).copy(), result.den), None
+
+
+def _companion(form: str) -> Callable[..., Way]:
+    def way(system: System) -> Way:
+        if isinstance(system, TransferFunction):
+            return to_state_space(system, form=form), None, None
+        return _with_transform(companion_realization)(system, form=form)
+
+    return way
+
+
+def _with_transform(function: Callable[..., Any]) -> Callable[..., Way]:
+    def way(system: System, **options: Any) -> Way:
+        result, T = function(system, return_transform=True, **options)
+        s = svd(T)[1] if min(T.shape[-2:]) else None
+        return result, None if s is None else s[..., 0] / s[..., -1], T
+
+    return way
+
+
+_WAYS: dict[str, Callable[..., Way]] = {
+    "state-space": lambda system, **options: (to_state_space(system, **options), None, None),
+    "modal": _modal,
+    "transfer-function": _transfer_function,
+    "zpk": lambda system: (to_zpk(system), None, None),
+    "sos": lambda system: (to_sos(system), None, None),
+    "impulse-response": lambda system, length=None, wrap="causal": (impulse_response(system, length, wrap), None, None),
+    "frequency-response": lambda system, omega=None, **grid: (frequency_response(system, omega, **grid), None, None),
+    "controllable": _companion("controllable"),
+    "observable": _companion("observable"),
+    "balanced": _with_transform(balanced_realization),
+    "minimal": _with_transform(minimal_realization),
+    "block-modal": _with_transform(modal_realization),
+}
+
+
+# ---------------------------------------------------------------- the error
+
+
+def _backward_error(original: System, result: System) -> Array:
+    sampled = next((s for s in (result, original) if isinstance(s, FrequencyResponse)), None)
+    omega = sampled.omega if sampled is not None else from_numpy(_frequencies(original), next(iter(original.arrays.values())))
+    a, b = (frequency_response(s.map(double), omega).values for s in (original, result))
+    xp = namespace(a, b)
+    axes = tuple(range(len(original.batch_shape) - max(a.ndim, b.ndim), 0)) or (-1,)
+    if isinstance(result, StateSpace) and len(result.batch_shape) < len(original.batch_shape):
+        axes = tuple(range(len(result.batch_shape) - max(a.ndim, b.ndim), 0))
+    peak = xp.max(xp.abs(a), axis=axes)
+    difference = xp.max(xp.abs(a - b), axis=axes)
+    return difference / xp.where(peak > 0, peak, xp.ones_like(peak))
+
+
+def _frequencies(system: System) -> np.ndarray:
+    """128 frequencies: between the poles of the FFT grid, or over the decades of the poles in continuous time."""
+    if system.is_discrete:
+        step = 1.0 if system.dt is True else float(system.dt)
+        return np.pi * (np.arange(_POINTS) + 0.5) / (_POINTS * step)
+    poles = to_zpk(system).poles if not isinstance(system, (Modal, ZerosPolesGain)) else system.poles
+    radii = np.abs(to_numpy(poles))
+    radii = radii[np.isfinite(radii) & (radii > 0)]
+    low, high = (radii.min(), radii.max()) if radii.size else (1.0, 1.0)
+    return np.geomspace(low / 16, high * 16, _POINTS)
+
+
+def _ones(system: System) -> Array:
+    first = double(next(iter(system.arrays.values())))
+    xp = namespace(first)
+    return xp.ones(system.batch_shape, dtype=xp.float64, device=first.device)
