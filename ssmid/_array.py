@@ -125,9 +125,10 @@ def harmonize(**values: Any) -> list[Array]:
 def check_finite(array: Array, name: str, core_ndim: int) -> None:
     """Raises ValueError naming the first NaN or infinity of a single system; a batch reports for each element instead.
 
-    A batch is left to the verbs, which mark the elements that fail, so that one bad filter never stops ten thousand.
+    A batch is left to the verbs, which mark the elements that fail, so that one bad filter never stops ten thousand. So is
+    what lies on a GPU: to look at it here would wait for the device.
     """
-    if array.ndim != core_ndim:
+    if array.ndim != core_ndim or on_gpu(array):
         return
     bad = ~np.isfinite(to_numpy(array))
     if bad.any():
