@@ -11,16 +11,27 @@ from functools import partial, singledispatch
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, batched_on_host, broadcast_batch, double, is_complex, namespace, on_host, to_numpy, width
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    batched_on_host,
+    broadcast_batch,
+    double,
+    is_complex,
+    namespace,
+    on_host,
+    to_numpy,
+    width,
+)
 from ssmid.analysis.lyapunov import schur_gramian_factors
-from ssmid.linalg import adjoint, eig, inverse
+from ssmid.linalg import adjoint, eig, eigvals, inverse
 from ssmid.systems import Modal, StateSpace, System
 
 _LARGEST_DIAGONAL = 64
 _WORST_EIGENVECTORS = 1e5
 
 
-@singledispatch
 def gramian_factors(system: System) -> tuple[Array, Array]:
     """Factors ``R``, ``L`` of the Gramians: ``Wc = R R^H`` (controllability), ``Wo = L L^H`` (observability).
 
@@ -30,7 +41,7 @@ def gramian_factors(system: System) -> tuple[Array, Array]:
     The states of a Modal bank are those of :func:`modal_realization`: one for each pole of the bank closed under conjugation, with
     ``|B_i| = |C_i|``; its factors are complex and ``L^H R`` is real where the bank is.
 
-    A single unstable system raises ValueError; an unstable or NaN element of a batch gives NaN. Not differentiable. Sources:
+    Raises ValueError for a single unstable system; an unstable or NaN element of a batch gives NaN. Not differentiable. Sources:
     Hammarling (IMA J. Numer. Anal. 2, 1982), Penzl (Adv. Comput. Math. 8, 1998), Kressner (block variants, 2008).
 
     >>> from ssmid import ss
@@ -38,7 +49,13 @@ def gramian_factors(system: System) -> tuple[Array, Array]:
     >>> round(float(R[0, 0]) ** 2, 6), round(float(L[0, 0]) ** 2, 6)        # 1 / (1 - 1/4), 9 / (1 - 1/4)
     (1.333333, 12.0)
     """
-    raise TypeError(f"expected a StateSpace or Modal, got {type(system).__name__}: Gramians belong to states, take ssmid.to_state_space(system)")
+    R, L = gramian_factors_or_nan(system)
+    if R.ndim == 2 and bool(namespace(R).any(namespace(R).isnan(R))):
+        poles = system.poles if isinstance(system, Modal) else eigvals(system.arrays["A"])
+        reach = abs(to_numpy(poles)) if system.is_discrete else np.real(to_numpy(poles))
+        boundary = "modulus 1" if system.is_discrete else "the imaginary axis"
+        raise ValueError(f"expected a stable system, got the pole {to_numpy(poles)[reach.argmax()]:.6g} on or beyond {boundary}")
+    return R, L
 
 
 def gramians(system: StateSpace | Modal) -> tuple[Array, Array]:
@@ -55,35 +72,45 @@ def gramians(system: StateSpace | Modal) -> tuple[Array, Array]:
     return R @ adjoint(R), L @ adjoint(L)
 
 
-@gramian_factors.register
+@singledispatch
+def gramian_factors_or_nan(system: System) -> tuple[Array, Array]:
+    """As :func:`gramian_factors`, with NaN for an unstable system, single or not."""
+    raise TypeError(
+        f"expected a StateSpace or Modal, got {type(system).__name__}: Gramians belong to states, take ssmid.to_state_space(system) first"
+    )
+
+
+@gramian_factors_or_nan.register
 def _(system: StateSpace) -> tuple[Array, Array]:
     xp = namespace(system.A)
-    batch, n = system.batch_shape, system.order
+    batch, n = broadcast_batch(A=system.A.shape[:-2], B=system.B.shape[:-2], C=system.C.shape[:-2]), system.order
     matrices = [double(M) for M in (system.A, system.B, system.C)]
     if any(is_complex(M) for M in matrices):
         matrices = [as_complex(M) for M in matrices]
     A, B, C = (xp.broadcast_to(M, (*batch, *M.shape[-2:])) for M in matrices)
-    if batch and n <= _LARGEST_DIAGONAL:
+    if n == 0:
+        R, L = A, A
+    elif batch and n <= _LARGEST_DIAGONAL:
         R, L = _bank_factors(A, B, C, system.is_discrete)
     else:
-        R, L = batched_on_host(partial(schur_gramian_factors, discrete=system.is_discrete, strict=not batch), A, B, C)
+        R, L = batched_on_host(partial(schur_gramian_factors, discrete=system.is_discrete), A, B, C)
     return astype_width(R, width(system.A)), astype_width(L, width(system.A))
 
 
-@gramian_factors.register
+@gramian_factors_or_nan.register
 def _(system: Modal) -> tuple[Array, Array]:
     poles, inputs, outputs = modal_realization(system)
     xp = namespace(poles)
-    bad = xp.any(~_stable(poles, system.is_discrete), axis=-1)
-    if not system.batch_shape and bool(bad):
-        raise ValueError(f"expected a stable system, got poles {to_numpy(poles)}")
+    if poles.shape[-1] == 0:
+        empty = xp.zeros((*poles.shape, 0), dtype=poles.dtype, device=poles.device)
+        return empty, empty
     R = _diagonal_factor(poles, inputs[..., None], system.is_discrete)
     if system.real:
         R = _real_columns(R, poles)
     phase = xp.where(inputs == 0, xp.ones_like(outputs), outputs / xp.where(inputs == 0, xp.ones_like(inputs), inputs))
     L = xp.conj(phase[..., None] * R)
-    invalid = xp.where(bad, xp.nan, 1.0)[..., None, None]
-    return tuple(astype_width(factor * invalid, width(system.poles)) for factor in (R, L))
+    stable = xp.all(_stable(poles, system.is_discrete), axis=-1)[..., None, None]
+    return tuple(astype_width(xp.where(stable, factor, xp.nan * xp.ones_like(factor)), width(system.poles)) for factor in (R, L))
 
 
 def modal_realization(system: Modal) -> tuple[Array, Array, Array]:
@@ -149,7 +176,7 @@ def _replaced_by_schur(R: np.ndarray, L: np.ndarray, A: np.ndarray, B: np.ndarra
     R, L = R.copy(), L.copy()
     for index in np.argwhere(chosen):
         k = tuple(index)
-        R[k], L[k] = schur_gramian_factors(A[k], B[k], C[k], discrete=discrete, strict=False)
+        R[k], L[k] = schur_gramian_factors(A[k], B[k], C[k], discrete=discrete)
     return R, L
 
 

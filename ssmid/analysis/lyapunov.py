@@ -11,29 +11,27 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg.lapack import get_lapack_funcs
+from scipy.linalg import get_lapack_funcs
 
 _BLOCK = 48
 
 
-def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discrete: bool, strict: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discrete: bool) -> tuple[np.ndarray, np.ndarray]:
     """``R``, ``L`` ``(n, n)`` with ``Wc = R R^H``, ``Wo = L L^H`` of one stable system of NumPy matrices, real for real matrices.
 
     Discrete time is mapped by ``T -> (T - I)(T + I)^-1``, which keeps both Gramians, from the side of the circle where no pole is
-    near -1. Unstable or not finite: ValueError where ``strict``, else NaN.
+    near -1. NaN where the system is unstable or not finite.
     """
     dtype = np.result_type(A, B, C)
     n = A.shape[0]
+    none = np.full((n, n), np.nan, dtype)
     if not all(np.isfinite(M).all() for M in (A, B, C)):
-        return np.full((n, n), np.nan, dtype), np.full((n, n), np.nan, dtype)
-    T, Q = scipy.linalg.schur(A.astype(dtype), output="complex" if dtype.kind == "c" else "real", check_finite=False)
+        return none, none
+    T, Q = scipy.linalg.schur(A.astype(dtype), output="complex" if dtype.kind == "c" else "real", check_finite=False)[:2]
     B, C = Q.conj().T @ B, C @ Q
     poles = quasi_triangular_eigenvalues(T)
-    margin = 1 - np.abs(poles) if discrete else -poles.real
-    if (margin <= 0).any():
-        if strict:
-            raise ValueError(f"expected a stable system, got the pole {poles[np.argmin(margin)]:.6g}: split unstable parts off first")
-        return np.full((n, n), np.nan, dtype), np.full((n, n), np.nan, dtype)
+    if (np.abs(poles) >= 1 if discrete else np.real(poles) >= 0).any():
+        return none, none
     if discrete:
         T, B, C = _bilinear(T, B, C, poles)
     R = lyapunov_factor(T, B)
@@ -74,7 +72,7 @@ def lyapunov_factor(T: np.ndarray, B: np.ndarray) -> np.ndarray:
 def _hammarling(T: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The factor of one diagonal block, column by column, with ``g = R^-1 B`` and ``Y = R^-1 T R`` found on the way."""
     n = T.shape[0]
-    trsyl = get_lapack_funcs("trsyl", (T,))
+    (trsyl,) = get_lapack_funcs(("trsyl",), (T,))
     R, g, Y = np.zeros_like(T), np.zeros_like(B), np.zeros_like(T)
     stop = n
     while stop:
@@ -93,7 +91,7 @@ def _hammarling(T: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _factor_single(T: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, complex]:
-    size, rate = np.linalg.norm(b), np.sqrt(-2 * T[0, 0].real)
+    size, rate = np.linalg.norm(b), np.sqrt(-2 * np.real(T[0, 0]))
     return size / rate, b * (rate / size if size else 0.0), T[0, 0]
 
 
@@ -117,9 +115,9 @@ def _factor_pair(T: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     x, d, a = -along * rate / (2 * pole), size / rate, np.linalg.norm(rest) / rate
     g = np.array([rest / a if a else 0 * rest, unit * rate])
     Q = takagi_of_pair(np.asarray(a), np.asarray(x), np.asarray(d))
-    rho = (modes @ np.array([[a, x], [0, d]]) @ Q).real * root[:, None]
+    rho = np.real(modes @ np.array([[a, x], [0, d]]) @ Q) * root[:, None]
     Y = Q.conj().T @ np.array([[pole, -g[0] @ g[1].conj()], [0, pole.conjugate()]]) @ Q
-    return rho, (Q.conj().T @ g).real, Y.real
+    return rho, np.real(Q.conj().T @ g), np.real(Y)
 
 
 def takagi_of_pair(a: np.ndarray, x: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -132,7 +130,7 @@ def takagi_of_pair(a: np.ndarray, x: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 def _quasi_triangular_sylvester(T: np.ndarray, Y: np.ndarray, F: np.ndarray, starts: list[int]) -> np.ndarray:
     """``r`` with ``T r + r Y^H = F`` for the leading rows of ``T``: back substitution over blocks, the rest is matrix products."""
-    trsyl = get_lapack_funcs("trsyl", (T,))
+    (trsyl,) = get_lapack_funcs(("trsyl",), (T,))
     for start, stop in zip(reversed(starts), reversed([*starts[1:], F.shape[0]]), strict=True):
         x, scale, _ = trsyl(T[start:stop, start:stop], Y, F[start:stop], tranb="C")
         F[start:stop] = x / scale
