@@ -1,8 +1,8 @@
 """Every representation into every other. State space and modal form are the hub; polynomials stay at the edge.
 
-Which way a conversion takes: factored forms become cascades (sections.py) or residues by products (modal_form.py), modal banks
-become real blocks (modal_blocks.py), transfer functions become companion matrices, taps become shift registers. ``convert``
-(convert.py) does any of them by name and measures what it lost.
+Factored forms become cascades (sections.py) or residues by products (modal_form.py), modal banks real blocks (modal_blocks.py),
+transfer functions companion matrices, taps shift registers (state_space_form.py). ``convert`` (convert.py) does any of them by
+name and measures what it lost.
 """
 
 from __future__ import annotations
@@ -11,13 +11,27 @@ from functools import singledispatch
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    batched_on_host,
+    double,
+    from_numpy,
+    is_complex,
+    namespace,
+    on_host,
+    to_numpy,
+    width,
+)
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.modal_form import SAMPLES, to_modal
 from ssmid.analysis.polynomial import expand_roots, finite_roots, paired, polynomial_roots
-from ssmid.analysis.sections import cascade_of_factors, cascade_of_sections, factors_of_sections, second_order_sections
+from ssmid.analysis.realization import balanced_realization, companion_realization, modal_realization
+from ssmid.analysis.sections import factors_of_sections, second_order_sections
+from ssmid.analysis.state_space_form import companion_state_space, natural_state_space
 from ssmid.analysis.transmission_zeros import transmission_zeros
 from ssmid.linalg import eigvals, transpose
 from ssmid.systems import (
@@ -38,26 +52,32 @@ def to_state_space(system: System, *, form: str | None = None, mimo: bool = Fals
     """A state space of ``system``; one with one input and one output for each element of a bank.
 
     form : None for what suits the representation (modal: real blocks ``[[a, b], [-b, a]]``; factored: a cascade whose computed
-    eigenvalues are exactly the poles; transfer function: "controllable"; taps: a shift register), or for transfer functions
-    "controllable" or "observable" companion form.
+    eigenvalues are exactly the poles; transfer function: controllable companion; taps: a shift register), or "controllable",
+    "observable", "balanced" or "modal" (:func:`ssmid.companion_realization`, :func:`ssmid.balanced_realization`,
+    :func:`ssmid.modal_realization`).
     mimo : the last two batch axes of a modal bank or of taps are outputs and inputs of one system.
 
-    Other forms of a state space: :func:`ssmid.balanced_realization`, :func:`ssmid.companion_realization`,
-    :func:`ssmid.modal_realization`, or by name :func:`ssmid.convert`. Raises ValueError for frequency responses, which are fitted,
-    not converted, and for a form that the representation does not have.
+    Raises ValueError for frequency responses, which are fitted, not converted, and for another form.
 
     >>> from ssmid import Modal
     >>> to_state_space(Modal([0.5 + 0.25j, 0.5 - 0.25j], [1.0, 1.0])).A
     array([[ 0.5 ,  0.25], [-0.25,  0.5 ]])
     """
-    if form is not None and not (isinstance(system, TransferFunction) and form in ("controllable", "observable")):
-        raise ValueError(
-            f"form: expected None, or 'controllable' or 'observable' for a TransferFunction, got {form!r} for a "
-            f"{type(system).__name__}: ssmid.convert(system, {form!r}) takes any system to any form"
-        )
+    if form not in (None, "controllable", "observable", "balanced", "modal"):
+        raise ValueError(f"form: expected None, 'controllable', 'observable', 'balanced' or 'modal', got {form!r}")
     if mimo and not isinstance(system, (StateSpace, Modal, ImpulseResponse)):
         raise ValueError(f"mimo=True: expected a Modal bank or an ImpulseResponse, got {type(system).__name__}: convert it to Modal first")
-    return _state_space(system, form, mimo)
+    if isinstance(system, TransferFunction) and form in ("controllable", "observable"):
+        return companion_state_space(system, form)
+    states = natural_state_space(system, mimo)
+    match form:
+        case "controllable" | "observable":
+            return companion_realization(states, form)
+        case "balanced":
+            return balanced_realization(states)
+        case "modal":
+            return modal_realization(states)
+    return states
 
 
 def to_zpk(system: System) -> ZerosPolesGain:
@@ -112,80 +132,6 @@ def to_sos(system: System) -> SecondOrderSections:
         raise ValueError("expected a discrete-time system for second-order sections in powers of 1/z, got dt=0: use ssmid.c2d(system, dt)")
     sections = second_order_sections(factors.zeros, factors.poles, factors.gain)
     return SecondOrderSections(astype_width(sections, width(factors.poles)), factors.dt)
-
-
-# ---------------------------------------------------------------- to state space
-
-
-@singledispatch
-def _state_space(system: System, form: str | None, mimo: bool) -> StateSpace:
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
-
-
-@_state_space.register
-def _(system: StateSpace, form: str | None, mimo: bool) -> StateSpace:
-    return system
-
-
-@_state_space.register
-def _(system: Modal, form: str | None, mimo: bool) -> StateSpace:
-    return modal_state_space(system, mimo)
-
-
-@_state_space.register
-def _(system: TransferFunction, form: str | None, mimo: bool) -> StateSpace:
-    """Companion matrices of the denominator made monic; the strictly proper numerator is what enters or leaves."""
-    xp = namespace(system.den)
-    n, lead = system.order, double(system.den)[..., :1]
-    a, b = double(system.den) / lead, double(system.num) / lead
-    b = xp.concat([xp.zeros((*b.shape[:-1], n + 1 - b.shape[-1]), dtype=b.dtype, device=b.device), b], axis=-1)
-    if is_complex(a) != is_complex(b):
-        a, b = as_complex(a), as_complex(b)
-    D = b[..., :1]
-    proper = (b - D * a)[..., 1:]
-    first = xp.asarray(xp.arange(n, device=a.device) == 0, device=a.device)
-    shift = xp.eye(n, k=-1, dtype=a.dtype, device=a.device)
-    A = shift + xp.where(first[:, None], -a[..., None, 1:], xp.zeros_like(a[..., None, 1:]))
-    B = xp.astype(first, a.dtype)[:, None]
-    C = proper[..., None, :]
-    A, B, C = (transpose(A), transpose(C), transpose(B)) if form == "observable" else (A, B, C)
-    bits = width(system.den)
-    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, D[..., None])), system.dt)
-
-
-@_state_space.register
-def _(system: ZerosPolesGain, form: str | None, mimo: bool) -> StateSpace:
-    matrices = cascade_of_factors(system.zeros, system.poles, system.gain, system.is_discrete)
-    return StateSpace(*(astype_width(M, width(system.poles)) for M in matrices), system.dt)
-
-
-@_state_space.register
-def _(system: SecondOrderSections, form: str | None, mimo: bool) -> StateSpace:
-    return StateSpace(*(astype_width(M, width(system.sections)) for M in cascade_of_sections(system.sections)), system.dt)
-
-
-@_state_space.register
-def _(system: ImpulseResponse, form: str | None, mimo: bool) -> StateSpace:
-    """A shift register: the input of each channel (or, with fewer outputs than inputs, the output) is delayed step by step."""
-    taps, xp = system.taps, namespace(system.taps)
-    if not mimo:
-        taps = taps[..., None, None, :]
-    elif taps.ndim < 3:
-        raise ValueError(f"mimo=True: expected taps of shape (*batch, outputs, inputs, length), got {tuple(taps.shape)}")
-    p, m, length = taps.shape[-3:]
-    if p < m:
-        dual = _state_space(ImpulseResponse(xp.moveaxis(taps, -3, -2), system.dt), form, True)
-        return StateSpace(transpose(dual.A), transpose(dual.C), transpose(dual.B), transpose(dual.D), dual.dt)
-    states = m * (length - 1)
-    A = xp.eye(states, k=-m, dtype=taps.dtype, device=taps.device)
-    B = xp.eye(states, m, dtype=taps.dtype, device=taps.device)
-    C = xp.reshape(transpose(taps[..., 1:]), (*taps.shape[:-3], p, states))
-    return StateSpace(A, B, C, taps[..., 0], system.dt)
-
-
-@_state_space.register
-def _(system: FrequencyResponse, form: str | None, mimo: bool) -> StateSpace:
-    raise ValueError(SAMPLES.format(system.points))
 
 
 # ---------------------------------------------------------------- to zeros, poles and gain

@@ -69,7 +69,7 @@ def modal_and_condition(system: System) -> tuple[Modal, Array]:
             f"{'taken apart to have a diagonal form, ' if np.any(apart) else ''}response off by {np.nanmax(error):.1e} of its peak; "
             "ssmid.modal_realization keeps such poles in one block",
             ConversionWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return modal, condition
 

@@ -10,11 +10,11 @@ import scipy.linalg
 
 from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, to_numpy, width
 from ssmid.analysis.block_diagonal import block_diagonalize
-from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.gramians import gramian_factors
 from ssmid.analysis.modal_form import WORST_ERROR, relative_error
 from ssmid.analysis.polynomial import expand_roots
 from ssmid.analysis.ragged import Result, padded_states
+from ssmid.analysis.state_space_form import natural_state_space
 from ssmid.linalg import eigvals, inverse, solve, transpose
 from ssmid.systems import ConversionWarning, StateSpace, System
 
@@ -61,7 +61,7 @@ def balanced_realization(system: System, *, return_transform: bool = False) -> A
     >>> balanced_realization(ss(0.5, 1.0, 4.0)).B
     array([[2.]])
     """
-    states = to_state_space(system)
+    states = natural_state_space(system)
     R, L = (double(factor) for factor in gramian_factors(states))
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray, R: np.ndarray, L: np.ndarray) -> Result:
@@ -92,7 +92,7 @@ def minimal_realization(system: System, tol: float | None = None, *, return_tran
     """
     if tol is not None and not 0 <= tol < 1:
         raise ValueError(f"tol: expected a number from 0 to 1, got {tol}")
-    states = to_state_space(system)
+    states = natural_state_space(system)
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Result:
         n = len(A)
@@ -126,7 +126,7 @@ def modal_realization(system: System, *, max_condition: float = 1e6, return_tran
     """
     if not max_condition >= 1:
         raise ValueError(f"max_condition: expected a number >= 1, got {max_condition}")
-    states = to_state_space(system)
+    states = natural_state_space(system)
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Result:
         T, D = block_diagonalize(A, max_condition)
@@ -154,7 +154,7 @@ def companion_realization(system: System, form: str = "controllable", *, return_
     """
     if form not in ("controllable", "observable"):
         raise ValueError(f"form: expected 'controllable' or 'observable', got {form!r}")
-    states = to_state_space(system)
+    states = natural_state_space(system)
     if not states.outputs == states.inputs == 1:
         raise ValueError(f"expected one input and one output for a companion form, got {states.inputs} and {states.outputs}")
     A, B, C = double(states.A), double(states.B), double(states.C)
