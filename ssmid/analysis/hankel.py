@@ -178,7 +178,7 @@ def hankel_triplets(taps: Array, rows: int, columns: int, count: int, *, rtol: f
         per_element = 8 * (p * rows * m * columns) * (6 if is_complex(flat) else 3)
         parts = [_dense_triplets(part, rows, columns, found) for part in _chunks(flat, per_element)]
     else:
-        block = min(_BLOCK, size // 4)
+        block = max(_BLOCK, min(16, found // 16))
         basis = _basis_size(found, block, p * rows + m * columns, size)
         search = partial(
             leading_triplets, count=found, rtol=rtol, block=block, basis=basis, max_products=max_products or 100 * (found + 20)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from math import prod
 
 import numpy as np
 
@@ -57,36 +58,20 @@ def balanced_truncation_fir(
     (2, array([[1.]]))
     """
     taps = channels(response, mimo)
-    xp = namespace(taps)
-    available = min(taps.shape[-3:-1]) * (taps.shape[-1] - 1)
+    *batch, p, m, length = taps.shape
+    available = min(p, m) * (length - 1)
     check_request(order, tol, max_order, available)
-    taps, sound, scale = normalized(taps)
-    if order is not None:
-        projection = _project(taps, order)
-        orders, met = np.minimum(order, projection.rank), np.asarray(True)
-        if orders.ndim == 0 and 0 < orders < order:
-            raise ValueError(f"order: expected 1 to {int(orders)}, which is what the response carries to rounding, got {order}")
+    xp = namespace(taps)
+    taps, sound, scale = normalized(xp.reshape(taps, (prod(batch), p, m, length)))
+    if tol is not None:
+        pieces = _by_tolerance(taps, tol, min(max_order or _LARGEST_BY_TOLERANCE, max(1, available)), match_dc)
     else:
-        projection, orders, met = _meet_tolerance(taps, tol, max(1, min(max_order or _LARGEST_BY_TOLERANCE, available)), match_dc)
-    sigma, error = projection.sigma, projection.error
-
-    def restored(array: Array) -> Array:
-        keep = xp.reshape(sound, (*sound.shape, *(1,) * (array.ndim - sound.ndim)))
-        return astype_width(xp.where(keep, array, xp.full_like(array, float("nan"))), width(response.taps))
-
-    A, B, C, D = (restored(M) for M in balance(*_truncated(projection, orders, match_dc), sigma, scale))
-    bound = 2 * scale * tail_sum(taps, sigma, error, orders)
-    return Reduction(
-        system=StateSpace(A, B, C, D, response.dt),
-        original=response,
-        method="balanced truncation (FIR)",
-        order=as_order(orders, taps),
-        sigma=restored(sigma * scale[..., None]),
-        bound=restored(bound),
-        lower_bound=restored(at(sigma, orders) * scale),
-        converged=from_numpy(met & settled(projection.found, orders), taps) & sound,
-        condition=restored(xp.where(at(sigma, orders - 1) > 0, sigma[..., 0] / at(sigma, orders - 1), xp.ones_like(scale))),
-    )
+        projection = _project(taps, order)
+        if not batch and 0 < projection.rank[0] < order:
+            raise ValueError(f"order: expected 1 to {projection.rank[0]}, which is what the response carries to rounding, got {order}")
+        orders = np.minimum(order, projection.rank)
+        pieces = [_Piece.of(projection, np.arange(len(orders)), orders, np.ones(len(orders), dtype=bool), match_dc)]
+    return _assembled(pieces, response, tuple(batch), sound, scale)
 
 
 # ---------------------------------------------------------------- what is asked for, what is said
@@ -145,6 +130,78 @@ def tail_sum(taps: Array, sigma: Array, error: Array, orders: np.ndarray) -> Arr
     return xp.sum(xp.where(beyond, sigma + error, xp.zeros_like(sigma)), axis=-1) + rest
 
 
+# ---------------------------------------------------------------- results
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Piece:
+    """Reduced elements, all of one size, in the scale of the normalized taps; ``places`` says where they stand in the batch."""
+
+    places: np.ndarray
+    orders: np.ndarray
+    converged: np.ndarray
+    system: tuple[Array, Array, Array, Array]
+    sigma: Array
+    bound: Array
+    lower_bound: Array
+    condition: Array
+
+    @classmethod
+    def of(cls, projection: _Projection, places: np.ndarray, orders: np.ndarray, met: np.ndarray, match_dc: bool) -> _Piece:
+        xp = namespace(projection.A)
+        A, B, C, D = _truncated(projection, orders, match_dc)
+        size = int(orders.max(initial=0))
+        sigma = projection.sigma
+        last = at(sigma, orders - 1)
+        return cls(
+            places,
+            orders,
+            met & settled(projection.found, orders),
+            balance(A[:, :size, :size], B[:, :size, :], C[:, :, :size], D, sigma),
+            sigma,
+            2 * tail_sum(projection.taps, sigma, projection.error, orders),
+            at(sigma, orders),
+            xp.where(last > 0, sigma[:, 0] / xp.where(last > 0, last, xp.ones_like(last)), xp.ones_like(last)),
+        )
+
+
+def _assembled(pieces: list[_Piece], response: ImpulseResponse, batch: tuple[int, ...], sound: Array, scale: Array) -> Reduction:
+    """One result in the order, shape, scale and precision of the response's batch."""
+    xp = namespace(scale)
+    order = np.argsort(np.concatenate([piece.places for piece in pieces]))
+
+    def whole(arrays: list[Array], power: float, fill: float = 0.0) -> Array:
+        shape = [max(sizes) for sizes in zip(*(a.shape[1:] for a in arrays), strict=True)]
+        array = xp.take(xp.concat([_grown(a, shape, fill) for a in arrays], axis=0), from_numpy(order, scale), axis=0)
+        ones = (1,) * (array.ndim - 1)
+        array = array * xp.astype(xp.reshape(scale, (-1, *ones)) ** power, array.dtype)
+        array = xp.where(xp.reshape(sound, (-1, *ones)), array, xp.full_like(array, float("nan")))
+        return astype_width(xp.reshape(array, (*batch, *array.shape[1:])), width(response.taps))
+
+    A, B, C, D = (whole([piece.system[i] for piece in pieces], power) for i, power in enumerate((0, 0.5, 0.5, 1)))
+    orders, converged = (np.concatenate(parts)[order].reshape(batch) for parts in ([p.orders for p in pieces], [p.converged for p in pieces]))
+    return Reduction(
+        system=StateSpace(A, B, C, D, response.dt),
+        original=response,
+        method="balanced truncation",
+        order=as_order(orders, scale),
+        sigma=whole([piece.sigma for piece in pieces], 1, float("nan")),
+        bound=whole([piece.bound for piece in pieces], 1),
+        lower_bound=whole([piece.lower_bound for piece in pieces], 1),
+        converged=from_numpy(np.asarray(converged), scale) & xp.reshape(sound, batch),
+        condition=whole([piece.condition for piece in pieces], 0),
+    )
+
+
+def _grown(array: Array, shape: list[int], fill: float) -> Array:
+    """``array`` ``(k, ...)`` filled up at the ends to ``(k, *shape)``."""
+    xp = namespace(array)
+    for axis, size in enumerate(shape, 1):
+        missing = (*array.shape[:axis], size - array.shape[axis], *array.shape[axis + 1 :])
+        array = xp.concat([array, xp.full(missing, fill, dtype=array.dtype, device=array.device)], axis=axis)
+    return array
+
+
 # ---------------------------------------------------------------- projection
 
 
@@ -166,6 +223,14 @@ class _Projection:
     error: Array
     found: Array
     rank: np.ndarray
+
+    def take(self, places: np.ndarray) -> _Projection:
+        """The projection of some batch elements."""
+        xp, indices = namespace(self.A), from_numpy(places, self.A)
+        taps, A, B, C, M, b, c, sigma, error, found = (
+            xp.take(a, indices, axis=0) for a in (self.taps, self.A, self.B, self.C, *self.resolvent, self.sigma, self.error, self.found)
+        )
+        return _Projection(taps, A, B, C, (M, b, c), sigma, error, found, self.rank[places])
 
 
 def _project(taps: Array, order: int) -> _Projection:
@@ -225,43 +290,48 @@ def _truncated(projection: _Projection, orders: np.ndarray, match_dc: bool) -> t
     return eye - inverse, B, C, gain - C @ (rows * b)
 
 
-def balance(A: Array, B: Array, C: Array, D: Array, sigma: Array, scale: Array) -> tuple[Array, Array, Array, Array]:
-    """From orthonormal to balanced coordinates (both Gramians ``diag(sigma)``), and back to the scale of the taps."""
+def balance(A: Array, B: Array, C: Array, D: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:
+    """From orthonormal to balanced coordinates, in which both Gramians are ``diag(sigma)``."""
     xp = namespace(A)
     values = sigma[..., : A.shape[-1]]
     root = xp.astype(xp.where(values > 0, values, xp.ones_like(values)) ** 0.5, A.dtype)
-    scale = xp.astype(scale, A.dtype)[..., None, None]
-    return (
-        A / root[..., :, None] * root[..., None, :],
-        B / root[..., :, None] * scale**0.5,
-        C * root[..., None, :] * scale**0.5,
-        D * scale,
-    )
+    return A / root[..., :, None] * root[..., None, :], B / root[..., :, None], C * root[..., None, :], D
 
 
 # ---------------------------------------------------------------- tolerance
 
 
-def _meet_tolerance(taps: Array, tol: float, most: int, match_dc: bool) -> tuple[_Projection, np.ndarray, np.ndarray]:
-    """The smallest orders whose measured relative l2 error is at most ``tol``, and where there are such."""
-    size = min(16, most)
-    while True:
+def _by_tolerance(taps: Array, tol: float, most: int, match_dc: bool) -> list[_Piece]:
+    """Each element at the smallest order whose measured relative l2 error is at most ``tol``; larger projections for those that need them."""
+    xp = namespace(taps)
+    places, pieces, size = np.arange(taps.shape[0]), [], min(16, most)
+    while len(places):
         projection = _project(taps, size)
         best = relative_error(taps, *_truncated(projection, projection.rank, match_dc))
-        if size == most or (best <= tol).all():
-            break
-        size = min(4 * size, most)
-    met = np.asarray(best <= tol)
-    if not met.all():
-        message = f"tol: {tol:g} is not met by order {most}, which reaches a relative l2 error of {np.max(best):.3g}"
-        warnings.warn(f"{message} in {met.size - met.sum()} of {met.size} responses; raise max_order", stacklevel=3)
-    low, high = np.full(projection.rank.shape, -1), np.array(projection.rank)
+        met = best <= tol
+        if size == most and not met.all():
+            message = f"tol: {tol:g} is not met by order {most}, which reaches a relative l2 error of {best.max():.3g}"
+            warnings.warn(f"{message} in {np.sum(~met)} of {met.size} responses: their largest order is returned", stacklevel=4)
+        leave = np.flatnonzero(met | (size == most))
+        if len(leave):
+            chosen = projection.take(leave)
+            orders = _smallest_orders(chosen, tol, met[leave], match_dc)
+            pieces.append(_Piece.of(chosen, places[leave], orders, met[leave], match_dc))
+        stay = np.flatnonzero(~met & (size < most))
+        taps, places, size = xp.take(taps, from_numpy(stay, taps), axis=0), places[stay], min(4 * size, most)
+    return pieces
+
+
+def _smallest_orders(projection: _Projection, tol: float, met: np.ndarray, match_dc: bool) -> np.ndarray:
+    """By bisection between what does not meet ``tol`` and what does; the largest where nothing does."""
+    high = np.array(projection.rank)
+    low = np.where(met, -1, high)
     while (high - low > 1).any():
-        middle = np.where(met & (high - low > 1), (low + high) // 2, high)
-        good = relative_error(taps, *_truncated(projection, middle, match_dc)) <= tol
+        middle = np.where(high - low > 1, (low + high) // 2, high)
+        good = relative_error(projection.taps, *_truncated(projection, middle, match_dc)) <= tol
         low, high = np.where(good, low, middle), np.where(good, middle, high)
         low = np.where(met, low, high)
-    return projection, high, met
+    return high
 
 
 def relative_error(taps: Array, A: Array, B: Array, C: Array, D: Array) -> np.ndarray:
