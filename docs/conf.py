@@ -28,7 +28,7 @@ html_theme = "furo"
 html_title = f"ssmid {release}"
 pygments_style = "friendly"
 
-_PARAMETER = r"\w+(?:, \w+)* : "
+_PARAMETER = r'"?\w+"?(?:, "?\w+"?)* : '
 
 
 def list_parameters(app, what, name, obj, options, lines):
