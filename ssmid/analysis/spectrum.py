@@ -7,7 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_array, as_complex, astype_width, double, fft_of, is_complex, namespace, next_fast_length, to_numpy, width
+from ssmid._array import (
+    Array,
+    as_array,
+    as_complex,
+    astype_width,
+    device,
+    double,
+    fft_of,
+    from_numpy,
+    is_complex,
+    namespace,
+    next_fast_length,
+    to_numpy,
+    width,
+)
 from ssmid.analysis.evaluation import evaluate, log_derivative
 from ssmid.analysis.impulse import WRONG_TYPE, grid_length, in_delays, wrapped
 from ssmid.analysis.rational_kernel import rational_spectrum
@@ -87,6 +101,8 @@ def grid(points: int, dt: float, like: Array, *, whole: bool = False) -> Array:
 
 def _checked_omega(omega: Any, like: Array) -> Array:
     omega = as_array(omega, "omega", like)
+    if namespace(omega) is not namespace(like) or device(omega) != device(like):
+        omega = from_numpy(to_numpy(omega), like)
     if is_complex(omega):
         raise ValueError(f"omega: expected real frequencies in rad/s, got dtype {omega.dtype}")
     if omega.ndim == 0:
