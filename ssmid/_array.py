@@ -205,7 +205,7 @@ def from_numpy(array: np.ndarray, like: Array) -> Array:
     """``array`` as the kind and on the device of ``like``; its own dtype is kept."""
     if array_api_compat.is_numpy_array(like):
         return array
-    return namespace(like).asarray(np.ascontiguousarray(array), device=device(like))
+    return namespace(like).asarray(np.asarray(array, order="C"), device=device(like))
 
 
 def on_host(function: Callable[..., Any], *arrays: Array) -> Any:
