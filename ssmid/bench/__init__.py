@@ -27,7 +27,7 @@ def run(
     data : folder of measured responses and published systems; ``../shared/data`` when left out and there
     device : "cpu" compares with other tools; "cuda" measures the GPU against its own limits
 
-    Raises ValueError for an unknown name, a device that is not there, or a data folder that is not there.
+    Raises ValueError for an unknown name, a device that is not there, or a folder (of data, of the JSON file) that is not there.
     """
     from rich.console import Console
 
@@ -35,6 +35,8 @@ def run(
 
     if name not in NAMES:
         raise ValueError(f"benchmark: expected one of {', '.join(NAMES)}, got {name!r}")
+    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
+        raise ValueError(f"json: expected a file in a folder that is there, got {str(json_path)!r}")
     folder = _data_folder(data)
     console = console or Console()
 

@@ -6,6 +6,7 @@ calls: pyMOR keeps Gramians with a model, so every call makes a new model.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -69,8 +70,8 @@ def slicot_balanced(system: StateSpace, order: int) -> StateSpace:
 def pymor_era(response: ImpulseResponse, order: int, power_iterations: int = 2) -> StateSpace:
     """``RandomizedERAReductor`` on all samples, zero-padded (its default)."""
     _quiet_pymor()
-    taps = np.asarray(response.taps, float)
-    feedthrough = taps[:1].reshape(1, 1)
+    taps = np.asarray(response.taps, float).reshape(-1, 1, 1)
+    feedthrough = taps[0]
     step = sample_time(response)
     reductor = import_module("pymor.reductors.era").RandomizedERAReductor
     return _from_pymor(reductor(taps[1:], step, feedthrough=feedthrough, power_iterations=power_iterations).reduce(order), step)
@@ -107,7 +108,8 @@ def freqz_spectra(num: np.ndarray, den: np.ndarray, length: int) -> np.ndarray:
 def dfreqresp_spectra(bank: StateSpace, length: int) -> np.ndarray:
     """``(count, length // 2 + 1)``: ``scipy.signal.dfreqresp`` on state-space models, filter by filter."""
     grid = 2 * np.pi * np.arange(length // 2 + 1) / length
-    return np.stack([np.ravel(scipy.signal.dfreqresp(model, w=grid)[1]) for model in _dlti(bank)])
+    with warnings.catch_warnings(category=scipy.signal.BadCoefficients, action="ignore"):  # it goes through polynomials
+        return np.stack([np.ravel(scipy.signal.dfreqresp(model, w=grid)[1]) for model in _dlti(bank)])
 
 
 # ---------------------------------------------------------------- helpers
