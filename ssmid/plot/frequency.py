@@ -35,6 +35,9 @@ def bode(
     bode_magnitude(system, omega, ax=axes[0], fs=fs, scale=scale, label=label, span=span)
     bode_phase(system, omega, ax=axes[1], fs=fs, scale=scale)
     axes[0].set_xlabel("")
+    if legend_below := axes[1].get_legend():
+        legend_below.remove()  # the same as above
+    axes[0].figure.align_ylabels(axes)  # pyright: ignore[reportAttributeAccessIssue]
     return axes
 
 
@@ -51,7 +54,7 @@ def bode_magnitude(
     with drawing(ax) as ax:
         x, values, names = _curves(ax, system, omega, fs, scale)
         for row, name in zip(values, names, strict=True):
-            ax.plot(x, decibel(np.abs(row)), label=_joined(label, name))
+            ax.plot(x, decibel(np.abs(row)), label=_joined(label, name), **_thin(x))
         limit_span(ax, span)
         ax.set_ylabel("Magnitude (dB)")
         legend(ax)
@@ -66,7 +69,7 @@ def bode_phase(
     with drawing(ax) as ax:
         x, values, names = _curves(ax, system, omega, fs, scale)
         for row, name in zip(values, names, strict=True):
-            ax.plot(x, np.degrees(np.unwrap(np.angle(row))), label=_joined(label, name))
+            ax.plot(x, np.degrees(np.unwrap(np.angle(row))), label=_joined(label, name), **_thin(x))
         limit_span(ax, np.inf)
         low, high = ax.get_ylim()
         steps = [s * 10**k for k in range(8) for s in ((15, 30, 45, 90) if k == 0 else (18, 36, 90))]
@@ -84,17 +87,19 @@ def nyquist(
     radius : half the width shown; when left out all of the curve, or its inner part where a pole on the boundary makes it endless
     """
     with drawing(ax) as ax:
-        omega, values, names = _response(system, omega, "log")
+        values, names, endless = _locus(system, omega)
+        colors: list[Any] = []
         for row, name in zip(values, names, strict=True):
-            (line,) = ax.plot(row.real, row.imag, label=_joined(label, name), linestyle="-")
-            ax.plot(row.real, -row.imag, color=line.get_color(), linewidth=0.7, linestyle="--")
-            _arrow(ax, row, line.get_color())
+            (line,) = ax.plot(np.real(row), np.imag(row), label=_joined(label, name), linestyle="-")
+            ax.plot(np.real(row), -np.imag(row), color=line.get_color(), linewidth=0.7, linestyle="--")
+            colors.append(line.get_color())
         sizes = np.abs(values[np.isfinite(values)])
         if radius is None:
-            typical = float(np.quantile(sizes, 0.75))
-            radius = 1.08 * max(float(sizes.max()) if sizes.max() < 50 * typical else 10 * typical, 1.15)
+            radius = 1.5 * max(_farthest_crossing(values), 2.0) if endless else 1.08 * max(float(sizes.max(initial=0.0)), 1.15)
+        for row, color in zip(values, colors, strict=True):
+            _arrow(ax, row[np.abs(row) < radius], color)
         circle = np.exp(1j * np.linspace(0, 2 * pi, 361))
-        ax.plot(circle.real, circle.imag, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+        ax.plot(np.real(circle), np.imag(circle), color=GREY, linewidth=0.8, linestyle=":", zorder=1)
         ax.plot([-1], [0], marker="+", color=RED, markersize=10, markeredgewidth=1.8, linestyle="none")
         ax.set_aspect("equal", adjustable="box")
         ax.set_xlim(-radius, radius)
@@ -158,6 +163,32 @@ def _response(system: System, omega: Any, scale: str) -> tuple[np.ndarray, np.nd
     return omega[shown], values[:, shown], [f"{i}" for i in range(len(values))] if len(values) > 1 else [None]
 
 
+def _locus(system: System, omega: Any) -> tuple[np.ndarray, list[str | None], bool]:
+    """Values ``(channels, k)`` close enough together for a smooth curve, names, and whether a pole on the boundary makes it endless."""
+    omega_given = omega is not None
+    omega, values, names = _response(system, omega, "log")
+    if omega_given or isinstance(system, (FrequencyResponse, ImpulseResponse)):
+        return values, names, False
+    p = to_numpy(poles(system)).reshape(-1)
+    endless = bool((np.abs(np.abs(p) - 1 if system.is_discrete else np.real(p)) < 1e-9 * np.maximum(np.abs(p), 1.0)).any())
+    sizes = np.abs(values[np.isfinite(values)])
+    reach = np.median(sizes) if endless else sizes.max(initial=0.0)
+    for _ in range(10):
+        coarse = (np.abs(np.diff(values, axis=-1)) > 0.02 * reach).any(0) & (np.abs(values[:, 1:]) < 50 * reach).any(0)
+        if not coarse.any() or len(omega) > 20_000:
+            break
+        omega = np.sort(np.concatenate([omega, np.sqrt(omega[:-1] * omega[1:])[coarse]]))
+        values = _response(system, omega, "log")[1]
+    return values, names, endless
+
+
+def _farthest_crossing(values: np.ndarray) -> float:
+    """How far from zero the curves cross the negative real axis, which decides stability and must be in the picture."""
+    above, left, size = np.imag(values) > 0, np.real(values) < 0, np.abs(np.real(values))
+    crosses = (above[:, 1:] != above[:, :-1]) & left[:, 1:] & left[:, :-1]
+    return float(size[:, 1:][crosses].max(initial=0.0))
+
+
 def _grid(system: System, scale: str) -> np.ndarray:
     """Frequencies from a tenth of the slowest mode to the Nyquist frequency (or ten times the fastest), dense at each resonance."""
     p = to_numpy(poles(system)).reshape(-1)
@@ -172,12 +203,17 @@ def _grid(system: System, scale: str) -> np.ndarray:
     bottom = min(max(speeds.min(initial=top) / 10, 1e-6 * top), 1e-2 * top)
     base = np.geomspace(bottom, top, 800) if scale == "log" else np.linspace(0, top, 1200)
     # a lightly damped mode is a peak of width |Re p|: between the points of any fixed grid
-    sharp = p[(np.abs(p.real) < 0.2 * np.abs(p.imag)) & (p.imag > 0)]
-    sharp = sharp[np.argsort(np.abs(sharp.real / sharp.imag))[:256]]
-    half_width = np.maximum(np.abs(sharp.real), 1e-12 * sharp.imag)
-    near = sharp.imag[:, None] + half_width[:, None] * np.array([-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8])
+    sharp = p[(np.abs(np.real(p)) < 0.2 * np.abs(np.imag(p))) & (np.imag(p) > 0)]
+    sharp = sharp[np.argsort(np.abs(np.real(sharp) / np.imag(sharp)))[:256]]
+    half_width = np.maximum(np.abs(np.real(sharp)), 1e-12 * np.imag(sharp))
+    near = np.imag(sharp)[:, None] + half_width[:, None] * np.array([-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8])
     grid = np.unique(np.concatenate([base, near.reshape(-1)]))
     return grid[(grid >= base[0]) & (grid <= top)]
+
+
+def _thin(x: np.ndarray) -> dict[str, Any]:
+    """Measured spectra of thousands of points are drawn finer and unbroken."""
+    return {"linewidth": 0.7, "linestyle": "-"} if len(x) > 2000 else {}
 
 
 def _joined(label: str | None, name: str | None) -> str | None:
@@ -187,10 +223,10 @@ def _joined(label: str | None, name: str | None) -> str | None:
 def _arrow(ax: Axes, row: np.ndarray, color: Any) -> None:
     """An arrow head half-way along the curve, pointing to rising frequency."""
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(row)))])
-    if not np.isfinite(along[-1]) or along[-1] == 0:
+    if len(row) < 2 or along[-1] == 0:
         return
     k = int(np.clip(np.searchsorted(along, along[-1] / 2), 1, len(row) - 1))
-    ends = [(row[i].real, row[i].imag) for i in (k, k - 1)]
+    ends = [(np.real(row[i]), np.imag(row[i])) for i in (k, k - 1)]
     ax.annotate("", *ends, arrowprops={"arrowstyle": "-|>", "color": color, "mutation_scale": 14})
 
 
@@ -200,7 +236,7 @@ def _limit_to_most(ax: Axes) -> None:
     if not values.size:
         return
     low, high = np.quantile(values, [0.01, 0.99])
-    if values.max() - values.min() < 3 * (high - low):
+    if values.max() - values.min() < 20 * (high - low):
         low, high = values.min(), values.max()
     pad = 0.08 * (high - low) or max(0.5, 0.1 * abs(high))
     ax.set_ylim(low - pad, high + pad)

@@ -25,15 +25,14 @@ def pole_zero(system: System, *, ax: Axes | None = None, zeros: bool = True) -> 
     with drawing(ax) as ax:
         p = _roots(characteristics.poles(system))
         q = _roots(characteristics.zeros(system)) if zeros else np.zeros(0, complex)
-        unstable = (np.abs(p) >= 1) if system.is_discrete else (p.real >= 0)
+        unstable = (np.abs(p) >= 1) if system.is_discrete else (np.real(p) >= 0)
         faint = 1.0 if p.size <= 200 else 0.35
         kinds = ((q, "o", BLACK, "zeros"), (p[~unstable], "x", BLUE, "poles"), (p[unstable], "x", RED, "unstable poles"))
         for roots, marker, color, name in kinds:
             if roots.size:
-                ax.plot(
-                    roots.real, roots.imag, marker=marker, color=color, linestyle="none", label=name, alpha=faint, markerfacecolor="none",
-                    markersize=7 if marker == "x" else 6.5, markeredgewidth=1.6 if marker == "x" else 1.1,
-                )
+                look = {"markersize": 7, "markeredgewidth": 1.6} if marker == "x" else {"markersize": 6.5, "markeredgewidth": 1.1}
+                look |= {"marker": marker, "color": color, "markerfacecolor": "none", "alpha": faint, "linestyle": "none"}
+                ax.plot(np.real(roots), np.imag(roots), label=name, **look)
                 _count_repeated(ax, roots)
         _boundary(ax, np.concatenate([p, q]), system.is_discrete)
         ax.set_xlabel("Real part" if system.is_discrete else "Real part (1/s)")
@@ -54,11 +53,11 @@ def _boundary(ax: Axes, roots: np.ndarray, discrete: bool) -> None:
         ax.axhline(0, color=GREY, linewidth=0.5, zorder=1)
         ax.axvline(0, color=GREY, linewidth=0.5, zorder=1)
         # zeros far outside would shrink the circle to a dot
-        half = 1.12 * float(np.clip(np.abs(roots).max(initial=1.0), 1.0, 2.5))
+        half = 1.12 * float(np.clip(np.abs(roots).max(initial=1.0), 1.0, 4.0))
         ax.set_aspect("equal", adjustable="box")
         ax.set_xlim(-half, half)
         ax.set_ylim(-half, half)
-        outside = int((np.maximum(np.abs(roots.real), np.abs(roots.imag)) > half).sum())
+        outside = int((np.maximum(np.abs(np.real(roots)), np.abs(np.imag(roots))) > half).sum())
     else:
         ax.axvline(0, color=GREY, linewidth=1.0, linestyle="-", zorder=1)
         ax.axhline(0, color=GREY, linewidth=0.5, zorder=1)
@@ -76,5 +75,5 @@ def _count_repeated(ax: Axes, roots: np.ndarray) -> None:
     while left:
         here = [r for r in left if abs(r - left[0]) <= 1e-3 * max(1.0, abs(left[0]))]
         if len(here) > 1:
-            ax.annotate(f"{len(here)}", (here[0].real, here[0].imag), (6, 4), textcoords="offset points", fontsize=8)
+            ax.annotate(f"{len(here)}", (np.real(here[0]), np.imag(here[0])), (6, 4), textcoords="offset points", fontsize=8)
         left = [r for r in left if abs(r - left[0]) > 1e-3 * max(1.0, abs(left[0]))]

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from ssmid._array import to_numpy
 from ssmid.analysis import hankel
 from ssmid.analysis.hankel import HankelSpectrum
-from ssmid.plot.style import BLUE, GREY, RED, drawing, legend
+from ssmid.plot.style import BLUE, GREY, RED, drawing, legend, logarithmic
 from ssmid.reduction.result import Reduction
 from ssmid.systems import System
 
@@ -44,7 +44,7 @@ def hankel_spectrum(source: Any, order: int | None = None, *, count: int | None 
             if bound is not None and order is not None:
                 _bound(ax, sigma, order, float(bound.reshape(-1)[0]))
             ax.set_ylabel("Hankel singular value")
-        ax.set_yscale("log")
+        logarithmic(ax)
         ax.set_xlabel("Index")
         if order is not None:
             ax.axvspan(order + 0.5, sigma.shape[-1] + 0.5, color=GREY, alpha=0.15, linewidth=0, label="truncated", zorder=0)
@@ -73,8 +73,8 @@ def error_vs_order(reductions: Iterable[Reduction], kind: str = "hinf", *, ax: A
     curves = {"measured": ([r.error if kind == "h2" else r.measured(kind) for r in made], BLUE, "-", "o")}
     if kind != "h2":
         curves |= {
-            "bound 2 Σ tail": ([r.bound for r in made], RED, "--", None),
-            "lower bound σ of order + 1": ([r.lower_bound for r in made], GREY, ":", None),
+            r"upper bound $2\,\sum_{i>r}\sigma_i$": ([r.bound for r in made], RED, "--", None),
+            r"lower bound $\sigma_{r+1}$": ([r.lower_bound for r in made], GREY, ":", None),
         }
     with drawing(ax) as ax:
         for name, (values, color, line, marker) in curves.items():
@@ -83,8 +83,8 @@ def error_vs_order(reductions: Iterable[Reduction], kind: str = "hinf", *, ax: A
                 _quantiles(ax, np.array(orders), table, name, color, line)
             else:
                 ax.plot(orders, _positive(table[0]), color=color, linestyle=line, marker=marker, label=name)
-        ax.set_yscale("log")
-        ax.set_xlabel("Order")
+        logarithmic(ax)
+        ax.set_xlabel("Order r")
         ax.set_ylabel({"hinf": "H∞ error", "hankel": "Hankel-norm error", "h2": "Relative l2 error"}[kind])
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         legend(ax)
@@ -113,7 +113,7 @@ def _bound(ax: Axes, sigma: np.ndarray, order: int, bound: float) -> None:
     curve = bound + 2 * (total[min(order, len(sigma))] - total[orders])
     ax.plot(orders[1:], _positive(curve[1:]), color=RED, linestyle="--", linewidth=1.1, label="error bound of each order")
     if bound > 0:
-        ax.plot([order], [bound], marker="D", color=RED, linestyle="none", label=f"bound, order {order}: {bound:.2g}")
+        ax.plot([order], [bound], marker="D", color=RED, linestyle="none", label=f"bound, order {order}: {bound:.3g}")
 
 
 def _quantiles(ax: Axes, x: np.ndarray, table: np.ndarray, name: str, color: str = BLUE, line: str = "-") -> None:

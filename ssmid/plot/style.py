@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from math import pi
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ssmid.systems import System
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8A8A8A"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY])
     + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))]),
     "axes.axisbelow": True,
@@ -32,7 +33,7 @@ STYLE = {
     "font.size": 10,
     "grid.color": "#D9D9D9",
     "grid.linewidth": 0.6,
-    "image.cmap": "cividis",
+    "image.cmap": "viridis",
     "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
@@ -98,8 +99,9 @@ def frequency_axis(ax: Axes, omega: np.ndarray, system: System, fs: float | bool
         x = omega / (2 * pi) * (own / step if system.is_discrete else 1.0)
         ax.set_xlabel("Frequency (Hz)")
     ax.set_xscale(scale)
+    ax.margins(x=0.0 if scale == "log" else 0.01)
     if fs is not None:
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda f, _: f"{f:g}" if abs(f) < 1000 else f"{f / 1000:g}k"))
         if scale == "log" and x[x > 0].max() > 10 * x[x > 0].min():
             ax.xaxis.set_minor_formatter(NullFormatter())
     return x
@@ -116,6 +118,19 @@ def time_axis(ax: Axes, count: int, system: System, fs: float | None) -> np.ndar
 def time_unit(seconds: float) -> tuple[str, float]:
     """The unit in which a time reads well, and how many of it make a second."""
     return ("s", 1.0) if seconds >= 1 or seconds == 0 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
+
+
+def logarithmic(ax: Axes) -> None:
+    """A logarithmic y axis that reads well: within two decades plain numbers, and no deeper than double precision."""
+    ax.set_yscale("log")
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()])
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.size and values.max() < 100 * values.min():
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        ax.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        ax.yaxis.set_minor_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    elif values.size:
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-17 * values.max()))
 
 
 def decibel(magnitude: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from ssmid._array import to_numpy
 from ssmid.analysis.characteristics import poles
 from ssmid.analysis.impulse import impulse_response
-from ssmid.plot.style import BLACK, BLUE, RED, decibel, drawing, legend, limit_span, time_axis
+from ssmid.plot.style import BLACK, BLUE, RED, SKY, decibel, drawing, legend, limit_span, time_axis
 from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, System
 
@@ -33,14 +33,18 @@ def impulse(
         original, reduced = original.original, original.system
     length = length or (original.length if isinstance(original, ImpulseResponse) else _settled(original))
     before = _taps(original, length)
-    curves = [(labels[0] if reduced is not None else None, before, {"color": BLUE, "linestyle": "-"})]
+    curves: list[tuple[str | None, np.ndarray, dict]] = [(None, before, {"color": BLUE, "linestyle": "-", "linewidth": 1.2})]
     if reduced is not None:
         after = _taps(reduced, length)
         residual = before - after
         size = float(np.linalg.norm(before))
-        share = f", {float(np.linalg.norm(residual)) / size:.2g} of l2" if size else ""
-        curves.append((labels[1], after, {"color": RED, "linestyle": "--"}))
-        curves.append((f"residual{share}", residual, {"color": BLACK, "linestyle": "-", "linewidth": 0.8}))
+        share = f" ({100 * float(np.linalg.norm(residual)) / size:.2g} % in l2)" if size else ""
+        # a thin line over a broad pale one shows both where they agree
+        curves = [
+            (labels[0], before, {"color": SKY, "linestyle": "-", "linewidth": 2.4}),
+            (labels[1], after, {"color": RED, "linestyle": "-", "linewidth": 0.9}),
+            (f"residual{share}", residual, {"color": BLACK, "linestyle": "-", "linewidth": 0.6, "zorder": 1.5}),
+        ]
     with drawing(ax) as ax:
         t = time_axis(ax, length, original, fs)
         if scale == "db":
@@ -57,7 +61,7 @@ def impulse(
     return ax
 
 
-def _levels(ax: Axes, t: np.ndarray, curves: list, peak: float, span: float) -> None:
+def _levels(ax: Axes, t: np.ndarray, curves: list[tuple[str | None, np.ndarray, dict]], peak: float, span: float) -> None:
     """Levels in dB below the peak; of long responses the highest level of each bin, which is what a reader sees of them."""
     for name, taps, options in curves:
         starts = np.linspace(0, len(t), min(_BINS, len(t)), endpoint=False).astype(int)
@@ -76,6 +80,10 @@ def _taps(system: System, length: int) -> np.ndarray:
 
 
 def _settled(system: System) -> int:
-    """Samples until the slowest mode has fallen to a thousandth, 16 to 4096."""
+    """Samples until the response stays below a thousandth of its peak, 16 to 4096; 256 of an unstable one."""
     radius = float(np.abs(to_numpy(poles(system))).max(initial=0.0))
-    return int(np.clip(np.log(1e-3) / np.log(radius), 16, 4096)) if 0 < radius < 1 else 16 if radius == 0 else 256
+    if radius >= 1:
+        return 256
+    taps = np.abs(_taps(system, int(np.clip(np.log(1e-6) / np.log(radius), 16, 4096)) if radius > 0 else 16))
+    audible = np.flatnonzero(taps > 1e-3 * taps.max(initial=0.0))
+    return max(16, int(audible[-1]) + 1) if audible.size else 16
