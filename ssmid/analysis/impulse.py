@@ -17,6 +17,7 @@ from ssmid._array import (
     fft_of,
     is_complex,
     namespace,
+    real_dtype,
     to_numpy,
     width,
 )
@@ -212,10 +213,10 @@ def grid_length(system: FrequencyResponse) -> int:
 @_taps.register(ZerosPolesGain)
 def _(system: SecondOrderSections | ZerosPolesGain, length: int, periodic: bool) -> Array:
     """Through the cascade: coefficients of the whole would lose the poles."""
+    first = next(iter(system.arrays.values()))
     if not periodic:
         one = np.eye(1, length)[0]
-        return batched_on_host(lambda sections: cascade_filter(sections, one)[0], cascade(system))
-    first = next(iter(system.arrays.values()))
+        return astype_width(batched_on_host(lambda sections: cascade_filter(sections, one)[0], cascade(system)), width(first))
     whole = any(is_complex(a) for name, a in system.arrays.items() if name in ("gain", "sections"))
     turn = np.exp(2j * pi * np.arange(length if whole else length // 2 + 1) / length)
     spectrum = evaluate(system, namespace(first).asarray(turn, device=first.device))
@@ -238,6 +239,8 @@ def _assemble(feedthrough: Array, later: Array, periodic: bool) -> Array:
 def _unit_size(M: Array) -> tuple[Array, Array]:
     """``M`` over its largest entry, and that entry ``(*batch, 1, 1)`` (1 where all are zero)."""
     xp = namespace(M)
+    if 0 in M.shape[-2:]:
+        return M, xp.ones((*M.shape[:-2], 1, 1), dtype=real_dtype(M), device=M.device)
     size = xp.max(xp.abs(M), axis=(-2, -1), keepdims=True)
     size = xp.where(size > 0, size, xp.ones_like(size))
     return M / size, size

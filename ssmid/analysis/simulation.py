@@ -286,7 +286,7 @@ def _(system: TransferFunction, inputs: Array, state: Array) -> tuple[Array, Arr
 @_recur.register(SecondOrderSections)
 @_recur.register(ZerosPolesGain)
 def _(system: SecondOrderSections | ZerosPolesGain, inputs: Array, state: Array) -> tuple[Array, Array]:
-    sections = cascade(system)
+    sections = astype_width(cascade(system), width(inputs))
     batch = np.broadcast_shapes(sections.shape[:-2], inputs.shape[:-1])
     expected = (*batch, sections.shape[-2], 2)
     if state is None:

@@ -160,6 +160,8 @@ def _selected(system: FrequencyResponse, omega: Array) -> FrequencyResponse:
     own, wanted = to_numpy(double(system.omega)), to_numpy(double(omega))
     own = own.reshape(-1, own.shape[-1])
     own = own[np.isfinite(own).all(-1)]
+    if wanted.ndim > 1 and not np.ptp(wanted.reshape(-1, wanted.shape[-1]), axis=0).any():
+        wanted = wanted.reshape(-1, wanted.shape[-1])[0]
     if wanted.ndim > 1 or (len(own) and np.ptp(own, axis=0).any()):
         raise ValueError(f"expected one set of frequencies for the whole batch, got omega {wanted.shape} and {tuple(system.omega.shape)}")
     near = np.abs(own[0] - wanted[:, None])
