@@ -107,6 +107,9 @@ def to_transfer_function(system: System) -> TransferFunction:
     """
     if isinstance(system, TransferFunction):
         return system
+    if isinstance(system, ImpulseResponse):
+        xp = namespace(system.taps)
+        return TransferFunction(system.taps, xp.concat([xp.ones_like(system.taps[..., :1]), 0 * system.taps[..., 1:]], axis=-1), system.dt)
     factors = _zpk(system)
     closed = all(paired(to_numpy(r))[1] for r in (factors.zeros, factors.poles)) and not is_complex(factors.gain)
     num, den = expand_roots(factors.zeros, factors.gain), expand_roots(factors.poles)
@@ -170,9 +173,7 @@ def _(system: TransferFunction) -> ZerosPolesGain:
 
 @_zpk.register
 def _(system: ImpulseResponse) -> ZerosPolesGain:
-    taps, xp = system.taps, namespace(system.taps)
-    unit = xp.zeros_like(taps[..., 1:])
-    return _zpk(TransferFunction(taps, xp.concat([xp.ones_like(taps[..., :1]), unit], axis=-1), system.dt))
+    return _zpk(to_transfer_function(system))
 
 
 @_zpk.register
@@ -194,7 +195,7 @@ def _(system: Modal) -> ZerosPolesGain:
 @_zpk.register
 def _(system: StateSpace) -> ZerosPolesGain:
     A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
-    poles, zeros = eigvals(A) if system.order else as_complex(A[..., 0]), _channel_zeros(A, B, C, D)
+    poles, zeros = eigvals(A) if system.order else as_complex(namespace(A).sum(A, axis=-1)), _channel_zeros(A, B, C, D)
     if system.outputs == system.inputs == 1:
         zeros = zeros[..., 0, 0, :]
     else:
@@ -248,4 +249,4 @@ def _fitted_gain(system: StateSpace, zeros: Array, poles: Array) -> Array:
     bad = ~np.isfinite(p).all(-1) & (p.shape[-1] > 0)
     gain = np.where(bad, np.nan, np.where(peak[..., 0] > 0, gain, 0))
     real = not any(is_complex(M) for M in (system.A, system.B, system.C, system.D))
-    return from_numpy(np.ascontiguousarray(gain.real) if real else gain, system.A)
+    return from_numpy(np.real(gain) if real else gain, system.A)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, double, from_numpy, namespace, to_numpy
+from ssmid._array import Array, double, finite_elements, from_numpy, namespace, to_numpy
 from ssmid.analysis.conversion import to_sos, to_state_space, to_transfer_function, to_zpk
+from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
 from ssmid.analysis.modal_form import modal_and_condition
 from ssmid.analysis.polynomial import polynomial_roots, root_condition
 from ssmid.analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization
-from ssmid.analysis.spectrum import frequency_response
+from ssmid.analysis.spectrum import frequency_response, on_contour
 from ssmid.linalg import svd
 from ssmid.systems import (
     FrequencyResponse,
@@ -120,10 +121,21 @@ def _companion(form: str) -> Callable[..., Way]:
 def _with_transform(function: Callable[..., Any]) -> Callable[..., Way]:
     def way(system: System, **options: Any) -> Way:
         result, T = function(system, return_transform=True, **options)
-        s = svd(T)[1] if min(T.shape[-2:]) else None
-        return result, None if s is None else s[..., 0] / s[..., -1], T
+        return result, _condition_of(double(T)), T
 
     return way
+
+
+def _condition_of(T: Array) -> Array | None:
+    """Largest over smallest singular value; infinite for a singular transform, NaN where there is none."""
+    if not min(T.shape[-2:]):
+        return None
+    xp = namespace(T)
+    sound = finite_elements(T, 2)
+    s = svd(xp.where(sound[..., None, None], T, xp.ones_like(T)))[1]
+    zero = s[..., -1] == 0
+    ratio = xp.where(zero, xp.inf, s[..., 0] / xp.where(zero, xp.ones_like(s[..., 0]), s[..., -1]))
+    return xp.where(sound, ratio, xp.nan)
 
 
 _WAYS: dict[str, Callable[..., Way]] = {
@@ -147,14 +159,13 @@ _WAYS: dict[str, Callable[..., Way]] = {
 
 def _backward_error(original: System, result: System) -> Array:
     sampled = next((s for s in (result, original) if isinstance(s, FrequencyResponse)), None)
-    omega = sampled.omega if sampled is not None else from_numpy(_frequencies(original), next(iter(original.arrays.values())))
-    a, b = (frequency_response(s.map(double), omega).values for s in (original, result))
+    like = next(iter(original.arrays.values()))
+    points = on_contour(original, sampled.omega if sampled is not None else from_numpy(_frequencies(original), like))
+    a, b = (double(s.values) if isinstance(s, FrequencyResponse) else evaluate(s.map(double), points) for s in (original, result))
     xp = namespace(a, b)
-    axes = tuple(range(len(original.batch_shape) - max(a.ndim, b.ndim), 0)) or (-1,)
-    if isinstance(result, StateSpace) and len(result.batch_shape) < len(original.batch_shape):
-        axes = tuple(range(len(result.batch_shape) - max(a.ndim, b.ndim), 0))
-    peak = xp.max(xp.abs(a), axis=axes)
-    difference = xp.max(xp.abs(a - b), axis=axes)
+    difference = a - b
+    channels = min(len(original.batch_shape), len(result.batch_shape)) - difference.ndim
+    peak, difference = (xp.max(xp.abs(xp.broadcast_to(x, difference.shape)), axis=tuple(range(channels, 0))) for x in (a, difference))
     return difference / xp.where(peak > 0, peak, xp.ones_like(peak))
 
 

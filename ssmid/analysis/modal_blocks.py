@@ -52,9 +52,9 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     joined = _second_of_a_pair(np.take_along_axis(host, order, -1))
     order = from_numpy(order, poles)
     poles, residues = (xp.take_along_axis(x, order, axis=-1) for x in (poles, residues))
-    zero = xp.zeros_like(residues[..., :1])
-    partner = xp.concat([xp.where(from_numpy(joined, poles), residues, 0 * residues)[..., 1:], zero[..., :d]], axis=-1)
-    residues = residues + partner
+    if d:
+        partner = xp.where(from_numpy(joined, poles), residues, xp.zeros_like(residues))
+        residues = residues + xp.concat([partner[..., 1:], xp.zeros_like(partner[..., :1])], axis=-1)
     # two slots a pole; of a real pole the second is empty, of a joined one both; empty ones are moved to the end and cut
     pair = to_numpy(xp.imag(poles)) > 0
     slots = np.stack([~joined, ~joined & pair], axis=-1).reshape(*batch, 2 * d)

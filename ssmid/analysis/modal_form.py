@@ -195,7 +195,7 @@ def _eigensystem(A: Array) -> tuple[Array, Array, Array, Array, np.ndarray]:
     n, batch = A.shape[-1], A.shape[:-2]
     if n == 0:
         empty = as_complex(A)
-        return empty[..., 0], empty, empty, xp.ones(batch, dtype=double(xp.real(empty)).dtype, device=A.device), np.zeros(batch, bool)
+        return xp.sum(empty, axis=-1), empty, empty, xp.ones(batch, dtype=double(xp.real(empty)).dtype, device=A.device), np.zeros(batch, bool)
     poles, V, W, condition = _eigenvectors(A)
     host = to_numpy(condition)
     defective = ~(host < _DEFECTIVE) & np.isfinite(to_numpy(A)).all((-2, -1))
@@ -259,7 +259,7 @@ def _cancellation(modal: Modal) -> Array:
     if modal.order == 0:
         return _ones(modal)
     size = xp.abs(poles)
-    tiny = xp.finfo(size.dtype).tiny
+    tiny = xp.finfo(size.dtype).smallest_normal
     if modal.is_discrete:
         boundary = poles / xp.where(size > tiny, as_complex(size), xp.ones_like(poles))
     else:

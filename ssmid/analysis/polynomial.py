@@ -175,7 +175,7 @@ def _companion_roots(c: np.ndarray) -> np.ndarray:
 
 
 def _polished(c: np.ndarray, z: np.ndarray) -> np.ndarray:
-    real = not np.iscomplexobj(c)
+    upper, axis = z.imag > 0, z.imag == 0
     with np.errstate(all="ignore"):
         for _ in range(2):
             newton, residual = _newton_step(c, z)
@@ -184,10 +184,10 @@ def _polished(c: np.ndarray, z: np.ndarray) -> np.ndarray:
             step = newton / (1 - newton * np.sum(1 / gaps, axis=1))
             moved = np.where(np.isfinite(step), z - step, z)
             z = np.where(_newton_step(c, moved)[1] < residual, moved, z)
-    if real:  # LAPACK lists the pairs as neighbours, the upper root first; the steps may have parted them by a rounding
-        first = np.flatnonzero(z.imag > 0)
-        first = first[(first + 1 < len(z))]
-        z[first + 1] = z[first].conj()
+    if not np.iscomplexobj(c):
+        # LAPACK lists conjugates as neighbours, the upper root first; the steps may have parted them by a rounding
+        z[axis] = z[axis].real
+        z[np.flatnonzero(upper) + 1] = z[upper].conj()
     return z
 
 
