@@ -1,1 +1,1 @@
-
+"""Measured data to a system."""

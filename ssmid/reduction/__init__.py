@@ -1,1 +1,1 @@
-
+"""A system to a smaller system, with a certificate."""
