@@ -161,7 +161,9 @@ def normalized(taps: Array) -> tuple[Array, Array, Array]:
     return taps / xp.astype(scale, taps.dtype)[..., None, None, None], sound, scale
 
 
-def hankel_triplets(taps: Array, rows: int, columns: int, count: int, *, rtol: float = 1e-8, max_products: int | None = None) -> Triplets:
+def hankel_triplets(
+    taps: Array, rows: int, columns: int, count: int, *, rtol: float = 1e-8, tail_rtol: float = 0.0, max_products: int | None = None
+) -> Triplets:
     """The ``count`` leading singular triplets of the block Hankel matrix of the strictly proper ``taps`` ``(*batch, p, m, length)``.
 
     Batch axes as in ``taps``; vectors are rows of ``p rows`` and ``m columns`` entries, channel after channel. Values beyond the
@@ -180,9 +182,8 @@ def hankel_triplets(taps: Array, rows: int, columns: int, count: int, *, rtol: f
     else:
         block = max(_BLOCK, min(16, found // 16))
         basis = _basis_size(found, block, p * rows + m * columns, size)
-        search = partial(
-            leading_triplets, count=found, rtol=rtol, block=block, basis=basis, max_products=max_products or 100 * (found + 20)
-        )
+        limits = {"rtol": rtol, "tail_rtol": tail_rtol, "max_products": max_products or 100 * (found + 20)}
+        search = partial(leading_triplets, count=found, block=block, basis=basis, **limits)
         per_element = 8 * basis * (p * rows + m * columns) * (2 if is_complex(flat) else 1)
         parts = [search(_operator(part, rows, columns), like=part) for part in _chunks(flat, per_element)]
     return _assembled(parts, batch, sound, scale, count)
@@ -278,10 +279,10 @@ def _zero_triplets(flat: Array, count: int, rows: int, columns: int) -> Triplets
 
 
 def _basis_size(count: int, block: int, entries: int, size: int) -> int:
-    """Vectors in each basis: four times what is wanted where memory allows; fewer only mean more restarts."""
+    """Vectors in each basis: three times what is wanted where memory allows; fewer only mean more restarts."""
     affordable = 2**30 // (8 * entries)
     least = count + max(block, count // 2) + 2 * block
-    return min(size, max(least, min(affordable, max(4 * count, count + 64))))
+    return min(size, max(least, min(affordable, max(3 * count, count + 64))))
 
 
 def _chunks(flat: Array, per_element: int) -> list[Array]:

@@ -52,13 +52,13 @@ class Triplets:
 
 
 def leading_triplets(
-    operator: Operator, count: int, like: Array, *, rtol: float, block: int, basis: int, max_products: int, seed: int = 0
+    operator: Operator, count: int, like: Array, *, rtol: float, block: int, basis: int, max_products: int, tail_rtol: float = 0.0, seed: int = 0
 ) -> Triplets:
     """The ``count`` largest singular values of each operator, with vectors. Not differentiable.
 
     ``like`` is an array ``(batch, ...)``: the kind, dtype, device and batch of the vectors. Each of the two bases holds
     ``basis`` vectors, ``count + 2 block <= basis <= min(rows, columns)``. An element stops when every error bar is at most
-    ``rtol`` times its largest value; all stop at ``max_products``.
+    ``rtol`` times its largest value, or at most ``tail_rtol`` times its last; all stop at ``max_products``.
 
     Error bars: ``A v = sigma u`` holds to rounding and ``r = A* u - sigma v`` is left over, so that some singular value lies
     within ``|r| / sqrt(2)`` of sigma (the residual bound of the Hermitian ``[[0, A], [A*, 0]]``); rounding is added. Ritz values
@@ -74,14 +74,15 @@ def leading_triplets(
         size = min(basis, max(count + block, search.size + max(block, search.size // 2)))
         while search.size + block <= size:
             search.expand()
-        ritz = search.ritz(min(search.size, count + max(block, count // 2)), rtol)
+        ritz = search.ritz(min(search.size, count + max(block, count // 2)))
         full = search.size + block > basis
         stop = search.products + 2 * block > max_products
-        ready = ritz.settled[:, :count].all(-1) | stop
+        settled = ritz.settled(count, rtol, tail_rtol)
+        ready = settled.all(-1) | stop
         # leaving copies the bases of those that stay: that pays when many leave at once, and at a restart
         if ready.all() or (ready.any() and (full or 4 * ready.sum() >= len(ready))):
             leave, stay = (from_numpy(np.flatnonzero(choice), like) for choice in (ready, ~ready))
-            done.append(search.triplets(ritz, leave, count))
+            done.append(search.triplets(ritz, leave, count, settled))
             if ready.all():
                 return _in_order(done, search.products, like)
             search, ritz = search.take(stay), ritz.take(stay)
@@ -97,12 +98,15 @@ class _Ritz:
     sigma: Array
     right: Array
     error: Array
-    settled: np.ndarray
 
     def take(self, indices: Array) -> _Ritz:
         xp = namespace(self.sigma)
-        arrays = (xp.take(a, indices, axis=0) for a in (self.left, self.sigma, self.right, self.error))
-        return _Ritz(*arrays, self.settled[to_numpy(indices)])
+        return _Ritz(*(xp.take(a, indices, axis=0) for a in (self.left, self.sigma, self.right, self.error)))
+
+    def settled(self, count: int, rtol: float, tail_rtol: float) -> np.ndarray:
+        """``(batch, count)`` which error bars are small enough."""
+        sigma, error = to_numpy(self.sigma), to_numpy(self.error)
+        return error[:, :count] <= np.maximum(rtol * sigma[:, :1], tail_rtol * sigma[:, count - 1 : count])
 
 
 class _Search:
@@ -132,7 +136,7 @@ class _Search:
         self.size += self.block
         self.products += 2 * self.block
 
-    def ritz(self, count: int, rtol: float) -> _Ritz:
+    def ritz(self, count: int) -> _Ritz:
         """The ``count`` leading singular triplets of the projected operators, with error bars."""
         xp = self.xp
         Q, sigma, Zh = svd(self.projected[:, : self.size, : self.size])
@@ -140,7 +144,7 @@ class _Search:
         rest = transpose(Q[:, self.size - self.block :, :]) @ self.coupling
         rounding = 4 * float(xp.finfo(sigma.dtype).eps) * self.operator.rows**0.5
         error = xp.linalg.vector_norm(rest, axis=-1) / 2**0.5 + rounding * sigma[:, :1]
-        return _Ritz(Q, sigma, Z, error, to_numpy(error <= rtol * sigma[:, :1]))
+        return _Ritz(Q, sigma, Z, error)
 
     def restart(self, ritz: _Ritz) -> None:
         """The leading Ritz vectors become the bases: what the Krylov space knows of them is kept, the rest dropped."""
@@ -153,13 +157,13 @@ class _Search:
         self.projected[:, new, new] = eye * ritz.sigma[:, None, :keep]
         self.size = keep
 
-    def triplets(self, ritz: _Ritz, indices: Array, count: int) -> tuple[Array, ...]:
+    def triplets(self, ritz: _Ritz, indices: Array, count: int, settled: np.ndarray) -> tuple[Array, ...]:
         """What is found of the elements at ``indices``, their places in the whole batch first."""
         xp, chosen = self.xp, ritz.take(indices)
         left = transpose(chosen.left[:, :, :count]) @ xp.take(self.left, indices, axis=0)[:, : self.size, :]
         right = transpose(chosen.right[:, :, :count]) @ xp.take(self.right, indices, axis=0)[:, : self.size, :]
-        settled = from_numpy(chosen.settled[:, :count], self.like)
-        return self.elements[to_numpy(indices)], chosen.sigma[:, :count], chosen.error[:, :count], settled, left, right
+        places = to_numpy(indices)
+        return self.elements[places], chosen.sigma[:, :count], chosen.error[:, :count], from_numpy(settled[places], self.like), left, right
 
     def take(self, indices: Array) -> _Search:
         """The search of the elements at ``indices`` alone."""
@@ -171,19 +175,21 @@ class _Search:
     def _orthogonalize(self, x: Array, basis: Array) -> tuple[Array, Array, Array]:
         """``(unit, coefficients, remainder)`` with ``x = coefficients @ basis + remainder @ unit``, all rows orthonormal.
 
-        Projected twice, which is enough (Kahan; Parlett 1980, section 6.9). Where ``x`` is spent, random directions fill the
-        block: noise of the size of rounding makes sure that there are some.
+        Projected a second time where the first left little of ``x``: twice is enough (Daniel, Gragg, Kaufman and Stewart, Math.
+        Comp. 30, 1976). Where nothing is left random directions fill the block: noise of the size of rounding provides them.
         """
         xp = self.xp
-        scale = xp.max(xp.linalg.vector_norm(x, axis=-1), axis=-1)[:, None, None]
+        scale = xp.max(xp.linalg.vector_norm(x, axis=-1), axis=-1)[:, None]
         scale = xp.where(scale == 0, xp.ones_like(scale), scale)
         coefficients = x @ adjoint(basis)
         x = x - coefficients @ basis
-        unit = x + float(xp.finfo(x.dtype).eps) * scale * self.noise[x.shape[-1]]
-        unit = unit / xp.linalg.vector_norm(unit, axis=-1, keepdims=True)
-        unit = transpose(orthonormalize(transpose(unit)))
-        unit = transpose(orthonormalize(transpose(unit - (unit @ adjoint(basis)) @ basis)))
-        return unit, coefficients, x @ adjoint(unit)
+        unit = x + float(xp.finfo(x.dtype).eps) * scale[..., None] * self.noise[x.shape[-1]]
+        unit = _orthonormal_rows(unit / xp.linalg.vector_norm(unit, axis=-1, keepdims=True))
+        remainder = x @ adjoint(unit)
+        if bool(xp.any(xp.abs(xp.linalg.diagonal(remainder)) < 0.1 * scale)):
+            unit = _orthonormal_rows(unit - (unit @ adjoint(basis)) @ basis)
+            remainder = x @ adjoint(unit)
+        return unit, coefficients, remainder
 
     def _zeros(self, *shape: int) -> Array:
         return self.xp.zeros(shape, dtype=self.like.dtype, device=self.like.device)
@@ -191,6 +197,10 @@ class _Search:
     def _cast(self, values: np.ndarray) -> Array:
         array = from_numpy(values, self.like)
         return self.xp.astype(array, self.like.dtype) if is_complex(self.like) else array
+
+
+def _orthonormal_rows(x: Array) -> Array:
+    return transpose(orthonormalize(transpose(x)))
 
 
 def _in_order(done: list[tuple[Array, ...]], products: int, like: Array) -> Triplets:

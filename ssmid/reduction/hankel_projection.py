@@ -23,7 +23,9 @@ from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, StateSpace
 
 LARGEST_BY_TOLERANCE = 256
-_RTOL = 1e-10
+_RTOL, _TAIL_RTOL = 1e-10, 1e-4
+"""Singular vectors are as good as their residual: 1e-10 of the largest value, or 1e-4 of the last one that is asked for, because
+what is cut off beyond it matters more."""
 
 Matrices: TypeAlias = tuple[Array, Array, Array, Array]
 
@@ -113,7 +115,7 @@ def project(taps: Array, order: int, rows: int, columns: int) -> Projection:
     if rows == 0:
         taps, rows, columns = xp.concat([taps, xp.zeros_like(taps)], axis=-1), 1, 1
     batch, p, m, _ = taps.shape
-    triplets = hankel_triplets(taps[..., 1:], rows, columns, order + 1, rtol=_RTOL)
+    triplets = hankel_triplets(taps[..., 1:], rows, columns, order + 1, rtol=_RTOL, tail_rtol=_TAIL_RTOL)
     vectors = xp.reshape(triplets.left[:, :order, :], (batch, order, p, rows))
     shifted = xp.concat([vectors[..., 1:], xp.zeros_like(vectors[..., :1])], axis=-1)
     sigma = to_numpy(triplets.sigma)
