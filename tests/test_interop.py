@@ -111,7 +111,7 @@ def test_control_sample_times():
     assert ssmid.from_control(control.tf([1], [1, 2], True)).dt is True
     gain = control.ss([], [], [], [[2.0]])
     assert gain.dt is None
-    with pytest.raises(ValueError, match="dt: expected 0 .continuous., a sample time or True, got None"):
+    with pytest.raises(ValueError, match=r"dt: expected 0 .continuous., a sample time or True, got None"):
         ssmid.from_control(gain)
     assert ssmid.from_control(gain, dt=0.2).dt == 0.2
     with pytest.raises(ValueError, match=r"dt: expected the system's own 0.1, got 0.2"):
@@ -149,7 +149,8 @@ def test_channels_of_different_degree(dt):
     assert back.order == 2
     assert back.batch_shape == (2, 2)
     points = np.array([0.3 + 0.4j, 1j, 2.0])
-    ours = np.stack([np.polyval(n, points) / np.polyval(d, points) for n, d in zip(back.num.reshape(4, -1), back.den.reshape(4, -1), strict=True)])
+    channels = zip(back.num.reshape(4, -1), back.den.reshape(4, -1), strict=True)
+    ours = np.stack([np.polyval(n, points) / np.polyval(d, points) for n, d in channels])
     np.testing.assert_allclose(ours.reshape(2, 2, -1), there(points), rtol=4e-16 * 8, atol=0)
     roots = np.concatenate([np.roots(d) for d in back.den.reshape(4, -1)])
     # what was multiplied in is stable and away from the boundary
