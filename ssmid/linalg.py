@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.nd
 
     LAPACK releases the interpreter lock. Elements that are not finite give NaN instead of an exception for the whole batch.
     """
-    flat = matrices.reshape(-1, *matrices.shape[-2:])
+    flat = matrices.reshape(prod(matrices.shape[:-2]), *matrices.shape[-2:])
     sound = np.asarray(np.isfinite(flat).all((-2, -1)))
     clean = flat if sound.all() else np.where(sound[:, None, None], flat, np.eye(*flat.shape[-2:], dtype=flat.dtype))
     pieces = np.array_split(clean, 4 * cores()) if len(clean) >= 64 else [clean]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import singledispatch
+from math import prod
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def _(system: StateSpace) -> Array:
 @zeros.register
 def _(system: Modal) -> Array:
     batch, n = system.batch_shape, system.order
-    p, r = (np.broadcast_to(to_numpy(double(x)), (*batch, n)).reshape(-1, n) for x in (system.poles, system.residues))
+    p, r = (np.broadcast_to(to_numpy(double(x)), (*batch, n)).reshape(prod(batch), n) for x in (system.poles, system.residues))
     D = np.broadcast_to(to_numpy(double(system.feedthrough)), batch).reshape(-1)
     found = []
     for one, residues, d in zip(p, r, D, strict=True):
@@ -125,8 +126,7 @@ def _(system: Modal) -> Array:
 @zeros.register
 def _(system: TransferFunction) -> Array:
     roots = _roots(system.num)
-    host = to_numpy(roots)
-    return _ragged([z[~np.isinf(z)] for z in host.reshape(-1, host.shape[-1])], host.shape[:-1], host.shape[-1], roots)
+    return _finite_rows(to_numpy(roots), roots)
 
 
 @zeros.register
@@ -136,8 +136,7 @@ def _(system: ZerosPolesGain) -> Array:
 
 @zeros.register
 def _(system: SecondOrderSections) -> Array:
-    host = to_numpy(_section_roots(system.sections[..., :3]))
-    return _ragged([z[~np.isinf(z)] for z in host.reshape(-1, host.shape[-1])], host.shape[:-1], host.shape[-1], system.sections)
+    return _finite_rows(to_numpy(_section_roots(system.sections[..., :3])), system.sections)
 
 
 @zeros.register
@@ -162,6 +161,11 @@ def _roots(coefficients: Array) -> Array:
 def _section_roots(quadratics: Array) -> Array:
     roots = _roots(quadratics)
     return namespace(roots).reshape(roots, (*roots.shape[:-2], 2 * roots.shape[-2]))
+
+
+def _finite_rows(roots: np.ndarray, like: Array) -> Array:
+    *batch, n = roots.shape
+    return _ragged([row[~np.isinf(row)] for row in roots.reshape(prod(batch), n)], tuple(batch), n, like)
 
 
 def _ragged(rows: list[np.ndarray], batch: tuple[int, ...], most: int, like: Array) -> Array:

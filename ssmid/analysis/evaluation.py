@@ -88,11 +88,10 @@ def ratio(num: Array, den: Array, points: Array) -> Array:
     inverse = 1 / xp.where(outside, points, xp.ones_like(points))
     lower = inverse ** (den.shape[-1] - num.shape[-1])
     inner = xp.where(outside, xp.zeros_like(points), points)
-    return xp.where(
-        outside,
-        lower * horner(xp.flip(num, axis=-1), inverse) / horner(xp.flip(den, axis=-1), inverse),
-        horner(num, inner) / horner(den, inner),
-    )
+    far, near = horner(xp.flip(den, axis=-1), inverse), horner(den, inner)
+    # a root of the denominator at the stand-in of the branch not taken would warn, and spoil the gradient
+    far, near = xp.where(outside, far, xp.ones_like(far)), xp.where(outside, xp.ones_like(near), near)
+    return xp.where(outside, lower * horner(xp.flip(num, axis=-1), inverse) / far, horner(num, inner) / near)
 
 
 def horner(coefficients: Array, points: Array) -> Array:
@@ -181,7 +180,7 @@ def _(system: StateSpace, points: Array, derivative: int = 0) -> Array:
     if on_gpu(A) or needs_gradient(A, B, C, points):
         values = _resolvent(A, B, C, points, 1 + derivative)
     else:
-        values = batched_on_host(lambda *one: _resolvent_on_host(*one, 1 + derivative), A, B, C, points[..., None, :])
+        values = batched_on_host(lambda a, b, c, x: _resolvent_on_host(a, b, c, x, 1 + derivative), A, B, C, points[..., None, :])
     values = -values if derivative else values + as_complex(D)[..., None]
     return values[..., 0, 0, :] if system.outputs == system.inputs == 1 else values
 
@@ -216,7 +215,7 @@ def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.n
         return np.full((len(C), m, k), np.nan, complex)
     if n == 0:
         return np.zeros((len(C), m, k), complex)
-    A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)
+    A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)  # pyright: ignore[reportAssignmentType]
     B, C = B[order] / scale[:, None], C[:, order] * scale
     state = np.broadcast_to(B[:, :, None], (n, m, k)).astype(complex)
     if k < _FEW_POINTS:
