@@ -31,10 +31,9 @@ def filter_bank(
         raise ValueError(f'expected of "taps" or "spectrum" and scale "linear" or "log", got {of!r} and {scale!r}')
     with drawing(ax) as ax:
         x, size = (_taps if of == "taps" else _spectra)(ax, bank, length, fs, scale)
+        size = np.where(np.isfinite(size).all(-1, keepdims=True), size, np.nan)
         if sort:
-            energy = np.where(np.isfinite(size), size, 0.0) ** 2
-            centre = (energy * np.arange(size.shape[-1])).sum(-1) / np.maximum(energy.sum(-1), np.finfo(float).tiny)
-            size = size[np.argsort(np.where(np.isfinite(size).all(-1), centre, np.inf), kind="stable")]
+            size = size[np.argsort(_centre(size), kind="stable")]  # NaN last
         edges, size = _binned(x, size, scale)
         peak = size.max(-1, keepdims=True) if relative else np.nanmax(size)
         level = np.maximum(decibel(size / np.where(peak > 0, peak, 1.0)), -span)
@@ -53,10 +52,16 @@ def filter_bank(
     return ax
 
 
+def _centre(size: np.ndarray) -> np.ndarray:
+    """The centre of energy of each row."""
+    energy = (size / np.maximum(size.max(-1, keepdims=True), np.finfo(float).tiny)) ** 2
+    return (energy * np.arange(size.shape[-1])).sum(-1) / np.where(energy.any(-1), energy.sum(-1), 1.0)
+
+
 def _taps(ax: Axes, bank: System, length: int | None, fs: float | bool | None, scale: str) -> tuple[np.ndarray, np.ndarray]:
     response = bank if isinstance(bank, ImpulseResponse) and length is None else impulse_response(bank, length or 1024)
     taps = to_numpy(response.taps)
-    t = time_axis(ax, taps.shape[-1], bank, None if fs is True else fs)
+    t = time_axis(ax, taps.shape[-1], bank, fs)
     first = int(scale == "log")
     return t[first:], np.abs(taps.reshape(-1, taps.shape[-1]))[:, first:].astype(float)
 

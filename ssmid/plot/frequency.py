@@ -91,7 +91,8 @@ def nyquist(
         colors: list[Any] = []
         for row, name in zip(values, names, strict=True):
             (line,) = ax.plot(np.real(row), np.imag(row), label=_joined(label, name), linestyle="-")
-            ax.plot(np.real(row), -np.imag(row), color=line.get_color(), linewidth=0.7, linestyle="--")
+            if not spectrum.is_complex_system(system):
+                ax.plot(np.real(row), -np.imag(row), color=line.get_color(), linewidth=0.7, linestyle="--")
             colors.append(line.get_color())
         sizes = np.abs(values[np.isfinite(values)])
         if radius is None:
@@ -120,12 +121,13 @@ def group_delay(
     """
     with drawing(ax) as ax:
         omega, _, names = _response(system, omega, scale)
-        delay = to_numpy(spectrum.group_delay(system, omega)).reshape(len(names), -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            delay = to_numpy(spectrum.group_delay(system, omega)).reshape(len(names), -1)
         x = frequency_axis(ax, omega, system, fs, scale)
         own = 1.0 if system.dt is True else float(system.dt)
         seconds = delay if not system.is_discrete or fs in (None, True) else delay / own / float(fs)
         in_samples = system.is_discrete and fs is None and own == 1
-        unit, factor = ("samples", 1.0) if in_samples else time_unit(float(np.nanquantile(np.abs(seconds), 0.98)))
+        unit, factor = ("samples", 1.0) if in_samples else time_unit(float(np.quantile(np.abs(np.nan_to_num(seconds)), 0.98)))
         for row, name in zip(seconds * factor, names, strict=True):
             ax.plot(x, row, label=_joined(label, name))
         _limit_to_most(ax)
@@ -143,13 +145,14 @@ def _curves(ax: Axes, system: System, omega: Any, fs: float | bool | None, scale
 
 
 def _response(system: System, omega: Any, scale: str) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Frequencies ``(k,)``, values ``(channels, k)`` and the channels' names, on the host."""
-    if omega is not None or isinstance(system, FrequencyResponse):
-        response = frequency_response(system, omega)
-    elif isinstance(system, ImpulseResponse):
-        response = frequency_response(system, points=max(system.length, 1024))
-    else:
-        response = frequency_response(system, _grid(system, scale))
+    """Frequencies ``(k,)``, values ``(channels, k)`` and the channels' names, on the host. A pole on the way gives infinity."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if omega is not None or isinstance(system, FrequencyResponse):
+            response = frequency_response(system, omega)
+        elif isinstance(system, ImpulseResponse):
+            response = frequency_response(system, points=max(system.length, 1024))
+        else:
+            response = frequency_response(system, _grid(system, scale))
     omega, values = to_numpy(response.omega), to_numpy(response.values)
     if omega.ndim > 1:
         raise ValueError(f"expected one set of frequencies for all curves, got omega {omega.shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import pi
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +31,8 @@ def pole_zero(system: System, *, ax: Axes | None = None, zeros: bool = True) -> 
         kinds = ((q, "o", BLACK, "zeros"), (p[~unstable], "x", BLUE, "poles"), (p[unstable], "x", RED, "unstable poles"))
         for roots, marker, color, name in kinds:
             if roots.size:
-                look = {"markersize": 7, "markeredgewidth": 1.6} if marker == "x" else {"markersize": 6.5, "markeredgewidth": 1.1}
+                size, edge = (7, 1.6) if marker == "x" else (6.5, 1.1)
+                look: dict[str, Any] = {"markersize": size, "markeredgewidth": edge}
                 look |= {"marker": marker, "color": color, "markerfacecolor": "none", "alpha": faint, "linestyle": "none"}
                 ax.plot(np.real(roots), np.imag(roots), label=name, **look)
                 _count_repeated(ax, roots)

@@ -71,8 +71,10 @@ def legend(ax: Axes) -> None:
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
 
 
-def sample_step(system: System, fs: float | None) -> tuple[float, bool]:
+def sample_step(system: System, fs: float | bool | None) -> tuple[float, bool]:
     """The step in seconds and True, or 1 and False where time is in samples: no ``fs``, and dt 1 or unspecified."""
+    if fs is True:
+        return (1.0 if system.dt is True else float(system.dt)), True
     if fs is not None:
         if isinstance(fs, bool) or not np.isfinite(fs) or fs <= 0:
             raise ValueError(f"fs: expected a sample rate in Hz, got {fs!r}")
@@ -95,7 +97,7 @@ def frequency_axis(ax: Axes, omega: np.ndarray, system: System, fs: float | bool
     else:
         if fs is not True and not system.is_discrete:
             raise ValueError(f"fs: expected True for a continuous-time system (Hz), got {fs!r}")
-        step = own if fs is True else sample_step(system, fs)[0]
+        step = sample_step(system, fs)[0]
         x = omega / (2 * pi) * (own / step if system.is_discrete else 1.0)
         ax.set_xlabel("Frequency (Hz)")
     ax.set_xscale(scale)
@@ -107,7 +109,7 @@ def frequency_axis(ax: Axes, omega: np.ndarray, system: System, fs: float | bool
     return x
 
 
-def time_axis(ax: Axes, count: int, system: System, fs: float | None) -> np.ndarray:
+def time_axis(ax: Axes, count: int, system: System, fs: float | bool | None) -> np.ndarray:
     """The times of ``count`` samples in the unit of the axis, which is labelled."""
     step, in_seconds = sample_step(system, fs)
     unit, factor = time_unit(count * step) if in_seconds else ("samples", 1.0)

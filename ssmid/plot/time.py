@@ -10,7 +10,7 @@ from ssmid.analysis.characteristics import poles
 from ssmid.analysis.impulse import impulse_response
 from ssmid.plot.style import BLACK, BLUE, RED, SKY, decibel, drawing, legend, limit_span, time_axis
 from ssmid.reduction.result import Reduction
-from ssmid.systems import ImpulseResponse, System
+from ssmid.systems import FrequencyResponse, ImpulseResponse, System
 
 _STEMS = 48
 _BINS = 1500
@@ -18,12 +18,12 @@ _BINS = 1500
 
 def impulse(
     original: System | Reduction, reduced: System | None = None, *, length: int | None = None, ax: Axes | None = None,
-    fs: float | None = None, scale: str = "linear", span: float = 80.0, labels: tuple[str, str] = ("original", "reduced"),
+    fs: float | bool | None = None, scale: str = "linear", span: float = 80.0, labels: tuple[str, str] = ("original", "reduced"),
 ) -> Axes:
     """An impulse response, and with ``reduced`` (or a whole :class:`Reduction`) the smaller one and the residual.
 
     length : samples shown; when left out all taps of a response, or until a system has died away
-    fs : time in seconds at this sample rate   scale : "linear", or "db" for levels below the peak, ``span`` dB of them
+    fs : time in seconds at this sample rate (True: that of dt)   scale : "linear", or "db" for levels below the peak, ``span`` dB of them
 
     The legend gives the residual's l2 norm relative to the original's, over the samples shown.
     """
@@ -31,7 +31,8 @@ def impulse(
         raise ValueError(f'scale: expected "linear" or "db", got {scale!r}')
     if isinstance(original, Reduction):
         original, reduced = original.original, original.system
-    length = length or (original.length if isinstance(original, ImpulseResponse) else _settled(original))
+    if length is None:
+        length = impulse_response(original).length if isinstance(original, (ImpulseResponse, FrequencyResponse)) else _settled(original)
     before = _taps(original, length)
     curves: list[tuple[str | None, np.ndarray, dict]] = [(None, before, {"color": BLUE, "linestyle": "-", "linewidth": 1.2})]
     if reduced is not None:
