@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import Array, astype_width, detach, double, finite_elements, from_numpy, is_complex, namespace, on_gpu, width
+from ssmid.analysis.conversion import to_state_space
+from ssmid.analysis.gramians import gramian_factors
 from ssmid.analysis.krylov import Operator, Triplets, leading_triplets
 from ssmid.linalg import adjoint, block_hankel_products, eigh, svd, transpose
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, StateSpace, System
@@ -45,7 +47,9 @@ class HankelSpectrum:
     products: int = 0
 
 
-def hankel_singular_values(system: System, count: int | None = None, *, padding: str = "zero", mimo: bool = False, rtol: float = 1e-8) -> Array:
+def hankel_singular_values(
+    system: System, count: int | None = None, *, padding: str = "zero", mimo: bool = False, rtol: float = 1e-8
+) -> Array:
     """The ``count`` largest Hankel singular values ``(*batch, count)``, descending. Not differentiable.
 
     Arguments, defaults and errors: :func:`hankel_spectrum`.
@@ -61,7 +65,13 @@ def hankel_singular_values(system: System, count: int | None = None, *, padding:
 
 @singledispatch
 def hankel_spectrum(
-    system: System, count: int | None = None, *, padding: str = "zero", mimo: bool = False, rtol: float = 1e-8, max_products: int | None = None
+    system: System,
+    count: int | None = None,
+    *,
+    padding: str = "zero",
+    mimo: bool = False,
+    rtol: float = 1e-8,
+    max_products: int | None = None,
 ) -> HankelSpectrum:
     """Hankel singular values with error bars, and the singular vectors of an impulse response. Not differentiable.
 
@@ -94,13 +104,9 @@ def _of_system(system: System, count: int | None = None, *, padding: str = "zero
         raise TypeError("expected a system, got a FrequencyResponse: make it an impulse response first with ssmid.impulse_response")
     if padding != "zero":
         raise ValueError(f"padding: only an impulse response has a choice, got {padding!r} for a {type(system).__name__}")
-    from ssmid.analysis.conversion import to_state_space
-    from ssmid.analysis.gramians import gramian_factors
-
     R, L = gramian_factors(system if isinstance(system, (StateSpace, Modal)) else to_state_space(system))
     sigma = svd(adjoint(L) @ R)[1]
-    count = sigma.shape[-1] if count is None else _checked_count(count)
-    sigma = _padded(sigma, count)
+    sigma = _padded(sigma, _checked_count(count, sigma.shape[-1]))
     xp = namespace(sigma)
     error = sigma[..., :1] * (float(xp.finfo(sigma.dtype).eps) * max(1, sigma.shape[-1])) + xp.zeros_like(sigma)
     return HankelSpectrum(sigma, error, xp.isfinite(sigma))
@@ -119,7 +125,7 @@ def _of_response(
     taps = channels(system, mimo)
     rows, columns = hankel_shape(taps.shape[-1], padding)
     size = min(taps.shape[-3] * rows, taps.shape[-2] * columns)
-    count = (size if size <= _ALL else _LEADING) if count is None else _checked_count(count)
+    count = _checked_count(count, size if size <= _ALL else _LEADING)
     return _of_taps(taps[..., 1:], rows, columns, count, bits=width(system.taps), mimo=mimo, rtol=rtol, max_products=max_products)
 
 
@@ -291,7 +297,9 @@ def _chunks(flat: Array, per_element: int) -> list[Array]:
     return [flat[i : min(i + step, flat.shape[0]), ...] for i in range(0, flat.shape[0], step)]
 
 
-def _checked_count(count: int) -> int:
+def _checked_count(count: int | None, default: int) -> int:
+    if count is None:
+        return default
     if int(count) != count or count < 1:
         raise ValueError(f"count: expected a positive integer, got {count!r}")
     return int(count)

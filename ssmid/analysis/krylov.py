@@ -52,7 +52,16 @@ class Triplets:
 
 
 def leading_triplets(
-    operator: Operator, count: int, like: Array, *, rtol: float, block: int, basis: int, max_products: int, tail_rtol: float = 0.0, seed: int = 0
+    operator: Operator,
+    count: int,
+    like: Array,
+    *,
+    rtol: float,
+    block: int,
+    basis: int,
+    max_products: int,
+    tail_rtol: float = 0.0,
+    seed: int = 0,
 ) -> Triplets:
     """The ``count`` largest singular values of each operator, with vectors. Not differentiable.
 
@@ -78,7 +87,7 @@ def leading_triplets(
         full = search.size + block > basis
         stop = search.products + 2 * block > max_products
         settled = ritz.settled(count, rtol, tail_rtol)
-        ready = settled.all(-1) | stop
+        ready = np.asarray(settled.all(-1) | stop)
         # leaving copies the bases of those that stay: that pays when many leave at once, and at a restart
         if ready.all() or (ready.any() and (full or 4 * ready.sum() >= len(ready))):
             leave, stay = (from_numpy(np.flatnonzero(choice), like) for choice in (ready, ~ready))

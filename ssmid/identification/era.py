@@ -12,13 +12,13 @@ from functools import partial
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, namespace, to_numpy
+from ssmid._array import Array, from_numpy, namespace, to_numpy
 from ssmid.analysis.hankel import hankel_shape
 from ssmid.linalg import adjoint, eigvals
-from ssmid.reduction.fir import tail_sum, truncated
+from ssmid.reduction.fir import a_priori_bound, truncated
 from ssmid.reduction.hankel_projection import Matrices, Projection, Request, kept, realize
 from ssmid.reduction.result import Reduction
-from ssmid.systems import ImpulseResponse
+from ssmid.systems import ImpulseResponse, StateSpace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,14 +66,15 @@ def era(
     >>> import numpy as np
     >>> t = np.arange(100)
     >>> fit = era(ImpulseResponse(np.concatenate([[2.0], 0.99**t * np.cos(0.2 * t)])), order=2)
-    >>> np.abs(np.linalg.eigvals(fit.system.A)).round(9), fit.stable
+    >>> np.abs(np.linalg.eigvals(fit.system.A)).round(9), bool(fit.stable)
     (array([0.99, 0.99]), True)
     """
-    request = Request(order, tol, max_order, *_shape(response.length, padding, rows, columns), truncated, _twice_the_tail)
+    request = Request(order, tol, max_order, *_shape(response.length, padding, rows, columns), truncated, a_priori_bound)
     if padding == "none":
         request = dataclasses.replace(request, realize=partial(_extrapolated, stable=stable), certify=_no_bound)
     fit = realize(response, request, "ERA", mimo=mimo)
-    radius = astype_width(_spectral_radius(fit.system.A), 64)
+    assert isinstance(fit.system, StateSpace)
+    radius = _spectral_radius(fit.system.A)
     unstable = int(np.sum(to_numpy(radius) >= 1))
     if unstable:
         some = "the model is" if radius.ndim == 0 else f"{unstable} of {to_numpy(radius).size} models are"
@@ -117,12 +118,8 @@ def _extrapolated(projection: Projection, orders: np.ndarray, stable: bool) -> M
 def _spectral_radius(A: Array) -> Array:
     """``(*batch,)`` the largest modulus of the eigenvalues; 0 for systems without states."""
     xp = namespace(A)
-    values = xp.abs(eigvals(A))
-    return xp.max(xp.concat([values, xp.zeros_like(values[..., :1]) if A.shape[-1] else xp.zeros((*values.shape[:-1], 1))], axis=-1), axis=-1)
-
-
-def _twice_the_tail(projection: Projection, orders: np.ndarray) -> Array:
-    return 2 * tail_sum(projection, orders)
+    moduli = xp.abs(eigvals(A)) if A.shape[-1] else xp.zeros((*A.shape[:-2], 1), dtype=xp.float64, device=A.device)
+    return xp.max(moduli, axis=-1)
 
 
 def _no_bound(projection: Projection, orders: np.ndarray) -> Array:

@@ -7,7 +7,6 @@ truncation. The state matrix ``U* Z U`` is the compression of a contraction: sta
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from ssmid._array import Array, from_numpy, namespace
@@ -53,7 +52,7 @@ def balanced_truncation_fir(
     (2, array([[1.]]))
     """
     rows, columns = hankel_shape(response.length, "zero")
-    request = Request(order, tol, max_order, rows, columns, residualized if match_dc else truncated, lambda p, orders: 2 * tail_sum(p, orders))
+    request = Request(order, tol, max_order, rows, columns, residualized if match_dc else truncated, a_priori_bound)
     return realize(response, request, "balanced truncation", mimo=mimo)
 
 
@@ -86,8 +85,8 @@ def residualized(projection: Projection, orders: np.ndarray) -> Matrices:
     return eye - inverse, inverse @ inputs, C, xp.sum(taps, axis=-1) - C @ inputs
 
 
-def tail_sum(projection: Projection, orders: np.ndarray) -> Array:
-    """``(batch,)`` an upper bound of the sum of all Hankel values beyond ``orders``, of which the projection holds the leading.
+def a_priori_bound(projection: Projection, orders: np.ndarray) -> Array:
+    """``(batch,)`` twice the sum of all Hankel values beyond ``orders``, or an upper bound of it where not all are known.
 
     The squares of those that are not known sum to ``|H|_F^2 - |sigma|^2``, and none is larger than the last that is known.
     """
@@ -101,4 +100,4 @@ def tail_sum(projection: Projection, orders: np.ndarray) -> Array:
     squares = xp.clip(frobenius - xp.sum(sigma**2, axis=-1), min=0.0) + 8 * float(xp.finfo(sigma.dtype).eps) * frobenius
     rest = xp.minimum((unknown * squares) ** 0.5, unknown * (sigma[:, -1] + error[:, -1]))
     beyond = from_numpy(np.arange(count) >= orders[:, None], sigma)
-    return xp.sum(xp.where(beyond, sigma + error, xp.zeros_like(sigma)), axis=-1) + rest
+    return 2 * (xp.sum(xp.where(beyond, sigma + error, xp.zeros_like(sigma)), axis=-1) + rest)

@@ -114,7 +114,7 @@ def project(taps: Array, order: int, rows: int, columns: int) -> Projection:
     xp = namespace(taps)
     if rows == 0:
         taps, rows, columns = xp.concat([taps, xp.zeros_like(taps)], axis=-1), 1, 1
-    batch, p, m, _ = taps.shape
+    batch, p = taps.shape[:2]
     triplets = hankel_triplets(taps[..., 1:], rows, columns, order + 1, rtol=_RTOL, tail_rtol=_TAIL_RTOL)
     vectors = xp.reshape(triplets.left[:, :order, :], (batch, order, p, rows))
     shifted = xp.concat([vectors[..., 1:], xp.zeros_like(vectors[..., :1])], axis=-1)
