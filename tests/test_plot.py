@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -397,7 +399,7 @@ def test_style_is_a_context():
     ids=["gain", "continuous gain", "zero", "oscillator", "integrator", "huge", "tiny", "delay"],
 )
 def test_edges(system):
-    for draw in (plot.bode, plot.nyquist, plot.pole_zero, plot.group_delay):
+    for draw in (plot.bode, plot.nyquist, plot.pole_zero, plot.group_delay, partial(plot.bode, scale="linear")):
         made = draw(system)
         (made[0] if isinstance(made, tuple) else made).figure.canvas.draw()
     if system.is_discrete:

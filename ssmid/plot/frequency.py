@@ -208,9 +208,12 @@ def _grid(system: System, scale: str) -> np.ndarray:
     # a lightly damped mode is a peak of width |Re p|: between the points of any fixed grid
     sharp = p[(np.abs(np.real(p)) < 0.2 * np.abs(np.imag(p))) & (np.imag(p) > 0)]
     sharp = sharp[np.argsort(np.abs(np.real(sharp) / np.imag(sharp)))[:256]]
-    half_width = np.maximum(np.abs(np.real(sharp)), 1e-12 * np.imag(sharp))
+    half_width = np.where(np.abs(np.real(sharp)) > 1e-9 * np.imag(sharp), np.abs(np.real(sharp)), 1e-4 * np.imag(sharp))
     near = np.imag(sharp)[:, None] + half_width[:, None] * np.array([-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8])
     grid = np.unique(np.concatenate([base, near.reshape(-1)]))
+    # on the boundary itself there is no value
+    for frequency in np.unique(np.imag(p[(np.abs(np.real(p)) <= 1e-9 * np.maximum(np.abs(p), 1e-3 * top)) & (np.imag(p) >= 0)])):
+        grid = grid[np.abs(grid - frequency) > 1e-9 * top]
     return grid[(grid >= base[0]) & (grid <= top)]
 
 
