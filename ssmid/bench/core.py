@@ -29,6 +29,8 @@ SINGLE = {"pyMOR": 1.0, "pyMOR, sparse (ADI)": 1.0, "SLICOT AB09AD": 1 / 1.5}
 """On one system of order 100 or more: never slower than pyMOR, within 1.5 times of SLICOT's Fortran."""
 BANK = {"pyMOR, loop": 50.0}
 """On a bank of 1000 systems."""
+ERA = {"pyMOR, randomized ERA": 1.0}
+"""On a long measured response."""
 
 
 def core(*, quick: bool = False, data: Path | None = None, progress: Progress = print) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def core(*, quick: bool = False, data: Path | None = None, progress: Progress = 
     bank = banks_of_small_systems(quick, progress)
     spectra = taps_and_spectra(quick, ceilings, progress)
     room = era_on_a_room(quick, data, progress)
-    checked = [*bars([case for case in single if (case.order or 0) >= 100], SINGLE), *bars(bank, BANK)]
+    large = [case for case in single if case.order is not None and case.order >= 100]
+    checked = [] if quick else [*bars(large, SINGLE), *bars(bank, BANK), *bars(room, ERA)]
     return result("core", quick, ceilings, [*single, *bank, *spectra, *room], checked)
 
 
@@ -81,5 +84,8 @@ def _room(quick: bool, data: Path | None) -> tuple[str, ImpulseResponse]:
 
 def _fft_pair_seconds(length: int) -> float:
     vectors = np.ones((cores(), next_fast_length(length)))  # one a core, as a block of vectors is transformed
-    pair = lambda: scipy.fft.irfft(scipy.fft.rfft(vectors, workers=cores()), workers=cores())  # noqa: E731
+
+    def pair() -> np.ndarray:
+        return np.asarray(scipy.fft.irfft(scipy.fft.rfft(vectors, workers=cores()), workers=cores()))
+
     return measure({"pair": pair}, 20, 1.0)["pair"][0].seconds / cores()

@@ -51,9 +51,8 @@ def device_limits(device: str, *, quick: bool = False, data: Path | None = None,
     kernel = _transfer_functions_to_taps(generator, 256 if small else 131_072, bandwidth, repeats, clock)
     progress("Hankel values of a bank of filters")
     hankel = _hankel_values(device, data, small, 1 if small else 3, clock)
-    checked = [*bars([spectrum], SPECTRUM, 1e-6), *bars([kernel], KERNEL, 1e-5)]
-    if not small:
-        checked.append(Bar(hankel.name, f"{HANKEL_SECONDS:g} s", 1.0, HANKEL_SECONDS / hankel.rows[0].timing.seconds, None))
+    in_time = Bar(f"{hankel.section}: {hankel.name}", f"{HANKEL_SECONDS:g} s", 1.0, HANKEL_SECONDS / hankel.rows[0].timing.seconds, None)
+    checked = [] if small else [*bars([spectrum], SPECTRUM, 1e-6), *bars([kernel], KERNEL, 1e-5), in_time]
     facts = {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda} if device.startswith("cuda") else {}
     return result(f"core on {device.split(':')[0]}", small, ceilings, [spectrum, kernel, hankel], checked, facts)
 
