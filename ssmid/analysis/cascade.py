@@ -34,13 +34,13 @@ def cascade_filter(sections: np.ndarray, inputs: np.ndarray, state: np.ndarray |
 
 def _first_order_sections(z: np.ndarray, p: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Each pole with the zero nearest to it, those nearest to the unit circle paired first and run last; no zero is a delay."""
-    rows, z = [], list(z)
+    rows, free = [], list(z)
     for pole in sorted(p, key=lambda pole: abs(1 - abs(pole))):
-        if z:
-            zero = z.pop(int(np.argmin(np.abs(np.array(z) - pole))))
+        if free:
+            zero = free.pop(int(np.argmin(np.abs(np.array(free) - pole))))
             rows.insert(0, [1, -zero, 0, 1, -pole, 0])
         else:
             rows.insert(0, [0, 1, 0, 1, -pole, 0])
-    rows = np.array(rows or [[1, 0, 0, 1, 0, 0]], complex)
-    rows[0, :3] *= k[0]
-    return rows
+    sections = np.array(rows or [[1, 0, 0, 1, 0, 0]], complex)
+    sections[0, :3] *= k[0]
+    return sections

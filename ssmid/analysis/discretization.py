@@ -255,7 +255,7 @@ def _logarithm(A: np.ndarray) -> np.ndarray:
     if len(A) == 0 or not np.isfinite(A).all():
         return A
     X = np.asarray(scipy.linalg.logm(A))
-    return X if np.iscomplexobj(A) else X.real
+    return X if np.iscomplexobj(A) else np.real(X)
 
 
 def _singular(M: Array) -> np.ndarray:

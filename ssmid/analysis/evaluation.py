@@ -215,7 +215,7 @@ def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.n
         return np.full((len(C), m, k), np.nan, complex)
     if n == 0:
         return np.zeros((len(C), m, k), complex)
-    A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)  # pyright: ignore[reportAssignmentType]
+    A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)
     B, C = B[order] / scale[:, None], C[:, order] * scale
     state = np.broadcast_to(B[:, :, None], (n, m, k)).astype(complex)
     if k < _FEW_POINTS:
@@ -223,7 +223,7 @@ def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.n
         for _ in range(power):
             state = np.moveaxis(np.asarray(solve(shifted, np.moveaxis(state, -1, 0))), 0, -1)
         return np.einsum("pn,nmk->pmk", C, state, optimize=True)
-    T, Z = scipy.linalg.schur(A.astype(complex), check_finite=False)
+    T, Z = scipy.linalg.schur(A.astype(complex), check_finite=False)[:2]
     state = np.broadcast_to((Z.conj().T @ B)[:, :, None], (n, m, k)).astype(complex)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for _ in range(power):

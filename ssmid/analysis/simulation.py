@@ -95,9 +95,9 @@ def _checked_inputs(system: System, inputs: Any) -> Array:
         raise ValueError("a FrequencyResponse cannot be run: take its taps with ssmid.impulse_response, or fit a model to it")
     first = next(iter(system.arrays.values()))
     inputs = astype_width(as_array(inputs, "inputs", first), width(first))
-    several = isinstance(system, StateSpace) and (system.inputs, system.outputs) != (1, 1)
-    if inputs.ndim < 1 + several or inputs.shape[-1] == 0 or (several and inputs.shape[-2] != system.inputs):
-        axes = f"(*batch, {system.inputs}, samples)" if several else "(*batch, samples)"
+    channels = system.inputs if isinstance(system, StateSpace) and (system.inputs, system.outputs) != (1, 1) else None
+    if inputs.ndim < 1 + (channels is not None) or inputs.shape[-1] == 0 or channels not in (None, inputs.shape[-2:][0]):
+        axes = "(*batch, samples)" if channels is None else f"(*batch, {channels}, samples)"
         raise ValueError(f"inputs: expected shape {axes} with at least one sample, got {tuple(inputs.shape)}")
     return inputs
 

@@ -65,7 +65,7 @@ def frequency_response(
         if not isinstance(system, ImpulseResponse) or band is not None:
             raise ValueError(f"expected omega (rad/s) or points for a {type(system).__name__}, got neither")
         points = system.length
-    if omega is None and (int(points) != points or points < 1):  # pyright: ignore[reportArgumentType]
+    if omega is None and (points is None or int(points) != points or points < 1):
         raise ValueError(f"points: expected a whole number >= 1, got {points}")
     if omega is None and band is None:
         return _on_grid(system, int(points))  # pyright: ignore[reportArgumentType]

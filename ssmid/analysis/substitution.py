@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from math import comb
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ NO_LOG = "expected poles with a logarithm, got one at 0 or on the negative real 
 
 
 
-def reject(bad: np.ndarray, why: str, *arrays: Array) -> list[Array]:
+def reject(bad: Any, why: str, *arrays: Array) -> list[Array]:
     """``arrays`` with NaN where ``bad`` ``(*batch,)`` is True; a ValueError for a single system."""
     if not bad.any():
         return list(arrays)
@@ -38,7 +39,7 @@ def reject(bad: np.ndarray, why: str, *arrays: Array) -> list[Array]:
 
 def where_log_fails(poles: np.ndarray, real: bool) -> np.ndarray:
     """``(*batch,)`` whether a pole has no logarithm: at 0, or negative real in a real system."""
-    negative = (np.abs(poles.imag) <= ROUNDING * np.abs(poles)) & (poles.real < 0) if real else np.zeros(poles.shape, bool)
+    negative = (np.abs(np.imag(poles)) <= ROUNDING * np.abs(poles)) & (np.real(poles) < 0) if real else np.zeros(poles.shape, bool)
     return np.any((np.abs(poles) <= ROUNDING) | negative, axis=-1)
 
 
@@ -149,7 +150,7 @@ def _product(gain: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarr
     return gain * (ratio if np.iscomplexobj(gain) else ratio.real)
 
 
-def _factored(system: ZerosPolesGain, z: np.ndarray, p: np.ndarray, k: np.ndarray, bad: np.ndarray, why: str, dt: float) -> ZerosPolesGain:
+def _factored(system: ZerosPolesGain, z: np.ndarray, p: np.ndarray, k: np.ndarray, bad: Any, why: str, dt: float) -> ZerosPolesGain:
     arrays = [astype_width(from_numpy(np.asarray(a), system.poles), width(system.poles)) for a in (z, p, k)]
     z, p, k = arrays[0], *reject(np.broadcast_to(bad, system.batch_shape), why, *arrays[1:])
     return ZerosPolesGain(z, p, k, dt)

@@ -109,7 +109,9 @@ def test_dc_gain(xp, rng):
     assert dc_gain(ssmid.frd([3.0, 1.0], [0.0, 1.0])) == 3
 
 
-@pytest.mark.parametrize("system", [ssmid.tf([1.0], [1.0, -1.0]), ssmid.ss(1, 1, 1), ssmid.zpk([], [1.0], 1.0), ssmid.tf([1.0], [1.0, 0.0], 0)])
+@pytest.mark.parametrize(
+    "system", [ssmid.tf([1.0], [1.0, -1.0]), ssmid.ss(1, 1, 1), ssmid.zpk([], [1.0], 1.0), ssmid.tf([1.0], [1.0, 0.0], 0)]
+)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_dc_gain_of_an_integrator_is_infinite(system):
     assert dc_gain(system) == np.inf

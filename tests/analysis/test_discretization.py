@@ -159,7 +159,8 @@ def test_phi_functions_near_zero():
     x = np.array([0, 1e-200, 1e-12, 1e-3, 0.5, 2.0, -30.0]) + 0j
     exact1 = [1, 1, 1 + 5e-13, 1.0005001667083417, 1.2974425414002564, 3.194528049465325, (1 - np.exp(-30)) / 30]
     np.testing.assert_allclose(phi1(x), exact1, rtol=1e-15)
-    np.testing.assert_allclose(phi2(x), [0.5, 0.5, 0.5 + 1e-12 / 6, 0.5001667083416681, 0.594885082800513, 1.0972640247326626, (1 - exact1[-1]) / 30], rtol=1e-14)
+    exact2 = [0.5, 0.5, 0.5 + 1e-12 / 6, 0.5001667083416681, 0.594885082800513, 1.0972640247326626, (1 - exact1[-1]) / 30]
+    np.testing.assert_allclose(phi2(x), exact2, rtol=1e-14)
     block = scipy.linalg.expm(np.array([[0.3, 1, 0], [0, 0, 1], [0, 0, 0]]))
     np.testing.assert_allclose([phi1(np.array(0.3 + 0j)), phi2(np.array(0.3 + 0j))], block[0, 1:], rtol=1e-14)
 
@@ -168,7 +169,7 @@ def test_sections_come_back_as_roots():
     sections = ssmid.SecondOrderSections(scipy.signal.butter(4, 0.3, output="sos"), dt=0.5)
     back = d2c(sections, "tustin")
     assert isinstance(back, ssmid.ZerosPolesGain)
-    z, p, k = scipy.signal.butter(4, 2 / 0.5 * np.tan(0.3 * np.pi / 2), analog=True, output="zpk")
+    _, p, k = scipy.signal.butter(4, 2 / 0.5 * np.tan(0.3 * np.pi / 2), analog=True, output="zpk")
     assert back.zeros.shape == (0,)
     np.testing.assert_allclose(sorted(back.poles, key=lambda x: (x.imag, x.real)), sorted(p, key=lambda x: (x.imag, x.real)), rtol=1e-9)
     np.testing.assert_allclose(back.gain, k, rtol=1e-9)
@@ -177,13 +178,19 @@ def test_sections_come_back_as_roots():
 @pytest.mark.parametrize("method", ["zoh", "foh", "impulse"])
 @pytest.mark.parametrize("pole", [0.0, -0.5])
 def test_poles_without_a_logarithm(method, pole):
-    for system in (ssmid.ss(pole, 1, 1), ssmid.Modal(np.array([pole]), np.array([1.0])), ssmid.tf([1.0], [1.0, -pole]), ssmid.zpk([], [pole], 1.0)):
+    modal = ssmid.Modal(np.array([pole]), np.array([1.0]))
+    for system in (ssmid.ss(pole, 1, 1), modal, ssmid.tf([1.0], [1.0, -pole]), ssmid.zpk([], [pole], 1.0)):
         with pytest.raises(ValueError, match="expected poles with a logarithm"):
             d2c(system, method)
 
 
 def test_poles_that_a_substitution_takes_to_infinity():
-    for make in (lambda p, dt: ssmid.ss(p, 1, 1, dt=dt), lambda p, dt: ssmid.tf([1.0], [1.0, -p], dt), lambda p, dt: ssmid.zpk([], [p], 1.0, dt)):
+    makers = (
+        lambda p, dt: ssmid.ss(p, 1, 1, dt=dt),
+        lambda p, dt: ssmid.tf([1.0], [1.0, -p], dt),
+        lambda p, dt: ssmid.zpk([], [p], 1.0, dt),
+    )
+    for make in makers:
         for pole, method in ((-1.0, "tustin"), (0.0, "backward_euler")):
             with pytest.raises(ValueError, match="expected no pole at"):
                 d2c(make(pole, 1), method)

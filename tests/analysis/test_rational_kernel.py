@@ -15,8 +15,8 @@ ORDERS = [1, 2, 5, 8, 11, 40]
 
 def coefficients(rng, *shape: int) -> tuple[np.ndarray, np.ndarray]:
     """Numerators and stable denominators ``(*shape)``, without their leading coefficients."""
-    poles = 0.85 * np.exp(2j * np.pi * rng.uniform(0, 0.5, shape[:-1] + (shape[-1] // 2,)))
-    real = rng.uniform(-0.8, 0.8, shape[:-1] + (shape[-1] % 2,))
+    poles = 0.85 * np.exp(2j * np.pi * rng.uniform(0, 0.5, (*shape[:-1], shape[-1] // 2)))
+    real = rng.uniform(-0.8, 0.8, (*shape[:-1], shape[-1] % 2))
     roots = np.concatenate([poles, poles.conj(), real], -1).reshape(-1, shape[-1])
     a = np.stack([np.poly(r).real[1:] for r in roots]).reshape(shape)
     return rng.standard_normal(shape), a
@@ -123,5 +123,5 @@ def test_gradients(wrap, length):
 
 
 def test_an_unknown_wrap_is_refused():
-    with pytest.raises(ValueError, match="wrap: expected .* got 'both'"):
+    with pytest.raises(ValueError, match=r"wrap: expected .* got 'both'"):
         rational_kernel(np.ones(2), np.zeros(2), 4, wrap="both")  # pyright: ignore

@@ -138,7 +138,7 @@ def test_sampled_spectra_are_selected():
     response = ssmid.frd([1, 2j, 3], [0.0, 1.0, 2.0], dt=0)
     np.testing.assert_array_equal(frequency_response(response, [2.0, 0.0]).values, [3, 1])
     assert frequency_response(response) is response
-    with pytest.raises(ValueError, match="omega: expected frequencies of the response itself.* got 0.5"):
+    with pytest.raises(ValueError, match=r"omega: expected frequencies of the response itself.* got 0.5"):
         frequency_response(response, [0.5])
 
 
