@@ -20,9 +20,11 @@ def block_diagonalize(A: np.ndarray, max_condition: float) -> tuple[np.ndarray, 
     bound = np.sqrt(max_condition)
     while True:
         D, X = _split(A, bound)
-        if bound < 1 or np.linalg.cond(X) <= max_condition:
-            return X, D
+        if bound < 1 or not X.size or np.linalg.cond(X) <= max_condition:
+            break
         bound /= 10
+    normal, scaled = _normal_pairs(D, X)
+    return (scaled, normal) if X.size and np.linalg.cond(scaled) <= max_condition else (X, D)
 
 
 def block_sizes(A: np.ndarray) -> list[int]:
@@ -67,18 +69,21 @@ def _split(A: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
             end += grown
         D[start:end, start:end] = T[start:end, start:end]
         start = end
-    return _standardized(D, X)
+    scale, start = np.ones(n), 0
+    for size in block_sizes(D):  # one scale a block, which leaves the block as it is
+        own = slice(start, start + size)
+        scale[own] = 1 / np.linalg.norm(X[:, own], 2)
+        start += size
+    return D, X * scale
 
 
-def _standardized(D: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks with unit vectors; single pairs as ``[[a, b], [-b, a]]``, b > 0, by one scaling of the second vector."""
+def _normal_pairs(D: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Single pairs as ``[[a, b], [-b, a]]``, b > 0, by a scaling of the second vector; those nearly defective stay as they are."""
     scale, start = np.ones(len(D)), 0
     for size in block_sizes(D):
-        own = slice(start, start + size)
-        upper, lower = (D[start, start + 1], D[start + 1, start]) if size == 2 else (0.0, 0.0)
-        if np.real(upper * lower) < 0 and not np.iscomplexobj(D):
+        upper, lower = (D[start, start + 1], D[start + 1, start]) if size == 2 and not np.iscomplexobj(D) else (0.0, 0.0)
+        if upper * lower < 0 and 1e-6 < abs(lower / upper) < 1e6:
             scale[start + 1] = np.sign(upper) * np.sqrt(np.abs(lower)) / np.sqrt(np.abs(upper))
-        scale[own] /= np.linalg.norm(X[:, own] * scale[own], 2)
         start += size
     return D * scale / scale[:, None], X * scale
 

@@ -44,8 +44,8 @@ def series(first: System, second: System) -> System:
     >>> series(zpk([], [0.5], 2.0), zpk([], [0.1], 3.0)).gain
     array(6.)
     """
-    dt = same_time(first, second)
-    match _common_kind(first, second):
+    kind, dt = _common_kind(first, second), same_time(first, second)
+    match kind:
         case "frequency":
             a, b, omega = _at_common_frequencies(first, second)
             return FrequencyResponse(a * b, omega, dt)
@@ -104,7 +104,7 @@ def feedback(forward: System, backward: System | None = None, sign: int = -1) ->
     """
     if sign not in (1, -1):
         raise ValueError(f"sign: expected -1 (negative feedback) or 1, got {sign}")
-    if isinstance(forward, FrequencyResponse) or isinstance(backward, FrequencyResponse):
+    if _common_kind(forward, forward if backward is None else backward) == "frequency":
         dt = forward.dt if backward is None else same_time(forward, backward)
         a, b, omega = (forward.values, 1.0, forward.omega) if backward is None else _at_common_frequencies(forward, backward)  # pyright: ignore[reportAttributeAccessIssue]
         return FrequencyResponse(a / (1 - sign * a * b), omega, dt)
@@ -148,8 +148,8 @@ def _common_kind(first: System, second: System) -> str:
 
 
 def _sum(first: System, second: System, sign: int, length: int | None = None) -> System:
-    dt = same_time(first, second)
-    match _common_kind(first, second):
+    kind, dt = _common_kind(first, second), same_time(first, second)
+    match kind:
         case "frequency":
             a, b, omega = _at_common_frequencies(first, second)
             return FrequencyResponse(a + sign * b, omega, dt)

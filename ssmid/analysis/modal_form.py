@@ -264,7 +264,8 @@ def _cancellation(modal: Modal) -> Array:
         boundary = poles / xp.where(size > tiny, as_complex(size), xp.ones_like(poles))
     else:
         boundary = 1j * as_complex(xp.where(xp.imag(poles) == 0, size, xp.imag(poles)))
-    modes = residues[..., None, :] / (boundary[..., :, None] - poles[..., None, :])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        modes = residues[..., None, :] / (boundary[..., :, None] - poles[..., None, :])
     modes = xp.where(xp.isfinite(modes), modes, xp.zeros_like(modes))
     together = xp.max(xp.abs(xp.sum(modes, axis=-1) + as_complex(double(modal.feedthrough))[..., None]), axis=-1)
     alone = xp.max(xp.sum(xp.abs(modes), axis=-1), axis=-1)

@@ -36,8 +36,9 @@ def polynomial_roots(coefficients: Array) -> Array:
     """Roots ``(*batch, n)`` of ``coefficients`` ``(*batch, n+1)``; a leading coefficient of zero puts a root at infinity.
 
     Eigenvalues of the balanced companion matrix (backward stable: Edelman and Murakami, Math. Comp. 64, 1995), then two Aberth
-    steps, each kept where it lowers the residual. Trailing zeros give roots at exactly 0; conjugate pairs are exact. A polynomial
-    that is zero or not finite gives NaN.
+    steps, each kept where it lowers the residual, and all of them only where the roots multiply out nearer to the coefficients:
+    the errors of clustered roots cancel each other, which roots moved one by one undo. Trailing zeros give roots at exactly 0;
+    conjugate pairs are exact. A polynomial that is zero or not finite gives NaN.
 
     >>> import numpy as np
     >>> polynomial_roots(np.array([2.0, -3.0, 1.0, 0.0])).real
@@ -155,7 +156,8 @@ def _roots(c: np.ndarray) -> np.ndarray:
     first, last = nonzero[0], nonzero[-1]
     core = c[first : last + 1]
     found[:first] = np.inf
-    found[first : first + len(core) - 1] = _polished(core, _companion_roots(core))
+    roots = _companion_roots(core)
+    found[first : first + len(core) - 1] = min(roots, _polished(core, roots), key=lambda z: _backward_error(core, z))
     found[first + len(core) - 1 :] = 0
     return found
 
@@ -168,8 +170,9 @@ def _companion_roots(c: np.ndarray) -> np.ndarray:
         companion[0] = -c[1:] / c[0]
     if not np.isfinite(companion).all():
         # the leading coefficient is beyond rounding of the others: its roots are the inverses of those of the reversed polynomial
-        with np.errstate(divide="ignore"):
-            inverse = 1 / _companion_roots(c[::-1])
+        reciprocal = _companion_roots(c[::-1])
+        with np.errstate(all="ignore"):
+            inverse = np.where(np.isfinite(1 / reciprocal), 1 / reciprocal, np.inf)
         return inverse if np.iscomplexobj(c) else inverse.conj()
     return np.asarray(np.linalg.eigvals(companion), complex)
 
@@ -189,6 +192,12 @@ def _polished(c: np.ndarray, z: np.ndarray) -> np.ndarray:
         z[axis] = z[axis].real
         z[np.flatnonzero(upper) + 1] = z[upper].conj()
     return z
+
+
+def _backward_error(c: np.ndarray, roots: np.ndarray) -> float:
+    with np.errstate(all="ignore"):
+        error = np.max(np.abs(c[0] * _expand(roots) - c))
+    return float(error) if np.isfinite(error) else np.inf
 
 
 def _newton_step(c: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

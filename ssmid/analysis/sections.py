@@ -161,7 +161,7 @@ def _peak(zeros: np.ndarray, poles: np.ndarray, discrete: bool) -> float:
         s = np.exp(1j * np.append(np.pi * (np.arange(16) + 0.5) / 16, np.angle(poles[0])))
     else:
         s = 1j * np.append(np.geomspace(1e-3, 1e3, 16), abs(poles[0])) * max(abs(poles[0]), 1e-12)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         gains = np.abs(np.prod(s[:, None] - zeros, axis=-1) / np.prod(s[:, None] - poles, axis=-1))
     gains = gains[np.isfinite(gains) & (gains > 0)]
     return float(np.clip(np.max(gains, initial=0.0), 1e-12, 1e12)) if len(gains) else 1.0
