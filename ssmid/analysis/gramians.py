@@ -104,12 +104,12 @@ def _(system: Modal) -> tuple[Array, Array]:
     if poles.shape[-1] == 0:
         empty = xp.zeros((*poles.shape, 0), dtype=poles.dtype, device=poles.device)
         return empty, empty
-    R = _diagonal_factor(poles, inputs[..., None], system.is_discrete)
+    stable, safe = _stable(poles, system.is_discrete)
+    R = _diagonal_factor(safe, xp.where(stable, inputs[..., None], xp.zeros_like(inputs[..., None])), system.is_discrete)
     if system.real:
         R = _real_columns(R, poles)
     phase = xp.where(inputs == 0, xp.ones_like(outputs), outputs / xp.where(inputs == 0, xp.ones_like(inputs), inputs))
     L = xp.conj(phase[..., None] * R)
-    stable = xp.all(_stable(poles, system.is_discrete), axis=-1)[..., None, None]
     return tuple(astype_width(xp.where(stable, factor, xp.nan * xp.ones_like(factor)), width(system.poles)) for factor in (R, L))
 
 
@@ -147,9 +147,11 @@ def _closed_under_conjugation(poles: Array, residues: Array) -> tuple[Array, Arr
     return tuple(xp.reshape(xp.stack([v, xp.conj(v)], axis=-1), shape) for v in (poles, residues / 2))
 
 
-def _stable(poles: Array, discrete: bool) -> Array:
+def _stable(poles: Array, discrete: bool) -> tuple[Array, Array]:
+    """Which elements are stable, ``(*batch, 1, 1)``, and their poles, with stable ones in place of all others."""
     xp = namespace(poles)
-    return xp.abs(poles) < 1 if discrete else xp.real(poles) < 0
+    stable = xp.all(xp.abs(poles) < 1 if discrete else xp.real(poles) < 0, axis=-1, keepdims=True)
+    return stable[..., None], xp.where(stable, poles, xp.zeros_like(poles) if discrete else -xp.ones_like(poles))
 
 
 def _bank_factors(A: Array, B: Array, C: Array, discrete: bool) -> tuple[Array, Array]:
@@ -157,16 +159,18 @@ def _bank_factors(A: Array, B: Array, C: Array, discrete: bool) -> tuple[Array, 
     xp = namespace(A)
     poles, V = eig(A)
     W = inverse(V)
-    R = _diagonal_factor(poles, W @ as_complex(B), discrete)
-    L = _diagonal_factor(xp.conj(poles), adjoint(as_complex(C) @ V), discrete)
+    stable, safe = _stable(poles, discrete)
+    condition = xp.linalg.vector_norm(V, axis=(-2, -1), keepdims=True) * xp.linalg.vector_norm(W, axis=(-2, -1), keepdims=True)
+    good = stable & (condition < _WORST_EIGENVECTORS)
+    V, W = (xp.where(good, M, xp.zeros_like(M)) for M in (V, W))
+    R = _diagonal_factor(safe, W @ as_complex(B), discrete)
+    L = _diagonal_factor(xp.conj(safe), adjoint(as_complex(C) @ V), discrete)
     if not is_complex(A):
         R, L = xp.real(V @ _real_columns(R, poles)), xp.real(adjoint(W) @ _real_columns(L, poles))
     else:
         R, L = V @ R, adjoint(W) @ L
-    stable = xp.all(_stable(poles, discrete), axis=-1)
-    condition = xp.linalg.vector_norm(V, axis=(-2, -1)) * xp.linalg.vector_norm(W, axis=(-2, -1))
-    retry = stable & ~(condition < _WORST_EIGENVECTORS)
-    R, L = (xp.where(stable[..., None, None], factor, xp.nan * xp.ones_like(factor)) for factor in (R, L))
+    R, L = (xp.where(stable, factor, xp.nan * xp.ones_like(factor)) for factor in (R, L))
+    retry = (stable & ~good)[..., 0, 0]
     if bool(xp.any(retry)):
         R, L = on_host(partial(_replaced_by_schur, discrete=discrete), R, L, A, B, C, retry)
     return R, L

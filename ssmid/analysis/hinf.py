@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from ssmid.analysis.lyapunov import schur_gramian_factors
+from ssmid.analysis.lyapunov import balanced_cut
 
 _NEGLIGIBLE = 1e-9
 _LEVEL = 1e-7
@@ -33,7 +33,8 @@ def hinf_norm(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, dis
         worst = poles[np.argmax(outer)]
         return np.array(np.inf), np.array(abs(np.angle(worst) if discrete else worst.imag))
     b, c = (np.abs(M).max(initial=0.0) or 1.0 for M in (B, C))
-    G = _essential(A, B / b, C / c, D / b / c, discrete)
+    A, B, C, _ = balanced_cut(A, B / b, C / c, discrete=discrete, negligible=_NEGLIGIBLE)
+    G = A, B, C, D / b / c
     flipped = False
     if discrete:
         G, flipped = _to_continuous(*G)
@@ -41,20 +42,6 @@ def hinf_norm(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, dis
     if discrete:
         omega = abs(2 * np.arctan(omega) - (np.pi * np.sign(omega or 1.0) if flipped else 0.0))
     return np.array(gain * b * c), np.array(omega)
-
-
-def _essential(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, discrete: bool) -> tuple[np.ndarray, ...]:
-    """The balanced realization without the states whose removal changes the norm by at most ``_NEGLIGIBLE`` of it.
-
-    ``norm >= sigma_1``, and removing the tail changes it by at most twice the sum of the tail (Enns 1984, Glover 1984).
-    """
-    R, L = schur_gramian_factors(A, B, C, discrete=discrete)
-    U, sigma, Vh = scipy.linalg.svd(L.conj().T @ R, check_finite=False)
-    tails = 2 * np.append(np.cumsum(sigma[::-1])[::-1], 0.0)
-    k = int(np.argmax(tails <= _NEGLIGIBLE * sigma.max(initial=0.0)))
-    root = np.sqrt(sigma[:k])
-    left, right = L @ (U[:, :k] / root), R @ (Vh[:k].conj().T / root)
-    return left.conj().T @ A @ right, left.conj().T @ B, C @ right, D
 
 
 def _to_continuous(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> tuple[tuple[np.ndarray, ...], bool]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from ssmid.analysis.lyapunov import schur_gramian_factors
+from ssmid.analysis.lyapunov import balanced_cut
 
 _TAIL_DISCRETE = 1e-12
 _TAIL_CONTINUOUS = 1e-10
-_STEP = 0.1
-_POINTS = 2048
+_STEP = 0.2
+_DOUBLINGS = 10
 _LARGEST_BLOCK = 2**21
 _PIECES = 16
 
@@ -23,56 +23,59 @@ _PIECES = 16
 def l1_norm(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, discrete: bool) -> np.ndarray:
     """``max_i sum_j (|D_ij| + ||h_ij||_1)`` of one stable system of NumPy matrices; infinite if unstable, NaN for NaN.
 
-    Discrete: to 1e-12 of itself. Continuous: about 1e-8, from steps of a tenth of the fastest mode still alive.
+    Discrete: to 1e-12 of itself. Continuous: about 1e-8, from steps of a fifth of the fastest mode still alive.
     """
     if not all(np.isfinite(M).all() for M in (A, B, C, D)):
         return np.array(np.nan)
-    b, c = (np.abs(M).max(initial=0.0) or 1.0 for M in (B, C))
-    R, L = schur_gramian_factors(A, B / b, C / c, discrete=discrete)
-    if np.isnan(R).any():
+    poles = np.linalg.eigvals(A) if len(A) else np.zeros(0)
+    if (np.abs(poles) >= 1 if discrete else np.real(poles) >= 0).any():
         return np.array(np.inf)
-    moduli = (_sum if discrete else _integral)(A, B / b, C / c, R, L) if len(A) else 0.0
+    b, c = (np.abs(M).max(initial=0.0) or 1.0 for M in (B, C))
+    relative = _TAIL_DISCRETE if discrete else _TAIL_CONTINUOUS
+    # the Hankel values of what is cut are at most its H-infinity norm, so that its l1 norm is at most 2 * 2 n times that
+    A, B, C, sigma = balanced_cut(A, B / b, C / c, discrete=discrete, negligible=relative / max(1, 8 * len(A)))
+    moduli = (_sum if discrete else _integral)(A, B, C, np.sqrt(sigma), relative) if len(A) else 0.0
     return np.array((np.abs(D) + moduli * b * c).sum(axis=1).max(initial=0.0))
 
 
-def _sum(A: np.ndarray, B: np.ndarray, C: np.ndarray, R: np.ndarray, L: np.ndarray) -> np.ndarray:
+def _sum(A: np.ndarray, B: np.ndarray, C: np.ndarray, root: np.ndarray, relative: float) -> np.ndarray:
     """``sum_t |C A^t B|``, by blocks of taps: the rows ``C A^t`` of a block are made once, by doubling."""
-    n, p = len(A), C.shape[0]
+    p, m = C.shape[0], B.shape[1]
     radius = np.abs(np.linalg.eigvals(A)).max()
-    horizon = np.log(1e-14) / np.log(min(max(radius, 1e-300), 1 - 1e-15))
-    doublings = int(np.clip(np.log2(max(1.0, min(horizon / 4, _LARGEST_BLOCK / (n * p)))), 0, 20))
+    horizon = np.log(relative) / np.log(np.clip(radius, 1e-300, 1 - 1e-15))
+    block = max(1.0, min(horizon / 4, _LARGEST_BLOCK / (len(A) * p)))
     rows, jump = C[None], A
-    for _ in range(doublings):
+    for _ in range(int(np.log2(block))):
         rows, jump = np.concatenate([rows, rows @ jump]), jump @ jump
-    total, X = np.zeros((p, B.shape[1])), np.hstack([B, R])
-    m = B.shape[1]
+    total, X = np.zeros((p, m)), np.hstack([B, np.diag(root)])
     while True:
         total = total + np.abs(rows @ X[:, :m]).sum(axis=0)
         X = jump @ X
-        if _tail(L, X[:, m:]) <= _TAIL_DISCRETE * total.sum(axis=1).max():
+        if _died_out(root, X[:, m:], relative * total.sum(axis=1).max()):
             return total
 
 
-def _integral(A: np.ndarray, B: np.ndarray, C: np.ndarray, R: np.ndarray, L: np.ndarray) -> np.ndarray:
+def _integral(A: np.ndarray, B: np.ndarray, C: np.ndarray, root: np.ndarray, relative: float) -> np.ndarray:
     """``int_0^inf |C exp(A t) B| dt``: the step between grid points follows the fastest mode that has not died out."""
-    poles = np.linalg.eigvals(A)
-    total, X, time, step, E = np.zeros((C.shape[0], B.shape[1])), np.hstack([B, R]), 0.0, 0.0, A
-    m = B.shape[1]
+    poles, V = np.linalg.eig(A)
+    m, lasting = B.shape[1], np.abs(poles.real)
+    weight = np.abs(C @ V).max(axis=0) * np.abs(np.linalg.solve(V, B + 0j)).max(axis=1) / lasting
+    total, X, time = np.zeros((C.shape[0], m)), np.hstack([B, np.diag(root)]), 0.0
     outputs = np.stack([np.linalg.solve(A.T, C.T).T, C, C @ A])
+    step, points, jump = 0.0, outputs[:, None], A
     while True:
-        alive = poles.real * time > np.log(1e-16)
-        wanted = _STEP / np.abs(poles[alive] if alive.any() else poles[np.argmax(poles.real)]).max()
-        if wanted != step:
+        alive = weight * np.exp(-lasting * time) > relative / 100 * weight.max()
+        wanted = _STEP / np.abs(poles[alive] if alive.any() else poles[np.argmin(lasting)]).max()
+        if step == 0 or wanted > 1.5 * step:
             step = wanted
-            E = scipy.linalg.expm(A * step)
-        points, jump = outputs[:, None], E
-        while points.shape[1] < _POINTS:
-            points, jump = np.concatenate([points, points @ jump], axis=1), jump @ jump
-        samples = np.concatenate([points @ X[:, :m], outputs[:, None] @ (jump @ X[:, :m])], axis=1)
+            points, jump = outputs[:, None], scipy.linalg.expm(A * step)
+            for _ in range(_DOUBLINGS):
+                points, jump = np.concatenate([points, points @ jump], axis=1), jump @ jump
+        following = jump @ X
+        samples = np.concatenate([points @ X[:, :m], outputs[:, None] @ following[:, :m]], axis=1)
         total = total + (_modulus if np.iscomplexobj(samples) else _variation)(*samples, step)
-        X = jump @ X
-        time += step * points.shape[1]
-        if _tail(L, X[:, m:]) <= _TAIL_CONTINUOUS * total.sum(axis=1).max():
+        X, time = following, time + step * points.shape[1]
+        if _died_out(root, X[:, m:], relative * total.sum(axis=1).max()):
             return total
 
 
@@ -105,5 +108,11 @@ def _modulus(_: np.ndarray, h: np.ndarray, slope: np.ndarray, step: float) -> np
     return step * (modulus.sum(axis=0) - (modulus[0] + modulus[-1]) / 2) + step**2 / 12 * (rate[0] - rate[-1])
 
 
-def _tail(L: np.ndarray, states: np.ndarray) -> float:
-    return 2 * float(np.linalg.svd(L.conj().T @ states, compute_uv=False).sum())
+def _tail(root: np.ndarray, states: np.ndarray) -> float:
+    """Twice the sum of the Hankel values of what is left, in balanced coordinates."""
+    return 2 * float(np.linalg.svd(root[:, None] * states, compute_uv=False).sum())
+
+
+def _died_out(root: np.ndarray, states: np.ndarray, limit: float) -> bool:
+    """Whether the tail is within the limit; the Frobenius norm, which is less, is asked first because it is cheap."""
+    return 2 * float(np.linalg.norm(root[:, None] * states)) <= limit and _tail(root, states) <= limit

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 
-from ssmid._array import Array
+from ssmid._array import Array, namespace
+from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
-from ssmid.systems import System
+from ssmid.systems import Modal, StateSpace, System
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,9 +36,21 @@ class Reduction:
 
     @cached_property
     def error(self) -> Array:
-        """``(*batch,)`` relative l2 (H2) error, measured: ``norm(original - system) / norm(original)``."""
-        return self.measured("h2") / norm(self.original, "h2")
+        """``(*batch,)`` relative l2 (H2) error, measured: ``norm(original - system) / norm(original)``; 0 where both are zero.
+
+        In continuous time the feedthrough, whose norm is infinite, is left out of the norm of the original.
+        """
+        error, size = self.measured("h2"), norm(_strictly_proper(self.original) if not self.original.is_discrete else self.original, "h2")
+        xp = namespace(error)
+        return xp.where(error == 0, xp.zeros_like(error), error / xp.where(size == 0, xp.ones_like(size), size))
 
     def measured(self, kind: str) -> Array:
         """``(*batch,)`` the norm ``kind`` ("h2", "hankel", "hinf", "l1") of ``original - system``, measured, absolute."""
         return norm(subtract(self.original, self.system), kind)
+
+
+def _strictly_proper(system: System) -> System:
+    if isinstance(system, Modal):
+        return dataclasses.replace(system, feedthrough=namespace(system.feedthrough).zeros_like(system.feedthrough))
+    states = system if isinstance(system, StateSpace) else to_state_space(system)
+    return dataclasses.replace(states, D=namespace(states.D).zeros_like(states.D))
