@@ -184,21 +184,21 @@ class _Search:
     def _orthogonalize(self, x: Array, basis: Array) -> tuple[Array, Array, Array]:
         """``(unit, coefficients, remainder)`` with ``x = coefficients @ basis + remainder @ unit``, all rows orthonormal.
 
-        Projected a second time where the first left little of ``x``: twice is enough (Daniel, Gragg, Kaufman and Stewart, Math.
-        Comp. 30, 1976). Where nothing is left random directions fill the block: noise of the size of rounding provides them.
+        Projected twice, always, which is enough (Daniel, Gragg, Kaufman and Stewart, Math. Comp. 30, 1976): once saves half of the
+        work and loses orthogonality over many restarts, however strict the test of what is left. Where ``x`` is spent random
+        directions fill the block: noise of the size of rounding provides them.
         """
         xp = self.xp
-        scale = xp.max(xp.linalg.vector_norm(x, axis=-1), axis=-1)[:, None]
+        scale = xp.max(xp.linalg.vector_norm(x, axis=-1), axis=-1)[:, None, None]
         scale = xp.where(scale == 0, xp.ones_like(scale), scale)
         coefficients = x @ adjoint(basis)
         x = x - coefficients @ basis
-        unit = x + float(xp.finfo(x.dtype).eps) * scale[..., None] * self.noise[x.shape[-1]]
+        # rolled, so that no step meets the noise of an earlier one
+        noise = xp.roll(self.noise[x.shape[-1]], self.products, axis=-1)
+        unit = x + float(xp.finfo(x.dtype).eps) * scale * noise
         unit = _orthonormal_rows(unit / xp.linalg.vector_norm(unit, axis=-1, keepdims=True))
-        remainder = x @ adjoint(unit)
-        if bool(xp.any(xp.abs(xp.linalg.diagonal(remainder)) < 0.1 * scale)):
-            unit = _orthonormal_rows(unit - (unit @ adjoint(basis)) @ basis)
-            remainder = x @ adjoint(unit)
-        return unit, coefficients, remainder
+        unit = _orthonormal_rows(unit - (unit @ adjoint(basis)) @ basis)
+        return unit, coefficients, x @ adjoint(unit)
 
     def _zeros(self, *shape: int) -> Array:
         return self.xp.zeros(shape, dtype=self.like.dtype, device=self.like.device)
