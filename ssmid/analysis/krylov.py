@@ -126,7 +126,7 @@ class _Search:
 
     def __init__(self, operator: Operator, like: Array, block: int, basis: int, random: np.random.Generator) -> None:
         self.xp, self.operator, self.block, self.like = namespace(like), operator, block, like
-        self.size, self.products, batch = 0, 0, like.shape[0]
+        self.size, self.products, self.steps, batch = 0, 0, 0, like.shape[0]
         self.elements = np.arange(batch)
         self.noise = {n: self._cast(random.standard_normal((block, n)) / n**0.5) for n in sorted({operator.rows, operator.columns})}
         self.left, self.right = self._zeros(batch, basis, operator.rows), self._zeros(batch, basis, operator.columns)
@@ -194,7 +194,8 @@ class _Search:
         coefficients = x @ adjoint(basis)
         x = x - coefficients @ basis
         # rolled, so that no step meets the noise of an earlier one
-        noise = xp.roll(self.noise[x.shape[-1]], self.products, axis=-1)
+        self.steps += 1
+        noise = xp.roll(self.noise[x.shape[-1]], self.steps, axis=-1)
         unit = x + float(xp.finfo(x.dtype).eps) * scale * noise
         unit = _orthonormal_rows(unit / xp.linalg.vector_norm(unit, axis=-1, keepdims=True))
         unit = _orthonormal_rows(unit - (unit @ adjoint(basis)) @ basis)
