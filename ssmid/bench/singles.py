@@ -16,7 +16,7 @@ from ssmid.bench.records import OURS, Case, Progress, Row
 from ssmid.bench.timing import measure
 from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
-from ssmid.systems import StateSpace
+from ssmid.systems import StateSpace, System
 
 _REFERENCE = "SLICOT AB09AD"
 
@@ -51,16 +51,17 @@ def _balanced_truncation(name: str, system: StateSpace, order: int, repeats: int
     return Case("balanced truncation", f"{name}, to {order}", tuple(rows), kind, system.order)
 
 
-def hinf_error(full: np.ndarray, reduced: StateSpace, omega: np.ndarray) -> float:
-    """Largest singular value of the difference over ``omega``, relative to that of ``full``; of a bank the median."""
+def hinf_error(full: np.ndarray, reduced: System, omega: np.ndarray) -> float:
+    """Largest gain of the difference over ``omega``, relative to that of ``full``; of a bank the median."""
     difference = full - frequency_response(reduced, omega).values
-    return float(np.median(_largest_gain(difference, reduced) / _largest_gain(full, reduced)))
+    coupled = isinstance(reduced, StateSpace) and (reduced.outputs, reduced.inputs) != (1, 1)
+    return float(np.median(_largest_gain(difference, coupled) / _largest_gain(full, coupled)))
 
 
-def _largest_gain(values: np.ndarray, system: StateSpace) -> np.ndarray:
-    if system.outputs == system.inputs == 1:
-        return np.abs(values).max(-1)
-    return np.linalg.norm(np.moveaxis(values, -1, 0), 2, axis=(-2, -1)).max(0)
+def _largest_gain(values: np.ndarray, coupled: bool) -> np.ndarray:
+    """Largest singular value over the frequencies, the last axis; the two before it are outputs and inputs where coupled."""
+    gains = np.linalg.norm(np.moveaxis(values, -1, 0), 2, axis=(-2, -1)) if coupled else np.moveaxis(np.abs(values), -1, 0)
+    return np.asarray(gains.max(0))
 
 
 def _deviation(values: np.ndarray, reference: np.ndarray) -> float:
