@@ -264,8 +264,8 @@ def damping(system: System) -> Damping:
 def spectral_radius(system: System) -> Array:
     """``(*batch,)`` the largest modulus of a pole; 0 without poles.
 
-    >>> spectral_radius(ZerosPolesGain([], [0.5, -0.9], 1.0))
-    array(0.9)
+    >>> float(spectral_radius(ZerosPolesGain([], [0.5, -0.9], 1.0)))
+    0.9
     """
     own = poles(system)
     xp = namespace(own)

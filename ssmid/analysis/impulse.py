@@ -105,22 +105,49 @@ def _(system: StateSpace, length: int, periodic: bool) -> Array:
 
 
 def markov_parameters(A: Array, B: Array, C: Array, count: int) -> Array:
-    """``C A^t B`` for t = 0 .. count-1 as ``(*batch, p, m, count)``: O(n^3 log count + n^2 sqrt(count)) operations.
+    """``C A^t B`` for t = 0 .. count-1 as ``(*batch, p, m, count)``. B and C are scaled to unit size first.
 
-    With K a power of two about sqrt(count) and ``t = q K + s``, rows ``C A^s`` and columns ``A^(qK) B`` grow by doubling with
-    repeated squares of A, and one product gives all. B and C are scaled to unit size first, so that 1e300 and 1e-300 pass.
+    Where powers of A stay small (:func:`has_tame_powers`): with K a power of two about sqrt(count) and ``t = q K + s``, rows
+    ``C A^s`` and columns ``A^(qK) B`` by repeated squares of A, O(n^3 log count + n^2 sqrt(count)). Elsewhere, a companion matrix
+    say, one step at a time, O(n^2 count): a rounding of ``A^K`` is enlarged by the square of its norm, one of a state is not.
     """
     xp = namespace(A, B, C)
     (B, b), (C, c) = _unit_size(B), _unit_size(C)
+    p, m = C.shape[-2], B.shape[-1]
     inner = 1 << max(0, (isqrt(count).bit_length() - 1))
     outer = ceil(count / inner)
+    if not has_tame_powers(A, count):
+        return _stepped(A, B, C, count) * (b * c)[..., None]
     rows, power = power_rows(A, C, inner, then=outer > 1)
     columns = transpose(power_rows(transpose(power), transpose(B), outer)[0])
     blocks = rows @ columns  # (*batch, K p, Q m)
-    p, m, axes = C.shape[-2], B.shape[-1], blocks.ndim - 2
+    axes = blocks.ndim - 2
     blocks = xp.reshape(blocks, (*blocks.shape[:-2], inner, p, outer, m))
     blocks = xp.permute_dims(blocks, (*range(axes), axes + 1, axes + 3, axes + 2, axes))
     return xp.reshape(blocks, (*blocks.shape[:-2], outer * inner))[..., :count] * (b * c)[..., None]
+
+
+def _stepped(A: Array, B: Array, C: Array, count: int) -> Array:
+    """``C A^t B`` from the thinner side: the state from B, or from C."""
+    xp = namespace(A, B, C)
+    if C.shape[-2] < B.shape[-1]:
+        return xp.moveaxis(_stepped(transpose(A), transpose(C), transpose(B), count), -3, -2)
+    state, taps = B, []
+    for _ in range(count):
+        taps.append(C @ state)
+        state = A @ state
+    return xp.stack(taps, axis=-1)
+
+
+def has_tame_powers(A: Array, count: int) -> bool:
+    """Whether ``A, A^2, A^4, ...`` up to about ``A^count`` have a root mean square gain below 4, in every element that is finite."""
+    n, square = A.shape[-1], A
+    for _ in range(max(1, count.bit_length())):
+        gain = to_numpy(namespace(A).linalg.matrix_norm(square)) if n else np.zeros(())
+        if (gain[np.isfinite(gain)] > 4 * n**0.5).any() or np.isinf(gain).any():
+            return False
+        square = square @ square
+    return True
 
 
 def power_rows(A: Array, C: Array, count: int, *, then: bool = False) -> tuple[Array, Array]:

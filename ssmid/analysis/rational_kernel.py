@@ -18,8 +18,22 @@ from math import ceil, isqrt
 from typing import Literal
 
 import numpy as np
+import scipy.signal
 
-from ssmid._array import Array, astype_width, double, fft_of, harmonize, is_complex, namespace, width
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    batched_on_host,
+    double,
+    fft_of,
+    harmonize,
+    is_complex,
+    namespace,
+    needs_gradient,
+    on_gpu,
+    width,
+)
 from ssmid.linalg import solve_triangular
 
 
@@ -97,38 +111,49 @@ def rational_spectrum(num: Array, den: Array, points: int) -> Array:
 
 
 def power_series(num: Array, den: Array, length: int) -> Array:
-    """The first ``length`` coefficients of ``num / den`` in powers of 1/z, by forward substitution in blocks.
+    """The first ``length`` coefficients of ``num / den`` in powers of 1/z, by forward substitution: O(length n).
 
-    num, den : ``(*batch, coefficients)``, den[0] not zero. The taps solve a banded lower triangular Toeplitz system; forward
-    substitution is backward stable for any poles, where division by FFT would leave an error relative to the largest tap.
-    With K about sqrt(L), K steps at once are one product with the first K rows of the system's resolvent: O(L n + K^2 n).
+    num, den : ``(*batch, coefficients)``, den[0] not zero. The taps solve a banded lower triangular Toeplitz system, and
+    substitution is backward stable whatever the poles, where FFTs, or powers of the companion matrix, lose the condition squared.
+    On the host that is ``scipy.signal.lfilter``; on a GPU, and where a gradient is recorded, triangular solves block by block.
     """
     num, den = harmonize(num=num, den=den)
-    xp = namespace(num, den)
     bits = width(num)
     num, den = double(num), double(den)
+    substitute = _in_blocks if on_gpu(den) or needs_gradient(num, den) else _by_recursion
+    return astype_width(substitute(num, den, length), bits)
+
+
+def _by_recursion(num: Array, den: Array, length: int) -> Array:
+    impulse = np.eye(1, length)[0]
+
+    def one(b: np.ndarray, a: np.ndarray) -> np.ndarray:
+        if a[0] == 0 or not (np.isfinite(b).all() and np.isfinite(a).all()):
+            return np.full(length, np.nan, np.result_type(a, b))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return scipy.signal.lfilter(b / a[0], a / a[0], impulse)
+
+    return batched_on_host(one, num, den, core_ndim=1)
+
+
+def _in_blocks(num: Array, den: Array, length: int) -> Array:
+    """K about sqrt(length) taps at a time: what the last n taps leave on the right, then one triangular solve."""
+    xp = namespace(num, den)
     if is_complex(num) != is_complex(den):
-        num, den = xp.astype(num, xp.complex128), xp.astype(den, xp.complex128)
+        num, den = as_complex(num), as_complex(den)
     num, den = num[..., : min(length, num.shape[-1])] / den[..., :1], den[..., : min(length, den.shape[-1])] / den[..., :1]
     n, block = den.shape[-1] - 1, min(length, max(16, isqrt(length)))
-    blocks = ceil(length / block)
-    triangle = _toeplitz(den, block, block, 0)
-    history = solve_triangular(triangle, _toeplitz(den, block, n, n), lower=True) if n else None
-    driven = ceil(num.shape[-1] / block)
-    forced = xp.reshape(_padded(num, 0, driven * block), (*num.shape[:-1], driven, block))
-    forced = xp.matrix_transpose(solve_triangular(triangle, xp.matrix_transpose(forced), lower=True))
+    triangle, history = _toeplitz(den, block, block, 0), _toeplitz(den, block, n, n)
     batch = np.broadcast_shapes(num.shape[:-1], den.shape[:-1])
-    zero = xp.zeros((*batch, block), dtype=num.dtype, device=num.device)
+    driven = xp.broadcast_to(_padded(num, 0, ceil(length / block) * block), (*batch, ceil(length / block) * block))
     past = xp.zeros((*batch, n), dtype=num.dtype, device=num.device)
     pieces = []
-    for q in range(blocks):
-        piece = zero + forced[..., q, :] if q < driven else zero
-        if history is not None:
-            piece = piece - (history @ past[..., None])[..., 0]
-            both = xp.concat([past, piece], axis=-1)
-            past = both[..., both.shape[-1] - n :]
-        pieces.append(piece)
-    return astype_width(xp.concat(pieces, axis=-1)[..., :length], bits)
+    for start in range(0, length, block):
+        right = driven[..., start : start + block, None] - history @ past[..., None]
+        pieces.append(solve_triangular(triangle, right, lower=True)[..., 0])
+        both = xp.concat([past, pieces[-1]], axis=-1)
+        past = both[..., both.shape[-1] - n :]
+    return xp.concat(pieces, axis=-1)[..., :length]
 
 
 def _toeplitz(den: Array, rows: int, columns: int, offset: int) -> Array:

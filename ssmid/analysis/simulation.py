@@ -24,7 +24,7 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.cascade import cascade, cascade_filter
-from ssmid.analysis.impulse import WRONG_TYPE, impulse_response, in_delays, markov_parameters, power_rows
+from ssmid.analysis.impulse import WRONG_TYPE, has_tame_powers, impulse_response, in_delays, markov_parameters, power_rows
 from ssmid.linalg import powers, transpose
 from ssmid.systems import (
     FrequencyResponse,
@@ -155,8 +155,8 @@ def _(system: StateSpace, inputs: Array, state: Array) -> tuple[Array, Array]:
         step = _same(transpose(power), inputs, state)
         return _toeplitz_table(h), transpose(rows), columns, lambda x: (x[..., None, :] @ step)[..., 0, :]
 
-    # a block costs its powers of A: worth it only where the signal is longer than the state
-    longest = _LONGEST_BLOCK if inputs.shape[-1] >= max(16, n) else 1
+    # a block costs its powers of A: worth it where the signal is longer than the state, and these are small
+    longest = _LONGEST_BLOCK if inputs.shape[-1] >= max(16, n) and has_tame_powers(A, _LONGEST_BLOCK) else 1
     outputs, state = _in_blocks(transpose(inputs), state, tables, longest, p, prod(batch))
     outputs = transpose(outputs)
     return (outputs[..., 0, :] if scalar else outputs), state

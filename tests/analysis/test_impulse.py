@@ -108,6 +108,27 @@ def test_random_transfer_functions_of_order_64_against_mpmath(rng):
     np.testing.assert_allclose(impulse_response(ssmid.tf(num, den), 600).taps, exact, atol=1e-9 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize(("order", "edge", "tolerance"), [(5, 0.02, 1e-9), (8, 0.1, 1e-9), (12, 0.3, 1e-11)])
+@pytest.mark.parametrize("form", ["coefficients", "coefficients on blocks", "companion"])
+def test_clustered_poles_against_mpmath(form, order, edge, tolerance):
+    """Powers of these companion matrices reach 1e6: repeated squares of them would leave 1e-2 of the taps to rounding."""
+    num, den = scipy.signal.butter(order, edge)
+    with mpmath.workdps(60):
+        a, b, h = [mpmath.mpf(x) for x in den], [mpmath.mpf(x) for x in num], []
+        for t in range(600):
+            h.append((b[t] if t <= order else 0) - mpmath.fsum(a[k] * h[t - k] for k in range(1, min(t, order) + 1)))
+    exact = np.array([float(x) for x in h])
+    system = ssmid.tf(num, den)
+    if form == "companion":
+        A = np.vstack([-den[1:], np.eye(order - 1, order)])
+        system = ssmid.ss(A, np.eye(order, 1), (num[1:] - num[0] * den[1:])[None], num[0])
+    elif form == "coefficients on blocks":
+        # where a gradient is recorded nothing runs on the host
+        system = system.map(lambda c: torch.asarray(c).requires_grad_())
+    taps = np.asarray(impulse_response(system, 600).map(lambda h: h.detach() if torch.is_tensor(h) else h).taps)
+    np.testing.assert_allclose(taps, exact, atol=tolerance * np.abs(exact).max())
+
+
 def test_unstable_transfer_function_keeps_relative_accuracy():
     """Forward substitution is exact to rounding at every tap; a division by FFT would be so at the largest only."""
     taps = impulse_response(ssmid.tf([1.0], [1.0, -2.5, 1.5]), 400).taps

@@ -112,6 +112,14 @@ def test_an_unstable_recurrence_runs():
     np.testing.assert_array_equal(y[1:], 2.0 ** np.arange(59))
 
 
+def test_companion_matrices_run_sample_by_sample(rng):
+    """Where powers of A are large, blocks of samples would lose digits: order 8, poles clustered at 1."""
+    num, den = scipy.signal.butter(8, 0.1)
+    system = ssmid.ss(np.vstack([-den[1:], np.eye(7, 8)]), np.eye(8, 1), (num[1:] - num[0] * den[1:])[None], num[0])
+    u = rng.standard_normal(500)
+    assert relative(simulate(system, u, method="recurrence"), scipy.signal.lfilter(num, den, u)) < 1e-9
+
+
 def test_long_streams_of_a_hundred_states(rng):
     poles = rng.uniform(-0.99, 0.99, 100)
     system = ssmid.ss(np.diag(poles), rng.standard_normal((100, 1)), rng.standard_normal((1, 100)))
