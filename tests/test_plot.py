@@ -337,6 +337,9 @@ def test_spectra_of_a_bank_and_narrow_peaks():
     edges = mesh.get_coordinates()[0, :, 0]
     at = int(np.searchsorted(edges, 200.0) - 1)
     assert rows[0].argmax() in (at - 1, at, at + 1)
+    clicks = np.stack([np.eye(1, 20_000, k)[0] for k in (10_001, 10_010, 10_023)])  # whatever the bins, each is in one
+    (mesh,) = plot.filter_bank(ImpulseResponse(clicks)).collections
+    np.testing.assert_array_equal((np.ma.getdata(mesh.get_array()).reshape(3, -1) == 0).sum(-1), 1)
     assert ax.get_xlabel() == "Frequency (Hz)"
     assert edges[-1] == pytest.approx(500, abs=1)
 
