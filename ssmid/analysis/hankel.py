@@ -20,7 +20,7 @@ from ssmid.analysis.krylov import Operator, Triplets, leading_triplets
 from ssmid.linalg import adjoint, block_hankel_products, eigh, svd, transpose
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, StateSpace, System
 
-_DENSE = 256
+DENSE = 256
 """Hankel matrices up to this size are decomposed as they are: quicker than any iteration, and every value at once."""
 _ALL = 1024
 _LEADING = 64
@@ -105,9 +105,12 @@ def _of_system(system: System, count: int | None = None, *, padding: str = "zero
     if padding != "zero":
         raise ValueError(f"padding: only an impulse response has a choice, got {padding!r} for a {type(system).__name__}")
     R, L = gramian_factors(system if isinstance(system, (StateSpace, Modal)) else to_state_space(system))
-    sigma = svd(adjoint(L) @ R)[1]
+    product = adjoint(L) @ R
+    xp = namespace(product)
+    sound = finite_elements(product, 2)
+    sigma = svd(xp.where(sound[..., None, None], product, xp.zeros_like(product)))[1]
+    sigma = xp.where(sound[..., None], sigma, xp.full_like(sigma, float("nan")))
     sigma = _padded(sigma, _checked_count(count, sigma.shape[-1]))
-    xp = namespace(sigma)
     error = sigma[..., :1] * (float(xp.finfo(sigma.dtype).eps) * max(1, sigma.shape[-1])) + xp.zeros_like(sigma)
     return HankelSpectrum(sigma, error, xp.isfinite(sigma))
 
@@ -182,7 +185,7 @@ def hankel_triplets(
     found = min(count, size)
     if found == 0 or flat.shape[0] == 0:
         parts = [_zero_triplets(flat, found, p * rows, m * columns)]
-    elif size <= _DENSE or 3 * found > size:
+    elif size <= DENSE or 3 * found > size:
         per_element = 8 * (p * rows * m * columns) * (6 if is_complex(flat) else 3)
         parts = [_dense_triplets(part, rows, columns, found) for part in _chunks(flat, per_element)]
     else:
@@ -310,4 +313,5 @@ def _padded(sigma: Array, count: int) -> Array:
     xp = namespace(sigma)
     missing = max(0, count - sigma.shape[-1])
     zeros = xp.zeros((*sigma.shape[:-1], missing), dtype=sigma.dtype, device=sigma.device)
+    zeros = xp.where(xp.isfinite(sigma[..., :1]), zeros, xp.full_like(zeros, float("nan"))) if sigma.shape[-1] else zeros
     return xp.concat([sigma, zeros], axis=-1)[..., :count]

@@ -71,7 +71,7 @@ def era(
     """
     request = Request(order, tol, max_order, *_shape(response.length, padding, rows, columns), truncated, a_priori_bound)
     if padding == "none":
-        request = dataclasses.replace(request, realize=partial(_extrapolated, stable=stable), certify=_no_bound)
+        request = dataclasses.replace(request, realize=partial(_extrapolated, stable=stable), certify=_no_bound, extrapolates=True)
     fit = realize(response, request, "ERA", mimo=mimo)
     assert isinstance(fit.system, StateSpace)
     radius = _spectral_radius(fit.system.A)

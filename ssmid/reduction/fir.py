@@ -31,7 +31,7 @@ def balanced_truncation_fir(
     order : states to keep, 1 to the number of taps beyond the feedthrough.
     tol : instead, the largest relative l2 error; each element gets the smallest order whose measured error meets it (found by
         bisection), smaller ones are padded with states that are zero. Orders up to ``max_order`` (256 when left out) are tried;
-        where none meets ``tol`` the largest is returned with ``converged`` False and a warning.
+        where none meets ``tol`` the best is returned with ``converged`` False and a warning.
     match_dc : keep the gain at frequency zero by singular perturbation (Liu and Anderson, Int. J. Control 50, 1989) instead of
         the feedthrough; stable by the same argument.
     mimo : the last two batch axes are the outputs and inputs of one system.

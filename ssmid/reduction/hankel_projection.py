@@ -17,14 +17,14 @@ from typing import TypeAlias
 import numpy as np
 
 from ssmid._array import Array, astype_width, from_numpy, is_complex, namespace, to_numpy, width
-from ssmid.analysis.hankel import channels, hankel_triplets, normalized
+from ssmid.analysis.hankel import DENSE, channels, hankel_triplets, normalized
 from ssmid.linalg import transpose
 from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, StateSpace
 
 LARGEST_BY_TOLERANCE = 256
-_RTOL, _TAIL_RTOL = 1e-10, 1e-4
-"""Singular vectors are as good as their residual: 1e-10 of the largest value, or 1e-4 of the last one that is asked for, because
+_RTOL, _TAIL_RTOL = 1e-10, 1e-7
+"""Singular vectors are as good as their residual: 1e-10 of the largest value, or 1e-7 of the last one that is asked for, because
 what is cut off beyond it matters more."""
 
 Matrices: TypeAlias = tuple[Array, Array, Array, Array]
@@ -36,7 +36,7 @@ class Projection:
 
     taps : ``(batch, p, m, length)``, normalized   vectors : ``(batch, K, p, rows)``, the columns of U
     A, B, C : ``U* Z U``, ``U* g`` and the first block row of U
-    sigma, error, found : ``(batch, K + 1)`` Hankel values, error bars, convergence
+    sigma, error, found : ``(batch, k)``, k > K, Hankel values, error bars, convergence
     rank : ``(batch,)`` how many of the K values are more than rounding
     """
 
@@ -66,6 +66,7 @@ class Request:
     """What a caller wants of each response: an order or a tolerance, of the Hankel matrix of ``rows`` and ``columns`` blocks.
 
     certify : ``(batch,)`` the a-priori bound of the error, from a projection and the orders
+    extrapolates : whether what a system does beyond the last tap is a forecast, not an error
     """
 
     order: int | None
@@ -75,6 +76,7 @@ class Request:
     columns: int
     realize: Realize
     certify: Callable[[Projection, np.ndarray], Array]
+    extrapolates: bool = False
 
     def check(self, available: int) -> None:
         """ValueError unless exactly one of ``order`` and ``tol`` asks for something that can be had."""
@@ -114,8 +116,10 @@ def project(taps: Array, order: int, rows: int, columns: int) -> Projection:
     xp = namespace(taps)
     if rows == 0:
         taps, rows, columns = xp.concat([taps, xp.zeros_like(taps)], axis=-1), 1, 1
-    batch, p = taps.shape[:2]
-    triplets = hankel_triplets(taps[..., 1:], rows, columns, order + 1, rtol=_RTOL, tail_rtol=_TAIL_RTOL)
+    batch, p, m, _ = taps.shape
+    size = min(p * rows, m * columns)
+    count = size if size <= DENSE else order + 1  # a decomposition of the matrix itself gives all values at once
+    triplets = hankel_triplets(taps[..., 1:], rows, columns, max(count, order + 1), rtol=_RTOL, tail_rtol=_TAIL_RTOL)
     vectors = xp.reshape(triplets.left[:, :order, :], (batch, order, p, rows))
     shifted = xp.concat([vectors[..., 1:], xp.zeros_like(vectors[..., :1])], axis=-1)
     sigma = to_numpy(triplets.sigma)
@@ -163,58 +167,75 @@ def _by_tolerance(taps: Array, request: Request, most: int) -> list[_Piece]:
     places, pieces, size = np.arange(taps.shape[0]), [], min(16, most)
     while len(places):
         projection = project(taps, size, request.rows, request.columns)
-        best = relative_error(projection, projection.rank, request.realize)
-        met = best <= tol
+        orders, errors = _smallest_orders(projection, request)
+        met = errors <= tol
         if size == most and not met.all():
-            reached = f"order {most} reaches a relative l2 error of {best[~met].max():.3g}"
-            warnings.warn(f"tol: {tol} is not met in {np.sum(~met)} responses, whose largest order is returned: {reached}", stacklevel=4)
+            reached = f"orders up to {most} reach {errors[~met].max():.3g}"
+            missed = f"{np.sum(~met)} of {taps.shape[0]} responses"
+            warnings.warn(f"tol: a relative l2 error of {tol} is not met in {missed}: {reached}", stacklevel=4)
         leave = np.flatnonzero(met | (size == most))
         if len(leave):
-            chosen = projection.take(leave)
-            orders = _smallest_orders(chosen, met[leave], request)
-            pieces.append(_piece(chosen, places[leave], orders, met[leave], request))
+            pieces.append(_piece(projection.take(leave), places[leave], orders[leave], met[leave], request))
         stay = np.flatnonzero(~met & (size < most))
         taps, places, size = xp.take(taps, from_numpy(stay, taps), axis=0), places[stay], min(4 * size, most)
     return pieces
 
 
-def _smallest_orders(projection: Projection, met: np.ndarray, request: Request) -> np.ndarray:
-    """By bisection between orders that do not meet the tolerance and orders that do; the largest where none does."""
-    high = np.array(projection.rank)
-    low = np.where(met, -1, high)
+def _smallest_orders(projection: Projection, request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """``(orders, errors)``: the smallest orders that meet the tolerance, or the largest of about the least error.
+
+    Orders are doubled until the tolerance is met and bisected from there: extrapolations get worse again beyond the order of
+    the system, so that the largest order says nothing.
+    """
+    rank, tol = projection.rank, request.tol
+    size = projection.A.shape[-1]
+    tried = [np.minimum(order, rank) for order in (0, *(1 << i for i in range(size.bit_length())), size)]
+    errors = np.stack([relative_error(projection, orders, request) for orders in tried])
+    good = errors <= tol
+    near_least = errors <= 2 * np.nanmin(errors, axis=0)
+    first = np.where(good.any(0), good.argmax(0), len(tried) - 1 - near_least[::-1].argmax(0))
+    high = np.take_along_axis(np.stack(tried), first[None], 0)[0]
+    low = np.where(good.any(0), np.take_along_axis(np.stack(tried), np.maximum(first - 1, 0)[None], 0)[0], high)
+    error = np.take_along_axis(errors, first[None], 0)[0]
     while (high - low > 1).any():
         middle = np.where(high - low > 1, (low + high) // 2, high)
-        good = relative_error(projection, middle, request.realize) <= request.tol
-        low, high = np.where(good, low, middle), np.where(good, middle, high)
-        low = np.where(met, low, high)
-    return high
+        new = relative_error(projection, middle, request)
+        low, high, error = np.where(new <= tol, low, middle), np.where(new <= tol, middle, high), np.where(new <= tol, new, error)
+        low = np.minimum(low, high)
+    return high, error
 
 
-def relative_error(projection: Projection, orders: np.ndarray, realize: Realize) -> np.ndarray:
-    """``(batch,)`` relative l2 errors of the systems of the given orders; 0 for responses that are zero.
+def relative_error(projection: Projection, orders: np.ndarray, request: Request) -> np.ndarray:
+    """``(batch,)`` relative l2 errors of the systems of the given orders; 0 for responses that are zero, infinity for overflow.
 
     The taps are subtracted one by one. What a system rings on after the last is at most its state there, because the
-    observability Gramian of a compression of Z is at most the identity; that is not counted where taps are extrapolated.
+    observability Gramian of a compression of Z is at most the identity; it does not count where the request extrapolates.
     """
     taps = projection.taps
     xp = namespace(taps)
     batch, p, m, length = taps.shape
-    A, B, C, D = realize(projection, orders)
+    size = int(orders.max(initial=0))
+    A, B, C, D = request.realize(projection, orders)
+    A, B, C = A[:, :size, :size], B[:, :size, :], C[:, :, :size]
     # h[1 + q K + s] = (C A^s) (A^(qK) B): two tables of about sqrt(length) blocks, each made by doubling
     inner = 1 << ((length - 1).bit_length() // 2)
     observed, power = C, A
-    for _ in range(inner.bit_length() - 1):
-        observed, power = xp.concat([observed, observed @ power], axis=-2), power @ power
-    reached, steps = B, 1
-    while steps * inner < length - 1:
-        reached, power, steps = xp.concat([reached, power @ reached], axis=-1), power @ power, 2 * steps
-    modelled = xp.permute_dims(xp.reshape(observed @ reached, (batch, inner, p, steps, m)), (0, 2, 4, 3, 1))
-    modelled = xp.reshape(modelled, (batch, p, m, steps * inner))
-    beyond = xp.zeros((batch, p, m, steps * inner + 1 - length), dtype=taps.dtype, device=taps.device)
-    difference = xp.concat([taps[..., :1] - D[..., None], xp.concat([taps[..., 1:], beyond], axis=-1) - modelled], axis=-1)
-    squares = xp.sum(xp.abs(difference) ** 2, axis=(-3, -2, -1)) + xp.sum(xp.abs(power @ B) ** 2, axis=(-2, -1))
-    energy = to_numpy(xp.sum(xp.abs(taps) ** 2, axis=(-3, -2, -1)))
-    return np.sqrt(to_numpy(squares) / np.where(energy > 0, energy, 1.0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(inner.bit_length() - 1):
+            observed, power = xp.concat([observed, observed @ power], axis=-2), power @ power
+        reached, steps = B, 1
+        while steps * inner < length - 1:
+            reached, power, steps = xp.concat([reached, power @ reached], axis=-1), power @ power, 2 * steps
+        modelled = xp.permute_dims(xp.reshape(observed @ reached, (batch, inner, p, steps, m)), (0, 2, 4, 3, 1))
+        modelled = xp.reshape(modelled, (batch, p, m, steps * inner))
+        difference = xp.concat([taps[..., :1] - D[..., None], taps[..., 1:] - modelled[..., : length - 1]], axis=-1)
+        squares = xp.sum(xp.abs(difference) ** 2, axis=(-3, -2, -1))
+        if not request.extrapolates:
+            ringing = xp.sum(xp.abs(modelled[..., length - 1 :]) ** 2, axis=(-3, -2, -1)) + xp.sum(xp.abs(power @ B) ** 2, axis=(-2, -1))
+            squares = squares + ringing
+        energy = to_numpy(xp.sum(xp.abs(taps) ** 2, axis=(-3, -2, -1)))
+        error = np.sqrt(to_numpy(squares) / np.where(energy > 0, energy, 1.0))
+    return np.where(np.isnan(error), np.inf, error)
 
 
 # ---------------------------------------------------------------- results
