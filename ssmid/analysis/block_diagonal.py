@@ -9,8 +9,10 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg.lapack import get_lapack_funcs
 
+from ssmid.analysis.polynomial import Host
 
-def block_diagonalize(A: np.ndarray, max_condition: float) -> tuple[np.ndarray, np.ndarray]:
+
+def block_diagonalize(A: Host, max_condition: float) -> tuple[Host, Host]:
     """``X`` and block-diagonal ``D`` with ``A X = X D`` and condition of ``X`` at most ``max_condition``.
 
     From the Schur form, blocks are split off one by one with the Sylvester equation ``T11 P - P T22 = -T12``. Where ``P`` is large
@@ -27,7 +29,7 @@ def block_diagonalize(A: np.ndarray, max_condition: float) -> tuple[np.ndarray, 
     return (scaled, normal) if X.size and np.linalg.cond(scaled) <= max_condition else (X, D)
 
 
-def block_sizes(A: np.ndarray) -> list[int]:
+def block_sizes(A: Host) -> list[int]:
     """Sizes of the diagonal blocks that a square matrix falls into: the finest split with zeros all around.
 
     >>> block_sizes(np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]]))
@@ -46,9 +48,9 @@ def block_sizes(A: np.ndarray) -> list[int]:
     return sizes
 
 
-def _split(A: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+def _split(A: Host, bound: float) -> tuple[Host, Host]:
     n = len(A)
-    T, X = scipy.linalg.schur(A, output="complex" if np.iscomplexobj(A) else "real")
+    T, X = scipy.linalg.schur(A, output="complex" if np.iscomplexobj(A) else "real")[:2]
     trexc, trsyl = get_lapack_funcs(("trexc", "trsyl"), (T,))
     D = np.zeros_like(T)
     start = 0
@@ -77,7 +79,7 @@ def _split(A: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
     return D, X * scale
 
 
-def _normal_pairs(D: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _normal_pairs(D: Host, X: Host) -> tuple[Host, Host]:
     """Single pairs as ``[[a, b], [-b, a]]``, b > 0, by a scaling of the second vector; those nearly defective stay as they are."""
     scale, start = np.ones(len(D)), 0
     for size in block_sizes(D):
@@ -88,11 +90,11 @@ def _normal_pairs(D: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return D * scale / scale[:, None], X * scale
 
 
-def _size(T: np.ndarray, i: int) -> int:
+def _size(T: Host, i: int) -> int:
     return 2 if i + 1 < len(T) and T[i + 1, i] != 0 else 1
 
 
-def _nearest(T: np.ndarray, start: int, end: int) -> int:
+def _nearest(T: Host, start: int, end: int) -> int:
     """Where the block of T22 begins whose eigenvalue is nearest to the mean of those of T11."""
     center = np.mean(np.diag(T)[start:end])
     height = np.mean([_height(T, i) for i in _starts(T, start, end)])
@@ -101,7 +103,7 @@ def _nearest(T: np.ndarray, start: int, end: int) -> int:
     return starts[int(np.argmin(distances))]
 
 
-def _starts(T: np.ndarray, start: int, end: int) -> list[int]:
+def _starts(T: Host, start: int, end: int) -> list[int]:
     starts = []
     while start < end:
         starts.append(start)
@@ -109,6 +111,6 @@ def _starts(T: np.ndarray, start: int, end: int) -> list[int]:
     return starts
 
 
-def _height(T: np.ndarray, i: int) -> float:
+def _height(T: Host, i: int) -> float:
     """The imaginary part of a standardized 2 x 2 block's upper eigenvalue; 0 of a real one."""
     return float(np.sqrt(np.abs(T[i, i + 1])) * np.sqrt(np.abs(T[i + 1, i]))) if _size(T, i) == 2 else 0.0

@@ -26,9 +26,10 @@ from ssmid._array import (
 )
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE
+from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.modal_form import SAMPLES, to_modal
-from ssmid.analysis.polynomial import expand_roots, finite_roots, paired, polynomial_roots
+from ssmid.analysis.polynomial import Host, expand_roots, finite_roots, paired, polynomial_roots
 from ssmid.analysis.realization import balanced_realization, companion_realization, modal_realization
 from ssmid.analysis.sections import factors_of_sections, second_order_sections
 from ssmid.analysis.state_space_form import companion_state_space, natural_state_space
@@ -85,19 +86,23 @@ def to_zpk(system: System) -> ZerosPolesGain:
 
     Poles of a state space are the eigenvalues of ``A``; zeros come from orthogonal deflation of each channel's system matrix
     (Emami-Naeini and Van Dooren, Automatica 18, 1982), infinite ones are dropped, and the gain fits the response. Where elements
-    of a batch have different numbers of zeros the missing ones stand so far out that they change nothing. Not differentiable.
+    of a batch have different numbers of zeros the missing ones stand so far out that they change nothing. Emits
+    :class:`ConversionWarning` where more than 1e-6 of the response is lost. Not differentiable.
 
     >>> from ssmid import ss
     >>> to_zpk(ss(0.5, 1, 2, 1)).zeros
     array([-1.5+0.j])
     """
-    return _zpk(system)
+    result = _zpk(system)
+    if result is not system:
+        warn_of_loss("to_zpk", system, result, "ill-conditioned zeros or poles; state space and modal form keep all of it")
+    return result
 
 
 def to_transfer_function(system: System) -> TransferFunction:
     """Numerator and denominator, the products of zeros and poles multiplied out in Leja order. Denominators are monic.
 
-    The last resort for more than a few poles: ``convert(system, "transfer-function").backward_error`` says what it cost.
+    The last resort for more than a few poles: emits :class:`ConversionWarning` where more than 1e-6 of the response is lost.
     Where the degree is too high for the range of the numbers (1e308) the coefficients are infinite, a ValueError for one system.
     Not differentiable.
 
@@ -116,7 +121,10 @@ def to_transfer_function(system: System) -> TransferFunction:
     if not closed:
         num, den = as_complex(num), as_complex(den)
     bits = width(factors.poles)
-    return TransferFunction(astype_width(num, bits), astype_width(den, bits), factors.dt)
+    result = TransferFunction(astype_width(num, bits), astype_width(den, bits), factors.dt)
+    advice = f"coefficients of degree {result.order}; state space, modal and factored forms keep all of it"
+    warn_of_loss("to_transfer_function", system, result, advice)
+    return result
 
 
 def to_sos(system: System) -> SecondOrderSections:
@@ -134,7 +142,9 @@ def to_sos(system: System) -> SecondOrderSections:
     if not factors.is_discrete:
         raise ValueError("expected a discrete-time system for second-order sections in powers of 1/z, got dt=0: use ssmid.c2d(system, dt)")
     sections = second_order_sections(factors.zeros, factors.poles, factors.gain)
-    return SecondOrderSections(astype_width(sections, width(factors.poles)), factors.dt)
+    result = SecondOrderSections(astype_width(sections, width(factors.poles)), factors.dt)
+    warn_of_loss("to_sos", system, result, "ill-conditioned zeros or poles; state space and modal form keep all of it")
+    return result
 
 
 # ---------------------------------------------------------------- to zeros, poles and gain
@@ -161,14 +171,14 @@ def _(system: TransferFunction) -> ZerosPolesGain:
     poles, zeros = polynomial_roots(system.den), polynomial_roots(system.num)
     scale = float(np.nanmax(np.abs(to_numpy(poles)), initial=1.0))
 
-    def leading(num: np.ndarray, den: np.ndarray, zeros: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def leading(num: Host, den: Host, zeros: Host) -> tuple[Host, Host]:
         first = np.take_along_axis(num, np.argmax(num != 0, axis=-1)[..., None], -1)[..., 0]
         zeros, factor = finite_roots(np.where((first == 0)[..., None], np.inf, zeros), scale)
         with np.errstate(all="ignore"):
             return zeros, first / den[..., 0] * factor
 
     zeros, gain = on_host(leading, double(system.num), double(system.den), zeros)
-    return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), system.dt)
+    return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), dt=system.dt)
 
 
 @_zpk.register
@@ -204,18 +214,18 @@ def _(system: StateSpace) -> ZerosPolesGain:
     zeros = on_host(lambda z: finite_roots(z, scale)[0], zeros)
     gain = _fitted_gain(system, zeros, poles)
     bits = width(system.A)
-    return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), system.dt)
+    return ZerosPolesGain(*(astype_width(x, bits) for x in (zeros, poles, gain)), dt=system.dt)
 
 
 def _channel_zeros(A: Array, B: Array, C: Array, D: Array) -> Array:
     """Zeros of each channel, ``(*batch, p, m, n)``, infinite where there are fewer."""
 
-    def element(A: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+    def element(A: Host, b: Host, c: Host, d: Host) -> Host:
         found = np.full(len(A), np.inf, complex)
         zeros = transmission_zeros(A, b, c, d)
         found[: len(zeros)] = zeros
         if not np.iscomplexobj(A):  # LAPACK lists conjugates as neighbours, equal to a rounding
-            upper = np.flatnonzero(found[:-1].imag > 0)
+            upper = np.flatnonzero(np.imag(found[:-1]) > 0)
             found[upper + 1] = found[upper].conj()
         return found
 
@@ -239,7 +249,7 @@ def _fitted_gain(system: StateSpace, zeros: Array, poles: Array) -> Array:
     with np.errstate(all="ignore"):
         log = sum((np.log(points - to_numpy(zeros)[..., j, None]) for j in range(zeros.shape[-1])), np.zeros(1, complex))
         log = log - sum((np.log(points - p[..., j, None]) for j in range(p.shape[-1])), np.zeros(1, complex))
-        top = np.max(np.where(np.isfinite(log), log.real, -np.inf), axis=-1, keepdims=True)
+        top = np.max(np.where(np.isfinite(log), np.real(log), -np.inf), axis=-1, keepdims=True)
         shape = np.exp(log - top)
         sound = np.isfinite(shape) & np.isfinite(response)
         shape, response = (np.where(sound, np.broadcast_to(x, sound.shape), 0) for x in (shape, response))

@@ -144,7 +144,7 @@ _WAYS: dict[str, Callable[..., Way]] = {
     "transfer-function": _transfer_function,
     "zpk": lambda system: (to_zpk(system), None, None),
     "sos": lambda system: (to_sos(system), None, None),
-    "impulse-response": lambda system, length=None, wrap="causal": (impulse_response(system, length, wrap), None, None),
+    "impulse-response": lambda system, length=None, **options: (impulse_response(system, length, **options), None, None),
     "frequency-response": lambda system, omega=None, **grid: (frequency_response(system, omega, **grid), None, None),
     "controllable": _companion("controllable"),
     "observable": _companion("observable"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, real_dtype, to_numpy, width
+from ssmid.analysis.polynomial import Host
 from ssmid.analysis.ragged import Result, padded_states
 from ssmid.systems import Modal, StateSpace
 
@@ -33,7 +34,7 @@ def modal_state_space(modal: Modal, mimo: bool = False) -> StateSpace:
     A, B, C, _ = padded_states(lambda re, im, at: element(at, re + 1j * im), arrays, ndims, (m, p, 0))
     feedthrough = xp.broadcast_to(double(modal.feedthrough), modal.batch_shape)
     bits = width(modal.residues)
-    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, _real_if(modal.real, feedthrough))), modal.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, _real_if(modal.real, feedthrough))), dt=modal.dt)
 
 
 # ---------------------------------------------------------------- banks of scalars, vectorized
@@ -48,7 +49,7 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     below = xp.imag(poles) < 0
     poles, residues = (xp.where(below, xp.conj(x), x) for x in (poles, residues))
     host = to_numpy(poles)
-    order = np.lexsort((host.imag, host.real), axis=-1)
+    order = np.lexsort((np.imag(host), np.real(host)), axis=-1)
     joined = _second_of_a_pair(np.take_along_axis(host, order, -1))
     order = from_numpy(order, poles)
     poles, residues = (xp.take_along_axis(x, order, axis=-1) for x in (poles, residues))
@@ -79,10 +80,10 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     A = A + coupling[..., :, None] * _eye(xp, n, poles, 1) - coupling[..., None, :] * _eye(xp, n, poles, -1)
     D = xp.broadcast_to(double(modal.feedthrough), batch)[..., None, None]
     bits = width(modal.residues)
-    return StateSpace(*(astype_width(M, bits) for M in (A, B[..., :, None], C[..., None, :], _real_if(True, D))), modal.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (A, B[..., :, None], C[..., None, :], _real_if(True, D))), dt=modal.dt)
 
 
-def _second_of_a_pair(poles: np.ndarray) -> np.ndarray:
+def _second_of_a_pair(poles: Host) -> Host:
     """In sorted rows, every other one of a run of equal complex numbers."""
     position = np.zeros(poles.shape, int)
     for j in range(1, poles.shape[-1]):
@@ -99,7 +100,7 @@ def _complex_diagonal(modal: Modal) -> StateSpace:
     C = residues / xp.where(entry > 0, as_complex(entry), xp.ones_like(residues))
     D = as_complex(double(modal.feedthrough))[..., None, None]
     bits = width(modal.residues)
-    return StateSpace(*(astype_width(M, bits) for M in (A, as_complex(entry)[..., :, None], C[..., None, :], D)), modal.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (A, as_complex(entry)[..., :, None], C[..., None, :], D)), dt=modal.dt)
 
 
 def _eye(xp, n: int, like: Array, k: int) -> Array:
@@ -113,7 +114,7 @@ def _real_if(real: bool, array: Array) -> Array:
 # ---------------------------------------------------------------- several inputs and outputs, one element
 
 
-def _real_gilbert(poles: np.ndarray, residues: np.ndarray) -> Result:
+def _real_gilbert(poles: Host, residues: Host) -> Result:
     """Blocks of ``r`` copies of ``[[a, b], [-b, a]]`` for a folded residue matrix of rank ``r``."""
     p, m, _ = residues.shape
     blocks = []
@@ -130,13 +131,13 @@ def _real_gilbert(poles: np.ndarray, residues: np.ndarray) -> Result:
     return _block_diagonal(blocks, p, m, float)
 
 
-def _complex_gilbert(poles: np.ndarray, residues: np.ndarray) -> Result:
+def _complex_gilbert(poles: Host, residues: Host) -> Result:
     p, m, _ = residues.shape
     pairs = [(pole, *_factors(residue)) for pole, residue in _residue_matrices(poles, residues, join=False)]
     return _block_diagonal([(pole * np.eye(left.shape[-1]), right, left) for pole, left, right in pairs], p, m, complex)
 
 
-def _residue_matrices(poles: np.ndarray, residues: np.ndarray, join: bool) -> list[tuple[complex, np.ndarray]]:
+def _residue_matrices(poles: Host, residues: Host, join: bool) -> list[tuple[complex, Host]]:
     """Poles with their residue matrices ``(p, m)``; equal folded poles in pairs of two when ``join``.
 
     Poles of a channel of its own give matrices with that one entry.
@@ -149,7 +150,7 @@ def _residue_matrices(poles: np.ndarray, residues: np.ndarray, join: bool) -> li
         unit = np.eye(p * m).reshape(p * m, p, m)
         listed = [(poles[i, j, k], unit[i * m + j] * residues[i, j, k]) for i, j, k in np.ndindex(p, m, d)]
     waiting: dict[complex, int] = {}
-    out: list[tuple[complex, np.ndarray]] = []
+    out: list[tuple[complex, Host]] = []
     for pole, residue in listed:
         first = waiting.pop(pole, None) if join and pole.imag else None
         if first is None:
@@ -160,7 +161,7 @@ def _residue_matrices(poles: np.ndarray, residues: np.ndarray, join: bool) -> li
     return out
 
 
-def _factors(residue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _factors(residue: Host) -> tuple[Host, Host]:
     """``left right = residue`` of full rank, both with the square roots of its singular values."""
     U, s, Vh = np.linalg.svd(residue, full_matrices=False)
     r = int(np.sum(s > _RANK_TOLERANCE * np.max(s, initial=0.0)))
@@ -168,7 +169,7 @@ def _factors(residue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return U[:, :r] * root, root[:, None] * Vh[:r]
 
 
-def _block_diagonal(blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]], p: int, m: int, dtype: type) -> Result:
+def _block_diagonal(blocks: list[tuple[Host, Host, Host]], p: int, m: int, dtype: type) -> Result:
     n = sum(len(b[0]) for b in blocks)
     A, B, C = np.zeros((n, n), dtype), np.zeros((n, m), dtype), np.zeros((p, n), dtype)
     start = 0

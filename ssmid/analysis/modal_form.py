@@ -7,19 +7,18 @@ condition says how nearly, the response is measured against the original, and a 
 
 from __future__ import annotations
 
-import warnings
 from functools import singledispatch
 
 import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
-from ssmid.analysis.evaluation import evaluate, horner
+from ssmid.analysis.evaluation import horner
 from ssmid.analysis.impulse import WRONG_TYPE
-from ssmid.analysis.polynomial import paired, polynomial_roots, residues_of_product, root_condition
+from ssmid.analysis.loss import warn_of_loss
+from ssmid.analysis.polynomial import Host, paired, polynomial_roots, residues_of_product, root_condition
 from ssmid.analysis.sections import factors_of_sections
 from ssmid.linalg import eig, inverse, transpose
 from ssmid.systems import (
-    ConversionWarning,
     FrequencyResponse,
     ImpulseResponse,
     Modal,
@@ -30,8 +29,8 @@ from ssmid.systems import (
     ZerosPolesGain,
 )
 
-WORST_ERROR = 1e-6
 _DEFECTIVE = 1e10
+_HARMLESS = 1e6
 
 
 def to_modal(system: System) -> Modal:
@@ -60,54 +59,30 @@ def modal_and_condition(system: System) -> tuple[Modal, Array]:
     modal, condition, apart = _modal(system)
     if modal is system:
         return modal, condition
-    error = relative_error(system, modal)
-    lossy = (error > WORST_ERROR) | apart
-    if lossy.any():
-        which = f"{int(lossy.sum())} of {lossy.size} elements" if lossy.ndim else "the system"
-        warnings.warn(
-            f"to_modal: {which} with repeated or clustered poles (condition {np.nanmax(to_numpy(condition)):.1e}), "
-            f"{'taken apart to have a diagonal form, ' if np.any(apart) else ''}response off by {np.nanmax(error):.1e} of its peak; "
-            "ssmid.modal_realization keeps such poles in one block",
-            ConversionWarning,
-            stacklevel=3,
-        )
+    known = to_numpy(condition)
+    worst = float(np.max(np.where(np.isnan(known), 1.0, known), initial=1.0))
+    if worst > _HARMLESS or apart.any():
+        advice = f"repeated or clustered poles (condition {worst:.1e}{', taken apart' if apart.any() else ''})"
+        warn_of_loss("to_modal", system, modal, f"{advice}; ssmid.modal_realization keeps such poles in one block", apart, stacklevel=4)
     return modal, condition
-
-
-def relative_error(system: System, other: System) -> np.ndarray:
-    """``(*batch,)`` the largest difference of two responses at a few points, relative to the peak of the first there."""
-    if system.is_discrete:
-        points = np.exp(1j * (np.arange(12) + 0.37) * np.pi / 12)
-    else:
-        poles = other.poles if isinstance(other, (Modal, ZerosPolesGain)) else np.zeros(0)
-        radii = np.abs(to_numpy(poles))
-        radii = radii[np.isfinite(radii) & (radii > 0)]
-        low, high = (radii.min(), radii.max()) if radii.size else (1.0, 1.0)
-        points = 1j * np.geomspace(low / 4, high * 4, 12)
-    points = from_numpy(points, next(iter(system.arrays.values())))
-    with np.errstate(all="ignore"):
-        a, b = (to_numpy(evaluate(s, points)) for s in (system, other))
-        axes = tuple(range(min(len(system.batch_shape), len(other.batch_shape)), max(a.ndim, b.ndim)))
-        peak = np.max(np.abs(a), axis=axes)
-        return np.where(peak > 0, np.max(np.abs(a - b), axis=axes) / np.where(peak > 0, peak, 1), np.max(np.abs(b), axis=axes))
 
 
 # ---------------------------------------------------------------- into modal form
 
 
 @singledispatch
-def _modal(system: System) -> tuple[Modal, Array, np.ndarray]:
+def _modal(system: System) -> tuple[Modal, Array, Host]:
     """The modal form, its condition, and where repeated poles were taken apart."""
     raise TypeError(WRONG_TYPE.format(type(system).__name__))
 
 
 @_modal.register
-def _(system: Modal) -> tuple[Modal, Array, np.ndarray]:
+def _(system: Modal) -> tuple[Modal, Array, Host]:
     return system, _ones(system), np.zeros(system.batch_shape, bool)
 
 
 @_modal.register
-def _(system: StateSpace) -> tuple[Modal, Array, np.ndarray]:
+def _(system: StateSpace) -> tuple[Modal, Array, Host]:
     A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
     real = not any(is_complex(M) for M in (A, B, C, D))
     poles, V, W, condition, apart = _eigensystem(A)
@@ -122,7 +97,7 @@ def _(system: StateSpace) -> tuple[Modal, Array, np.ndarray]:
 
 
 @_modal.register
-def _(system: TransferFunction) -> tuple[Modal, Array, np.ndarray]:
+def _(system: TransferFunction) -> tuple[Modal, Array, Host]:
     real = not (is_complex(system.num) or is_complex(system.den))
     num, den = double(system.num), double(system.den)
     poles = polynomial_roots(den)
@@ -133,7 +108,7 @@ def _(system: TransferFunction) -> tuple[Modal, Array, np.ndarray]:
 
 
 @_modal.register
-def _(system: ZerosPolesGain) -> tuple[Modal, Array, np.ndarray]:
+def _(system: ZerosPolesGain) -> tuple[Modal, Array, Host]:
     zeros, poles, gain = double(system.zeros), double(system.poles), double(system.gain)
     ordered, closed = paired(to_numpy(poles))
     real = closed and paired(to_numpy(zeros))[1] and not is_complex(gain)
@@ -148,12 +123,12 @@ def _(system: ZerosPolesGain) -> tuple[Modal, Array, np.ndarray]:
 
 
 @_modal.register
-def _(system: SecondOrderSections) -> tuple[Modal, Array, np.ndarray]:
+def _(system: SecondOrderSections) -> tuple[Modal, Array, Host]:
     return _modal(ZerosPolesGain(*factors_of_sections(system.sections), system.dt))
 
 
 @_modal.register
-def _(system: ImpulseResponse) -> tuple[Modal, Array, np.ndarray]:
+def _(system: ImpulseResponse) -> tuple[Modal, Array, Host]:
     if system.length > 2:
         raise ValueError(
             f"expected a system with a diagonal form, got {system.length} taps: the poles of a FIR filter all stand at 0; "
@@ -165,14 +140,14 @@ def _(system: ImpulseResponse) -> tuple[Modal, Array, np.ndarray]:
 
 
 @_modal.register
-def _(system: FrequencyResponse) -> tuple[Modal, Array, np.ndarray]:
+def _(system: FrequencyResponse) -> tuple[Modal, Array, Host]:
     raise ValueError(SAMPLES.format(system.points))
 
 
 SAMPLES = "expected a system with states, got a frequency response of {} samples: fit a model to it first (ssmid.identification)"
 
 
-def _residues_of_ratio(num: np.ndarray, den: np.ndarray, poles: np.ndarray) -> tuple[np.ndarray, ...]:
+def _residues_of_ratio(num: Host, den: Host, poles: Host) -> tuple[Host, ...]:
     """Feedthrough, residues and root condition: the strictly proper numerator over the product of the differences of poles."""
     with np.errstate(all="ignore"):
         num, den = num / den[..., :1], den / den[..., :1]
@@ -185,7 +160,7 @@ def _residues_of_ratio(num: np.ndarray, den: np.ndarray, poles: np.ndarray) -> t
         return feedthrough, horner(proper, poles) * spread, root_condition(den, poles)
 
 
-def _eigensystem(A: Array) -> tuple[Array, Array, Array, Array, np.ndarray]:
+def _eigensystem(A: Array) -> tuple[Array, Array, Array, Array, Host]:
     """Poles, right eigenvectors as columns, left ones as rows, the largest ``|w_i| |v_i|``, and which elements were defective.
 
     A defective matrix has no basis of eigenvectors, but one within 1e-9 of it has a good one (Davies, SIAM J. Matrix Anal. 29,
@@ -195,7 +170,7 @@ def _eigensystem(A: Array) -> tuple[Array, Array, Array, Array, np.ndarray]:
     n, batch = A.shape[-1], A.shape[:-2]
     if n == 0:
         empty = as_complex(A)
-        return xp.sum(empty, axis=-1), empty, empty, xp.ones(batch, dtype=double(xp.real(empty)).dtype, device=A.device), np.zeros(batch, bool)
+        return xp.sum(empty, axis=-1), empty, empty, xp.ones(batch, dtype=xp.float64, device=A.device), np.zeros(batch, bool)
     poles, V, W, condition = _eigenvectors(A)
     host = to_numpy(condition)
     defective = ~(host < _DEFECTIVE) & np.isfinite(to_numpy(A)).all((-2, -1))
@@ -216,7 +191,7 @@ def _eigenvectors(A: Array) -> tuple[Array, Array, Array, Array]:
     return poles, V, W, xp.max(xp.linalg.vector_norm(W, axis=-1), axis=-1)
 
 
-def _taken_apart(poles: np.ndarray, discrete: bool) -> tuple[np.ndarray, np.ndarray]:
+def _taken_apart(poles: Host, discrete: bool) -> tuple[Host, Host]:
     """``poles`` with equal ones moved onto a small circle round them, and which elements that touched.
 
     m equal poles on a circle of relative radius ``eps^(1 / (2 m - 1))`` change the response by ``eps^(m / (2 m - 1))``, as much as
@@ -275,7 +250,7 @@ def _cancellation(modal: Modal) -> Array:
 
 def _as_wide(system: System, poles: Array, residues: Array, feedthrough: Array, real: bool) -> Modal:
     bits = width(next(iter(system.arrays.values())))
-    return Modal(*(astype_width(x, bits) for x in (poles, residues, feedthrough)), system.dt, real)
+    return Modal(*(astype_width(x, bits) for x in (poles, residues, feedthrough)), dt=system.dt, real=real)
 
 
 def _ones(modal: Modal) -> Array:

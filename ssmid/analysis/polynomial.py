@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import warnings
 from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssmid._array import Array, batched_on_host, double, on_host
+from ssmid._array import Array, double, on_host
 from ssmid.analysis.evaluation import horner
+
+Host: TypeAlias = Any
+"""A NumPy array on the host, or a NumPy number."""
 
 _FAR = 2.0**60
 
@@ -44,10 +48,10 @@ def polynomial_roots(coefficients: Array) -> Array:
     >>> polynomial_roots(np.array([2.0, -3.0, 1.0, 0.0])).real
     array([1. , 0.5, 0. ])
     """
-    return batched_on_host(_roots, double(coefficients), core_ndim=1)
+    return on_host(_roots, double(coefficients))
 
 
-def root_condition(coefficients: np.ndarray, roots: np.ndarray) -> np.ndarray:
+def root_condition(coefficients: Host, roots: Host) -> Host:
     """``(*batch,)`` the largest condition number of the roots, ``sum_k |c_k| |z|^k / (max(1, |z|) |p'(z)|)`` (Gautschi 1973).
 
     On NumPy arrays. Relative for roots outside the unit circle, absolute inside; roots at exactly zero are left out.
@@ -59,13 +63,13 @@ def root_condition(coefficients: np.ndarray, roots: np.ndarray) -> np.ndarray:
     return np.max(condition, axis=-1, initial=1.0)
 
 
-def derivative(coefficients: np.ndarray) -> np.ndarray:
+def derivative(coefficients: Host) -> Host:
     """Coefficients of the derivative, ``(*batch, n)``; one zero for a constant."""
     degree = coefficients.shape[-1] - 1
     return coefficients[..., :-1] * np.arange(degree, 0, -1) if degree else 0 * coefficients
 
 
-def residues_of_product(zeros: np.ndarray, poles: np.ndarray, gain: np.ndarray) -> np.ndarray:
+def residues_of_product(zeros: Host, poles: Host, gain: Host) -> Host:
     """Residues ``(*batch, n)`` of ``gain prod (z - zeros) / prod (z - poles)`` at its poles, by the product formula.
 
     Every factor is one difference of data, so that each residue has full relative accuracy, however small. Numerator and
@@ -83,10 +87,10 @@ def residues_of_product(zeros: np.ndarray, poles: np.ndarray, gain: np.ndarray) 
                 difference = poles - poles[..., j, None]
                 difference[..., j] = 1.0
                 mantissa, exponent = _normalized(mantissa / difference, exponent)
-        return np.ldexp(mantissa.real, exponent) + 1j * np.ldexp(mantissa.imag, exponent)
+        return np.ldexp(np.real(mantissa), exponent) + 1j * np.ldexp(np.imag(mantissa), exponent)
 
 
-def finite_roots(roots: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+def finite_roots(roots: Host, scale: float) -> tuple[Host, Host]:
     """Roots without the columns that are infinite in every element, and the factor ``(*batch,)`` that the gain takes for the rest.
 
     Elements of a batch may have different numbers of finite roots. A root at infinity beside finite ones stands at
@@ -101,7 +105,7 @@ def finite_roots(roots: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarra
     return np.where(infinite[..., :kept], -far, roots[..., :kept]), factor
 
 
-def conjugate_pairs(roots: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def conjugate_pairs(roots: Host) -> tuple[Host, Host] | None:
     """The members of ``roots`` ``(n,)`` in the open upper half plane, and the real ones; None where some have no conjugate.
 
     Partners may differ by 100 roundings, as scipy's filter designs do; the upper one stands for both.
@@ -118,7 +122,7 @@ def conjugate_pairs(roots: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return upper, real
 
 
-def paired(roots: np.ndarray) -> tuple[np.ndarray, bool]:
+def paired(roots: Host) -> tuple[Host, bool]:
     """``roots`` ``(*batch, n)`` with exact conjugates as neighbours, the upper one first, and whether all finite rows are closed.
 
     Rows that are not closed under conjugation stay as they are.
@@ -134,10 +138,10 @@ def paired(roots: np.ndarray) -> tuple[np.ndarray, bool]:
     return flat.reshape(roots.shape), closed
 
 
-# ---------------------------------------------------------------- one element
+# ---------------------------------------------------------------- on the host
 
 
-def _neighbours(rows: np.ndarray) -> np.ndarray:
+def _neighbours(rows: Host) -> Host:
     """For each row, whether every complex number stands beside its exact conjugate, the upper one first."""
     upper, lower = rows.imag > 0, rows.imag < 0
     follows = np.zeros(rows.shape, bool)
@@ -145,73 +149,82 @@ def _neighbours(rows: np.ndarray) -> np.ndarray:
     return (np.sum(upper, -1) == np.sum(follows, -1)) & (lower == follows).all(-1)
 
 
-def _roots(c: np.ndarray) -> np.ndarray:
-    n = len(c) - 1
-    found = np.full(n, np.nan, complex)
-    largest = np.max(np.abs(c), initial=0.0)
-    if not np.isfinite(c).all() or largest == 0:
-        return found
-    c = c / largest
-    nonzero = np.flatnonzero(c)
-    first, last = nonzero[0], nonzero[-1]
-    core = c[first : last + 1]
-    found[:first] = np.inf
-    roots = _companion_roots(core)
-    found[first : first + len(core) - 1] = min(roots, _polished(core, roots), key=lambda z: _backward_error(core, z))
-    found[first + len(core) - 1 :] = 0
-    return found
+def _roots(coefficients: Host) -> Host:
+    """Roots of the rows of ``(*batch, n+1)``, rows with zeros at the same ends together."""
+    batch, n = coefficients.shape[:-1], coefficients.shape[-1] - 1
+    c = coefficients.reshape(prod(batch), n + 1)
+    found = np.full((len(c), n), np.nan, complex)
+    largest = np.max(np.abs(c), axis=-1, initial=0.0)
+    sound = np.isfinite(largest) & (largest > 0)
+    c = c / np.where(sound, largest, 1)[:, None]
+    first, last = np.argmax(c != 0, axis=-1), n - np.argmax(c[:, ::-1] != 0, axis=-1)
+    for start, stop in {(int(i), int(j)) for i, j in zip(first[sound], last[sound], strict=True)}:
+        rows = np.flatnonzero(sound & (first == start) & (last == stop))
+        core = c[rows, start : stop + 1]
+        roots = _companion_roots(core)
+        moved = _polished(core, roots)
+        better = _product_error(core, moved) < _product_error(core, roots)
+        found[rows, :start] = np.inf
+        found[rows, start:stop] = np.where(better[:, None], moved, roots)
+        found[rows, stop:] = 0
+    return found.reshape(*batch, n)
 
 
-def _companion_roots(c: np.ndarray) -> np.ndarray:
-    if len(c) < 2:
-        return np.zeros(0, complex)
+def _companion_roots(c: Host) -> Host:
+    rows, n = len(c), c.shape[-1] - 1
+    if n == 0:
+        return np.zeros((rows, 0), complex)
+    companion = np.broadcast_to(np.eye(n, k=-1, dtype=c.dtype), (rows, n, n)).copy()
     with np.errstate(over="ignore"):
-        companion = np.diag(np.ones(len(c) - 2, c.dtype), -1)
-        companion[0] = -c[1:] / c[0]
-    if not np.isfinite(companion).all():
-        # the leading coefficient is beyond rounding of the others: its roots are the inverses of those of the reversed polynomial
-        reciprocal = _companion_roots(c[::-1])
+        companion[:, 0] = -c[:, 1:] / c[:, :1]
+    beyond = ~np.isfinite(companion[:, 0]).all(-1)
+    companion[beyond] = 0
+    roots = np.linalg.eigvals(companion).astype(complex)
+    if beyond.any():
+        # the leading coefficient is beyond rounding of the others: the roots are the inverses of those of the reversed polynomial
         with np.errstate(all="ignore"):
-            inverse = np.where(np.isfinite(1 / reciprocal), 1 / reciprocal, np.inf)
-        return inverse if np.iscomplexobj(c) else inverse.conj()
-    return np.asarray(np.linalg.eigvals(companion), complex)
+            inverse = 1 / _companion_roots(c[beyond, ::-1])
+        roots[beyond] = np.where(np.isfinite(inverse), inverse if np.iscomplexobj(c) else inverse.conj(), np.inf)
+    return roots
 
 
-def _polished(c: np.ndarray, z: np.ndarray) -> np.ndarray:
-    upper, axis = z.imag > 0, z.imag == 0
+def _polished(c: Host, z: Host) -> Host:
+    """Two Aberth steps on the roots ``(rows, n)``, each kept where it lowers the residual."""
+    upper, axis, n = z.imag > 0, z.imag == 0, z.shape[-1]
     with np.errstate(all="ignore"):
         for _ in range(2):
             newton, residual = _newton_step(c, z)
-            gaps = z[:, None] - z
-            np.fill_diagonal(gaps, np.inf)
-            step = newton / (1 - newton * np.sum(1 / gaps, axis=1))
+            gaps = z[:, :, None] - z[:, None, :]
+            gaps[:, np.arange(n), np.arange(n)] = np.inf
+            step = newton / (1 - newton * np.sum(1 / gaps, axis=-1))
             moved = np.where(np.isfinite(step), z - step, z)
             z = np.where(_newton_step(c, moved)[1] < residual, moved, z)
     if not np.iscomplexobj(c):
         # LAPACK lists conjugates as neighbours, the upper root first; the steps may have parted them by a rounding
-        z[axis] = z[axis].real
-        z[np.flatnonzero(upper) + 1] = z[upper].conj()
+        z = np.where(axis, z.real, z)
+        rows, columns = np.nonzero(upper)
+        z[rows, columns + 1] = z[rows, columns].conj()
     return z
 
 
-def _backward_error(c: np.ndarray, roots: np.ndarray) -> float:
+def _product_error(c: Host, roots: Host) -> Host:
     with np.errstate(all="ignore"):
-        error = np.max(np.abs(c[0] * _expand(roots) - c))
-    return float(error) if np.isfinite(error) else np.inf
+        error = np.max(np.abs(c[:, :1] * _expand(roots) - c), axis=-1)
+    return np.where(np.isfinite(error), error, np.inf)
 
 
-def _newton_step(c: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _newton_step(c: Host, z: Host) -> tuple[Host, Host]:
     """``p / p'`` and ``|p|`` scaled by ``max(1, |z|)^n``; outside the unit circle through the reversed polynomial."""
-    n = len(c) - 1
+    n = c.shape[-1] - 1
     inside = np.abs(z) <= 1
     w = np.where(inside, z, 1 / z)
-    value = np.where(inside, horner(c, w), horner(c[::-1], w))
-    slope = np.where(inside, horner(derivative(c), w), horner(derivative(c[::-1]), w))
+    value = np.where(inside, horner(c, w), horner(c[:, ::-1], w))
+    slope = np.where(inside, horner(derivative(c), w), horner(derivative(c[:, ::-1]), w))
     outside = value / (w * (n * value - w * slope))
     return np.where(inside, value / slope, outside), np.abs(value)
 
 
-def _expand(roots: np.ndarray) -> np.ndarray:
+def _expand(roots: Host) -> Host:
     batch, n = roots.shape[:-1], roots.shape[-1]
     roots = roots.reshape(prod(batch), n)
     ordered = np.take_along_axis(roots, _leja_order(roots), -1)
@@ -220,15 +233,15 @@ def _expand(roots: np.ndarray) -> np.ndarray:
         for k in range(n):
             c = np.pad(c, ((0, 0), (0, 1))) - ordered[:, k, None] * np.pad(c, ((0, 0), (1, 0)))
     c = c.reshape(*batch, n + 1)
-    return np.ascontiguousarray(c.real) if _all_closed(roots) else c
+    return np.ascontiguousarray(np.real(c)) if _all_closed(roots) else c
 
 
-def _all_closed(roots: np.ndarray) -> bool:
+def _all_closed(roots: Host) -> bool:
     """Whether each row of ``(elements, n)``, NaN aside, is closed under conjugation."""
     return paired(roots[np.isfinite(roots).all(-1)])[1]
 
 
-def _leja_order(roots: np.ndarray) -> np.ndarray:
+def _leja_order(roots: Host) -> Host:
     """Indices ``(elements, n)`` that put each root as far as possible, in the product of distances, from those before it."""
     elements, n = roots.shape
     order = np.zeros((elements, n), int)
@@ -245,7 +258,7 @@ def _leja_order(roots: np.ndarray) -> np.ndarray:
     return order
 
 
-def _normalized(mantissa: np.ndarray, exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _normalized(mantissa: Host, exponent: Host) -> tuple[Host, Host]:
     """``mantissa 2^exponent`` with the mantissa's larger part in [1/2, 1)."""
     shift = np.frexp(np.maximum(np.abs(mantissa.real), np.abs(mantissa.imag)))[1]
     return np.ldexp(mantissa.real, -shift) + 1j * np.ldexp(mantissa.imag, -shift), exponent + shift

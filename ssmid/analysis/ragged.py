@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ssmid._array import Array, astype_width, cores, from_numpy, to_numpy, width
+from ssmid.analysis.polynomial import Host
 
-Result = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Result = tuple[Host, Host, Host, Host]
 """A ``(r, r)``, B ``(r, m)``, C ``(p, r)`` and the transform T ``(n, r)`` of one element."""
 
 
@@ -25,7 +26,7 @@ def padded_states(
     batch = np.broadcast_shapes(*(h.shape[: h.ndim - k] for h, k in hosts))
     elements = [[np.broadcast_to(h, batch + h.shape[h.ndim - k :])[i] for h, k in hosts] for i in np.ndindex(*batch)]
 
-    def element(inputs: list[np.ndarray]) -> Result | None:
+    def element(inputs: list[Host]) -> Result | None:
         try:
             return function(*inputs) if all(np.isfinite(x).all() for x in inputs) else None
         except np.linalg.LinAlgError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -11,12 +10,12 @@ import scipy.linalg
 from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, to_numpy, width
 from ssmid.analysis.block_diagonal import block_diagonalize
 from ssmid.analysis.gramians import gramian_factors
-from ssmid.analysis.modal_form import WORST_ERROR, relative_error
+from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.polynomial import expand_roots
 from ssmid.analysis.ragged import Result, padded_states
 from ssmid.analysis.state_space_form import natural_state_space
 from ssmid.linalg import eigvals, inverse, solve, transpose
-from ssmid.systems import ConversionWarning, StateSpace, System
+from ssmid.systems import StateSpace, System
 
 _EPS = float(np.finfo(float).eps)
 
@@ -42,7 +41,7 @@ def similarity(system: StateSpace, T: Array) -> StateSpace:
     if T.ndim == 2 and not np.isfinite(to_numpy(new_B)).all() and np.isfinite(to_numpy(B)).all():
         raise ValueError("T: expected an invertible transform, got a singular matrix")
     bits = width(system.A)
-    return StateSpace(*(astype_width(M, bits) for M in (new_A, new_B, C @ T)), system.D, system.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (new_A, new_B, C @ T)), D=system.D, dt=system.dt)
 
 
 @overload
@@ -79,12 +78,13 @@ def minimal_realization(system: System, tol: float = 1e-10, *, return_transform:
 @overload
 def minimal_realization(system: System, tol: float = 1e-10, *, return_transform: Literal[True]) -> tuple[StateSpace, Array]: ...
 def minimal_realization(system: System, tol: float = 1e-10, *, return_transform: bool = False) -> Any:
-    """The states that inputs reach and outputs see: Kalman's decomposition by the orthogonal staircase algorithm.
+    """The states that inputs reach and outputs see: Kalman's decomposition by an orthogonal staircase.
 
     Ranks are decided by singular values above ``tol``, relative to the norms of ``A``, ``B`` and ``C`` after balancing; rounding
-    grows from step to step of the staircase, to some 1e-13 over a handful of hidden states. Continuous and discrete time, stable or not, several inputs and outputs. In a batch elements with fewer
-    states than others get zero states. With ``return_transform`` also ``T``, ``(*batch, n, r)``: ``x = T x'`` for the states kept.
-    Source: Van Dooren, IEEE Trans. Automat. Control 26, 1981, sec. III. Not differentiable. Raises ValueError for a negative ``tol``.
+    grows from step to step of the staircase, to some 1e-13 over a handful of hidden states. Continuous and discrete time, stable
+    or not, several inputs and outputs. In a batch elements with fewer states than others get zero states. With
+    ``return_transform`` also ``T``, ``(*batch, n, r)``: ``x = T x'`` for the states kept. Source: Van Dooren, IEEE Trans. Automat.
+    Control 26, 1981, sec. III. Not differentiable. Raises ValueError for a negative ``tol``.
 
     >>> from ssmid import ss
     >>> minimal_realization(ss([[0.5, 0.0], [0.0, 0.25]], [[1.0], [0.0]], [[1.0, 1.0]])).order
@@ -165,15 +165,9 @@ def companion_realization(system: System, form: str = "controllable", *, return_
     else:
         result = transpose(companion), transpose(output), transpose(_first_unit(T))
         T = transpose(inverse(T)) if return_transform else T
-    realized = StateSpace(*(astype_width(M, bits) for M in result), states.D, states.dt)
-    error = relative_error(states, realized)
-    if (error > max(WORST_ERROR, 1e3 * float(namespace(states.A).finfo(states.A.dtype).eps))).any():
-        warnings.warn(
-            f"companion_realization: coefficients of degree {states.order} keep the response to {np.nanmax(error):.1e} of its peak only; "
-            "ssmid.balanced_realization and ssmid.modal_realization keep all of it",
-            ConversionWarning,
-            stacklevel=2,
-        )
+    realized = StateSpace(*(astype_width(M, bits) for M in result), D=states.D, dt=states.dt)
+    advice = f"coefficients of degree {states.order}; ssmid.balanced_realization and ssmid.modal_realization keep all of it"
+    warn_of_loss("companion_realization", states, realized, advice)
     return (realized, astype_width(T, bits)) if return_transform else realized
 
 
@@ -184,7 +178,7 @@ def _with_states(states: StateSpace, element: Any, more: tuple[Array, ...], retu
     arrays = (double(states.A), double(states.B), double(states.C), *more)
     A, B, C, T = padded_states(element, arrays, (2,) * len(arrays), (states.inputs, states.outputs, states.order))
     bits = width(states.A)
-    result = StateSpace(*(astype_width(M, bits) for M in (A, B, C)), states.D, states.dt)
+    result = StateSpace(*(astype_width(M, bits) for M in (A, B, C)), D=states.D, dt=states.dt)
     return (result, astype_width(T, bits)) if return_transform else result
 
 
@@ -199,21 +193,25 @@ def _balancing(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
 
 
 def _staircase(A: np.ndarray, B: np.ndarray, tol: float) -> np.ndarray:
-    """An orthonormal basis of what ``B`` reaches through ``A``, block by block of the staircase."""
-    n, k = len(A), 0
-    basis, A = np.eye(n, dtype=np.result_type(A, B)), A.astype(np.result_type(A, B))
+    """An orthonormal basis of what ``B`` reaches through ``A``, block by block of the staircase.
+
+    Each block is orthogonalized against all before it, twice, which is as orthogonal as the reflections of the original algorithm
+    and takes n^2 operations a column instead of n^3 a block.
+    """
+    n = len(A)
+    basis = np.zeros((n, 0), np.result_type(A, B))
     new, size = B, np.linalg.norm(B)
-    while k < n:
-        U, s, _ = np.linalg.svd(new)
-        r = int(np.sum(s > tol * size))
-        if r == 0:
+    while basis.shape[1] < n:
+        for _ in range(2):
+            new = new - basis @ (basis.conj().T @ new)
+        U, s, _ = np.linalg.svd(new, full_matrices=False)
+        U = U[:, s > tol * size]
+        if U.shape[1] == 0:
             break
-        basis[:, k:] = basis[:, k:] @ U
-        A[k:] = U.conj().T @ A[k:]
-        A[:, k:] = A[:, k:] @ U
-        new, size = A[k + r :, k : k + r], np.linalg.norm(A)
-        k += r
-    return basis[:, :k]
+        U = np.linalg.qr(U - basis @ (basis.conj().T @ U))[0]
+        basis = np.concatenate([basis, U], axis=1)
+        new, size = A @ U, np.linalg.norm(A)
+    return basis
 
 
 def _controllable_companion(A: Array, B: Array, C: Array) -> tuple[Array, Array, Array]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, from_numpy, to_numpy, width
-from ssmid.analysis.polynomial import conjugate_pairs, finite_roots
+from ssmid.analysis.polynomial import Host, conjugate_pairs, finite_roots
 
-Block = tuple[np.ndarray, np.ndarray, np.ndarray, complex]
+Block = tuple[Host, Host, Host, complex]
 """A, B (vector), C (vector) and D of one section."""
 
 
@@ -59,7 +59,7 @@ def second_order_sections(zeros: Array, poles: Array, gain: Array) -> Array:
     """
     single = poles.ndim == zeros.ndim == 1 and gain.ndim == 0
 
-    def element(z: np.ndarray, p: np.ndarray, k: np.ndarray) -> np.ndarray:
+    def element(z: Host, p: Host, k: Host) -> Host:
         rows = max(1, (len(p) + 1) // 2)
         paired = pair_sections(z, p, True) if np.isfinite(np.concatenate([z, p, k])).all() and not np.imag(k).any() else None
         if paired is None or any(np.iscomplexobj(x) and len(x) == 1 and np.imag(x[0]) for pair in paired for x in pair):
@@ -75,7 +75,7 @@ def second_order_sections(zeros: Array, poles: Array, gain: Array) -> Array:
     return batched_on_host(element, as_complex(double(zeros)), double(poles), double(gain)[..., None], core_ndim=1)
 
 
-def pair_sections(zeros: np.ndarray, poles: np.ndarray, discrete: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+def pair_sections(zeros: Host, poles: Host, discrete: bool) -> list[tuple[Host, Host]]:
     """Zeros and poles grouped into sections ``(zeros, poles)`` of at most two, in signal order.
 
     The poles nearest to the stability boundary choose first, take the zeros nearest to them, and run last, so that their
@@ -103,7 +103,7 @@ def pair_sections(zeros: np.ndarray, poles: np.ndarray, discrete: bool) -> list[
 # ---------------------------------------------------------------- one element
 
 
-def _choose_zeros(group: np.ndarray, pairs: list[complex], singles: list[float], doubles_left: int) -> np.ndarray:
+def _choose_zeros(group: Host, pairs: list[complex], singles: list[float], doubles_left: int) -> Host:
     """The zeros of one section; a pair of zeros is left for every section that can hold it as long as there are enough."""
     pole = group[0]
     if len(group) == 2 and pairs:
@@ -123,7 +123,7 @@ def _distance_to_boundary(pole: complex, discrete: bool) -> float:
     return abs(1 - abs(pole)) if discrete else abs(pole.real) / max(abs(pole), np.finfo(float).tiny)
 
 
-def _cascade_of_factors(z: np.ndarray, p: np.ndarray, k: complex, discrete: bool) -> tuple[np.ndarray, ...]:
+def _cascade_of_factors(z: Host, p: Host, k: complex, discrete: bool) -> tuple[Host, ...]:
     n = len(p)
     if not np.isfinite(np.concatenate([z, p, [k]])).all():
         return tuple(np.full(shape, np.nan) for shape in ((n, n), (n, 1), (1, n), (1, 1)))
@@ -143,7 +143,7 @@ def _cascade_of_factors(z: np.ndarray, p: np.ndarray, k: complex, discrete: bool
     return unit * A, root * B, root * C, D
 
 
-def _section(zeros: np.ndarray, poles: np.ndarray) -> Block:
+def _section(zeros: Host, poles: Host) -> Block:
     """``prod (s - zeros) / prod (s - poles)`` from differences of zeros and poles alone."""
     q = len(zeros)
     if len(poles) == 1:
@@ -155,7 +155,7 @@ def _section(zeros: np.ndarray, poles: np.ndarray) -> Block:
     return A, np.array([0.0, 1.0]), np.array([at_sigma / A[0, 1], slope]), 1.0 if q == 2 else 0.0
 
 
-def _peak(zeros: np.ndarray, poles: np.ndarray, discrete: bool) -> float:
+def _peak(zeros: Host, poles: Host, discrete: bool) -> float:
     """A section's largest gain over a few frequencies and its own resonance; finite on the stability boundary, too."""
     if discrete:
         s = np.exp(1j * np.append(np.pi * (np.arange(16) + 0.5) / 16, np.angle(poles[0])))
@@ -167,7 +167,7 @@ def _peak(zeros: np.ndarray, poles: np.ndarray, discrete: bool) -> float:
     return float(np.clip(np.max(gains, initial=0.0), 1e-12, 1e12)) if len(gains) else 1.0
 
 
-def _cascade_of_sections(sos: np.ndarray) -> tuple[np.ndarray, ...]:
+def _cascade_of_sections(sos: Host) -> tuple[Host, ...]:
     n = 2 * len(sos)
     if not np.isfinite(sos).all() or not sos[:, 3].all():
         return tuple(np.full(shape, np.nan) for shape in ((n, n), (n, 1), (1, n), (1, 1)))
@@ -193,7 +193,7 @@ def quadratic_roots(a1: float, a2: float) -> tuple[complex, complex]:
     return complex(larger), complex(a2 / larger if larger else 0.0)
 
 
-def _chain(blocks: list[Block], gain: complex) -> tuple[np.ndarray, ...]:
+def _chain(blocks: list[Block], gain: complex) -> tuple[Host, ...]:
     """The cascade, first block at the bottom; ``gain`` shared evenly by input and output."""
     n = sum(len(b[1]) for b in blocks)
     dtype = complex if any(np.iscomplexobj(x) for b in blocks for x in b) or np.iscomplexobj(gain) else float
@@ -213,7 +213,7 @@ def _chain(blocks: list[Block], gain: complex) -> tuple[np.ndarray, ...]:
     return A, (share * B)[:, None], (gain / share * signal)[None, :], np.array([[gain * feed]], dtype)
 
 
-def _roots_of_rows(rows: np.ndarray) -> np.ndarray:
+def _roots_of_rows(rows: Host) -> Host:
     """Roots ``(..., 2)`` of quadratics ``(..., 3)``; infinite ones for leading zeros, all infinite for a row of zeros."""
     out = np.full((*rows.shape[:-1], 2), np.nan, complex)
     for index in np.ndindex(rows.shape[:-1]):
@@ -225,7 +225,7 @@ def _roots_of_rows(rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def _delayed(roots: np.ndarray, order: int) -> list[float]:
+def _delayed(roots: Host, order: int) -> list[float]:
     """Coefficients in powers of 1/z of ``prod (z - roots) / z^order``, padded to three."""
     c = [1.0]
     if len(roots) == 1:

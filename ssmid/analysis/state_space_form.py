@@ -45,7 +45,7 @@ def companion_state_space(system: TransferFunction, form: str = "controllable") 
     C = proper[..., None, :]
     A, B, C = (transpose(A), transpose(C), transpose(B)) if form == "observable" else (A, B, C)
     bits = width(system.den)
-    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, D[..., None])), system.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, D[..., None])), dt=system.dt)
 
 
 @natural_state_space.register
@@ -66,12 +66,12 @@ def _(system: TransferFunction, mimo: bool = False) -> StateSpace:
 @natural_state_space.register
 def _(system: ZerosPolesGain, mimo: bool = False) -> StateSpace:
     matrices = cascade_of_factors(system.zeros, system.poles, system.gain, system.is_discrete)
-    return StateSpace(*(astype_width(M, width(system.poles)) for M in matrices), system.dt)
+    return StateSpace(*(astype_width(M, width(system.poles)) for M in matrices), dt=system.dt)
 
 
 @natural_state_space.register
 def _(system: SecondOrderSections, mimo: bool = False) -> StateSpace:
-    return StateSpace(*(astype_width(M, width(system.sections)) for M in cascade_of_sections(system.sections)), system.dt)
+    return StateSpace(*(astype_width(M, width(system.sections)) for M in cascade_of_sections(system.sections)), dt=system.dt)
 
 
 @natural_state_space.register

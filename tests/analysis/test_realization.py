@@ -158,7 +158,7 @@ def test_a_companion_that_loses_the_response_says_so():
     z, p, k = scipy.signal.butter(16, 0.05, output="zpk")
     with pytest.warns(ssmid.ConversionWarning, match="coefficients of degree 16"):
         companion_realization(ssmid.zpk(z, p, k))
-    with pytest.raises(ValueError, match="expected one input and one output .* got 2 and 1"):
+    with pytest.raises(ValueError, match=r"expected one input and one output .* got 2 and 1"):
         companion_realization(ssmid.ss(np.eye(2), np.eye(2), np.ones((1, 2))))
     with pytest.raises(ValueError, match="form: expected 'controllable' or 'observable', got 'modal'"):
         companion_realization(ssmid.ss(0.5, 1, 1), "modal")
