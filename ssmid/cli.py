@@ -35,7 +35,10 @@ Rate = Annotated[float | None, typer.Option("--fs", help="sampling frequency in 
 Axis = Annotated[int | None, typer.Option("--axis", help="the time axis of an array, where it is not the usual one")]
 Mimo = Annotated[bool, typer.Option("--mimo", help="couple the channels (outputs, inputs) into one system, not a bank of single ones")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
-_FORMS = "modal, companion, transfer-function, zpk, sos, state-space, balanced, impulse-response, frequency-response"
+_FORMS = (
+    "modal, block-modal, companion, observable, transfer-function, zpk, sos, state-space, balanced, minimal, impulse-response, "
+    "or frequency-response"
+)
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 
 

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import to_numpy
+from ssmid.analysis.characteristics import is_stable
+from ssmid.analysis.hankel import hankel_spectrum
+from ssmid.analysis.interconnection import subtract
+from ssmid.analysis.norms import norm
 from ssmid.reduction.result import Reduction
 from ssmid.report.tables import Report, Table, percent
+from ssmid.systems import ImpulseResponse, System
+
+_HANKEL_RTOL = 1e-2
+"""To what the Hankel norm of the error is measured: two digits of how near it is to the best."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +26,7 @@ class Certificate:
 
     channels : the batch index of each   order : int   error : relative l2   hankel : Hankel-norm error, measured
     best : sigma_{order+1}, what no stable model of the order gets below   bound : of the error at any frequency
-    scale : sigma_1, the Hankel norm of the original   converged : boolean   tol : the relative l2 error asked for, if any
+    scale : sigma_1, the Hankel norm of the original   converged, stable : boolean   tol : the relative l2 error asked for, if any
     """
 
     channels: list[tuple[int, ...]]
@@ -29,6 +37,7 @@ class Certificate:
     bound: np.ndarray
     scale: np.ndarray
     converged: np.ndarray
+    stable: np.ndarray
     tol: float | None = None
 
     @property
@@ -48,18 +57,57 @@ class Certificate:
 
 
 def certify(reduction: Reduction, tol: float | None = None) -> Certificate:
-    """Measures the errors of ``reduction``."""
+    """Measures the errors of ``reduction``; the Hankel norm of the error to a per cent.
+
+    A model that extrapolates (ERA, which has no a-priori bound) is held to the samples; every other one to all time.
+    """
     batch = tuple(reduction.converged.shape)
+    original, bound = reduction.original, to_numpy(reduction.bound)
+    extrapolates = isinstance(original, ImpulseResponse) and bound.size > 0 and not np.isfinite(bound[~np.isnan(bound)]).any()
+    difference = subtract(original, reduction.system, length=original.length if extrapolates else None)  # pyright: ignore[reportAttributeAccessIssue]
+    # of taps whose channels are coupled into one system, two batch axes more than there are models
+    coupled = isinstance(original, ImpulseResponse) and len(original.batch_shape) > len(batch)
 
     def flat(value: Any) -> np.ndarray:
         return np.broadcast_to(to_numpy(value) if not isinstance(value, int) else np.asarray(value), batch).reshape(-1)
 
-    sigma = to_numpy(reduction.sigma)
+    def energy(system: System) -> np.ndarray:
+        size = to_numpy(norm(system, "h2")).astype(float)
+        return flat(np.linalg.norm(size, axis=(-2, -1)) if coupled else size)
+
+    if isinstance(difference, ImpulseResponse):
+        hankel = hankel_spectrum(_without_tail(difference), 1, rtol=_HANKEL_RTOL, mimo=coupled).sigma[..., 0]
+    else:
+        hankel = norm(difference, "hankel")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = energy(difference) / energy(original)
+    sigma, best = to_numpy(reduction.sigma), flat(reduction.lower_bound)
     largest = sigma[..., 0] if sigma.shape[-1] else np.zeros(batch)
     return Certificate(
-        list(np.ndindex(*batch)), flat(reduction.order), flat(reduction.error), flat(reduction.measured("hankel")),
-        flat(reduction.lower_bound), flat(reduction.bound), flat(largest), flat(reduction.converged), tol,
-    )  # fmt: skip
+        channels=list(np.ndindex(*batch)),
+        order=flat(reduction.order),
+        error=error,
+        hankel=np.maximum(flat(hankel), best),  # a Ritz value and sigma_{order+1} both are lower bounds
+        best=best,
+        bound=flat(bound),
+        scale=flat(largest),
+        converged=flat(reduction.converged),
+        stable=flat(is_stable(reduction.system)),
+        tol=tol,
+    )
+
+
+def _without_tail(difference: ImpulseResponse) -> ImpulseResponse:
+    """``difference`` without the last taps that its Hankel norm does not feel.
+
+    Dropping taps changes the Hankel norm by at most the sum of their moduli, and the norm is at least that of the first column.
+    """
+    size = np.abs(to_numpy(difference.taps)).astype(float)
+    size = size / np.maximum(size.max(-1, keepdims=True), np.finfo(float).tiny)
+    dropped = np.cumsum(size[..., ::-1], axis=-1)[..., ::-1]
+    felt = dropped > _HANKEL_RTOL / 5 * np.linalg.norm(size[..., 1:], axis=-1, keepdims=True)
+    length = max(2, int(felt.sum(-1).max(initial=0)) + 1)
+    return ImpulseResponse(difference.taps[..., :length], difference.dt)
 
 
 def certificate_report(reduction: Reduction, certificate: Certificate, title: str) -> Report:
@@ -70,8 +118,8 @@ def certificate_report(reduction: Reduction, certificate: Certificate, title: st
         facts["tolerance"], facts["tolerance met"] = c.tol, bool(np.all(c.met))
     facts["converged"] = bool(np.all(c.converged))
     worst_first = np.argsort(np.where(np.isnan(c.error), np.inf, c.error), kind="stable")[::-1]
-    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "H-infinity bound", "converged"]
-    numbers = (c.order, c.error, c.hankel, c.best, c.times_best, c.bound, c.converged)
+    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "bound", "stable", "converged"]
+    numbers = (c.order, c.error, c.hankel, c.best, c.times_best, c.bound, c.stable, c.converged)
     rows = [[_name(c.channels[i]), *(column[i].item() for column in numbers)] for i in worst_first]
     if len(rows) > 1:
         facts["median relative l2 error"] = _nanmedian(c.error)
@@ -89,6 +137,10 @@ def words(certificate: Certificate) -> list[str]:
         sentences.append(f"{len(failed)} of {len(c.order)} channels failed or have not converged: {listed}. The others stand.")
     elif failed:
         sentences.append("It has not converged: the Hankel values are lower bounds. A lower order, or fewer samples, may converge.")
+    unstable = [_name(c.channels[i]) for i in np.flatnonzero(~c.stable & np.isfinite(c.error))]
+    if unstable:
+        which = "The model is" if len(c.order) == 1 else f"{len(unstable)} of {len(c.order)} models ({', '.join(unstable[:8])}) are"
+        sentences.append(f"{which} unstable: use the samples that were given only, or take --method balanced.")
     if c.tol is not None and not np.all(c.met):
         missed = int(np.sum(~c.met))
         of = "" if len(c.order) == 1 else f" by {missed} of {len(c.order)} channels"
@@ -100,6 +152,8 @@ def _words_of_one(c: Certificate) -> list[str]:
     order, error, times = int(c.order[0]), float(c.error[0]), float(c.times_best[0])
     if c.scale[0] == 0:
         return ["The response is zero beyond its first tap: order 0 holds it exactly."]
+    if not np.isfinite(error) and np.isfinite(c.bound[0]) and not c.stable[0]:
+        return [f"The unstable poles are kept; what was left out of the stable part is at most {c.bound[0]:.3g} at any frequency."]
     if not np.isfinite(error):
         return ["No model was found: the numbers are not finite."]
     sentences = [f"A model of order {order} leaves a relative l2 error of {percent(error)}."]

@@ -47,7 +47,7 @@ def fit_into(
     paths = _write_models(folder, reduction, certificate, title)
     if figures:
         stage(f"{title}: figures", 3, steps)
-        paths += draw(folder, reduction)
+        paths += draw(folder, reduction, certificate.error)
     paths.append(folder / "report.json")
     report.facts["written"] = [str(path) for path in paths]
     write_bytes(folder / "report.json", report.to_json().encode())
@@ -65,11 +65,16 @@ def _reduce(system: System, method: str, order: int | None, tol: float | None, m
     from ssmid.identification.era import era
     from ssmid.reduction.balanced import balanced_truncation
 
-    verbs = dict(zip(METHODS, (balanced_truncation, era), strict=True))
-    if method not in verbs:
+    if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    options: dict[str, Any] = {"mimo": True} if mimo and isinstance(system, ImpulseResponse) else {}
-    return verbs[method](system, order, tol=tol, **options)
+    if method == "era":
+        if not isinstance(system, ImpulseResponse):
+            raise ValueError(f"method era: expected an impulse response, got a {type(system).__name__}")
+        return era(system, order, tol=tol, mimo=mimo)
+    options: dict[str, Any] = {"mimo": mimo} if isinstance(system, ImpulseResponse) else {}
+    if tol is not None:
+        options["tol_norm"] = "h2"
+    return balanced_truncation(system, order, tol=tol, **options)
 
 
 def _write_models(folder: Path, reduction: Reduction, certificate: Certificate, title: str) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import to_numpy
-from ssmid.analysis.characteristics import dc_gain, is_stable, poles
+from ssmid.analysis.characteristics import damping, dc_gain, is_stable
 from ssmid.analysis.hankel import HankelSpectrum, hankel_spectrum
 from ssmid.analysis.norms import norm
 from ssmid.analysis.spectrum import frequency_response
@@ -106,17 +106,12 @@ def _spectrum_table(system: System) -> Table:
 
 def _pole_table(system: System) -> Table:
     """The poles that decay slowest, one of each pair."""
-    p = to_numpy(poles(system)).reshape(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        s = np.log(p.astype(complex)) / sample_time(system) if system.is_discrete else p.astype(complex)
-    upper = np.flatnonzero(p.imag >= 0)
-    upper = upper[np.argsort(-s.real[upper], kind="stable")]
-    rows = []
-    for i in upper:
-        frequency = abs(s[i])
-        damping = -s[i].real / frequency if frequency > 0 else float("nan")
-        rows.append([complex(p[i]), abs(s[i].imag) / (2 * pi), damping, -1 / s[i].real if s[i].real else float("inf")])
-    return Table("Poles, slowest first", ["pole", "frequency (Hz)", "damping ratio", "time constant (s)"], rows, limit=10)
+    table = damping(system)
+    p, frequency, ratio, constant = (to_numpy(a).reshape(-1) for a in (table.poles, table.frequency, table.ratio, table.time_constant))
+    upper = np.flatnonzero(np.imag(p) >= 0)
+    slowest = upper[np.argsort(-np.where(constant[upper] > 0, constant[upper], np.inf), kind="stable")]
+    rows = [[p[i].item(), (frequency[i] / (2 * pi)).item(), ratio[i].item(), constant[i].item()] for i in slowest]
+    return Table("Poles, slowest first", ["pole", "natural frequency (Hz)", "damping ratio", "time constant (s)"], rows, limit=10)
 
 
 def _relative(spectrum: HankelSpectrum) -> tuple[np.ndarray, np.ndarray]:

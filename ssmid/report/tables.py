@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,6 @@ class Report:
 
     def show(self, console: Console) -> None:
         """Prints the report for people."""
-        from rich.table import Table as RichTable
         from rich.text import Text
 
         for part in self.parts:
@@ -59,19 +58,11 @@ class Report:
             console.print()
         console.print(Text(self.title, style="bold"))
         if self.facts:
-            grid = RichTable.grid(padding=(0, 2))
-            for name, value in self.facts.items():
-                grid.add_row(Text(f"  {name}", style="dim"), Text(shown(value)))
-            console.print(grid)
+            console.print(_pairs(self.facts.items()))
         for table in self.tables:
             console.print()
-            drawn = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=_box(), pad_edge=False, header_style="dim")
-            for i, column in enumerate(table.columns):
-                numeric = all(isinstance(row[i], (int, float, np.number)) for row in table.rows)
-                drawn.add_column(Text(column), justify="right" if numeric else "left")
-            for row in table.rows[: table.limit]:
-                drawn.add_row(*(Text(shown(value)) for value in row))
-            console.print(drawn)
+            console.print(Text(table.title, style="bold"))
+            console.print(_drawn(table))
             if len(table.rows) > table.limit:
                 console.print(Text(f"and {len(table.rows) - table.limit} more, all of them in the JSON", style="dim"))
         if self.words:
@@ -122,7 +113,7 @@ def percent(ratio: float) -> str:
     """
     if ratio == 0:
         return "0"
-    number = f"{100 * ratio:.2g} %" if 1e-4 <= ratio < 10 else f"{ratio:.1e}"
+    number = f"{100 * ratio:.0f} %" if 0.995 <= ratio < 10 else f"{100 * ratio:.2g} %" if 1e-4 <= ratio < 10 else f"{ratio:.1e}"
     return f"{number} ({20 * math.log10(ratio):.0f} dB)"
 
 
@@ -130,7 +121,27 @@ def _key(name: str) -> str:
     return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
-def _box() -> Any:
-    from rich import box
+def _drawn(table: Table) -> Any:
+    """The table as rich draws it; a single row as a list of names and values."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
-    return box.SIMPLE_HEAD
+    if len(table.rows) == 1:
+        return _pairs(zip(table.columns, table.rows[0], strict=True))
+    drawn = RichTable(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for i, column in enumerate(table.columns):
+        numeric = all(isinstance(row[i], (int, float, np.number)) for row in table.rows)
+        drawn.add_column(Text(column), justify="right" if numeric else "left", vertical="bottom")
+    for row in table.rows[: table.limit]:
+        drawn.add_row(*(Text(shown(value)) for value in row))
+    return drawn
+
+
+def _pairs(items: Iterable[tuple[str, Any]]) -> Any:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable.grid(padding=(0, 2))
+    for name, value in items:
+        grid.add_row(Text(f"  {name}", style="dim"), Text(shown(value)))
+    return grid

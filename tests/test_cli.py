@@ -1,0 +1,261 @@
+"""The command line: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.io.wavfile
+import scipy.signal
+
+import ssmid
+from ssmid.cli import main
+
+DECAY = np.concatenate([[0.25], 0.9 ** np.arange(200) * np.cos(0.5 * np.arange(200)) + 0.3 * (-0.6) ** np.arange(200)])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder of its own to work in, with a response, a bank and a model."""
+    monkeypatch.chdir(tmp_path)
+    np.save("h.npy", DECAY)
+    np.save("bank.npy", np.stack([DECAY, 0.5 * DECAY[::-1] * 0.98 ** np.arange(201), 0.7 ** np.arange(201)]))
+    scipy.io.wavfile.write("stereo.wav", 8000, (2**14 * np.stack([DECAY, 0.5 * DECAY], axis=1)).astype(np.int16))
+    ssmid.save(ssmid.zpk(*scipy.signal.butter(4, 0.2, output="zpk"), dt=1 / 8000), "butter.json")
+    return tmp_path
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def same(a: ssmid.System, b: ssmid.System) -> bool:
+    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays]
+    return type(a) is type(b) and a.dt == b.dt and all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)
+
+
+# ---------------------------------------------------------------- fit
+
+
+@pytest.mark.parametrize("method", ["balanced", "era"])
+def test_fit_writes_a_model_twice_a_report_and_prints_what_it_wrote(here, capsys, method):
+    status, out, err = run(capsys, "fit", "h.npy", "--order", "3", "--method", method, "--fs", "1000", "-o", "out", "--no-figures")
+    assert (status, err) == (0, "")
+    assert sorted(p.name for p in (here / "out").iterdir()) == ["model.json", "model.safetensors", "report.json"]
+    model = ssmid.load("out/model.safetensors")
+    assert same(model, ssmid.load("out/model.json"))
+    assert model.dt == 1e-3
+    np.testing.assert_allclose(ssmid.impulse_response(model, 201).arrays["taps"], DECAY, atol=1e-6)
+    for path in ("out/model.safetensors", "out/model.json", "out/report.json"):
+        assert path in out
+    assert "times the best" in out or "exact to rounding" in out
+    assert ssmid.io.metadata("out/model.json")["order"] == [3]
+
+
+def test_json_is_the_report_file_and_the_only_output(here, capsys):
+    status, out, err = run(capsys, "fit", "h.npy", "--order", "2", "-o", "out", "--json", "--no-figures")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert report == json.loads(Path("out/report.json").read_text())
+    assert report["errors"][0]["order"] == 2
+    assert report["errors"][0]["times_best"] >= 1 - 1e-9
+    assert 0 < report["errors"][0]["relative_l2_error"] < 1
+
+
+def test_quiet_says_nothing(here, capsys):
+    assert run(capsys, "fit", "h.npy", "--order", "2", "-o", "out", "--quiet", "--no-figures") == (0, "", "")
+    assert Path("out/model.json").exists()
+
+
+def test_a_tolerance_is_met_by_the_smallest_order(here, capsys):
+    status, out, _ = run(capsys, "fit", "h.npy", "--tol", "0.1", "-o", "out", "--json", "--no-figures")
+    (row,) = json.loads(out)["errors"]
+    assert status == 0
+    assert row["relative_l2_error"] <= 0.1
+    smaller = ssmid.balanced_truncation(ssmid.ImpulseResponse(DECAY), row["order"] - 1)
+    assert float(smaller.error) > 0.1
+
+
+def test_figures_are_drawn_and_named(here, capsys):
+    status, out, _ = run(capsys, "fit", "bank.npy", "--order", "3", "-o", "out")
+    drawn = sorted(Path("out").glob("*.png"))
+    assert status == 0
+    assert len(drawn) >= 3
+    for path in drawn:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.name in out.replace("\n", "")
+
+
+def test_the_default_folder_is_named_after_the_file(here, capsys):
+    assert run(capsys, "fit", "h.npy", "--order", "2", "-q", "--no-figures")[0] == 0
+    assert Path("h-model/model.safetensors").exists()
+
+
+def test_several_channels_are_a_bank_and_one_can_be_chosen(here, capsys):
+    run(capsys, "fit", "stereo.wav", "--order", "3", "-o", "both", "-q", "--no-figures")
+    run(capsys, "fit", "stereo.wav", "--order", "3", "-o", "right", "-q", "--no-figures", "--channel", "1")
+    both, right = ssmid.load("both/model.json"), ssmid.load("right/model.json")
+    assert (both.batch_shape, right.batch_shape) == ((2,), ())
+    np.testing.assert_allclose(
+        ssmid.impulse_response(both, 50).arrays["taps"][1], ssmid.impulse_response(right, 50).arrays["taps"], atol=1e-12
+    )
+
+
+def test_mimo_couples_outputs_and_inputs(here, capsys):
+    h = np.stack([[DECAY, 2 * DECAY], [DECAY, -DECAY]])
+    np.save("mimo.npy", h)
+    status, _, err = run(capsys, "fit", "mimo.npy", "--order", "6", "--mimo", "-o", "out", "-q")
+    model = ssmid.load("out/model.json")
+    assert (status, err) == (0, "")
+    assert isinstance(model, ssmid.StateSpace)
+    assert (model.order, model.outputs, model.inputs, model.batch_shape) == (6, 2, 2, ())
+    np.testing.assert_allclose(ssmid.impulse_response(model, 201).taps, h, atol=1e-6)
+
+
+def test_a_large_continuous_model_is_reduced(here, capsys):
+    poles = -np.logspace(0, 2, 12)
+    scipy.io.savemat("plant.mat", {"A": np.diag(poles), "B": np.ones((12, 1)), "C": np.ones((1, 12))})
+    status, out, _ = run(capsys, "fit", "plant.mat", "--order", "4", "-o", "out", "--json")
+    model = ssmid.load("out/model.json")
+    assert status == 0
+    assert model.dt == 0
+    assert 1 - 1e-9 <= json.loads(out)["errors"][0]["times_best"] < 2
+
+
+def test_silence_is_order_0_and_no_error(here, capsys):
+    np.save("zero.npy", np.zeros(50))
+    status, out, err = run(capsys, "fit", "zero.npy", "--order", "3", "-o", "out")
+    assert (status, err) == (0, "")
+    assert "order 0 holds it exactly" in out
+
+
+def test_one_bad_channel_is_named_and_the_status_is_1(here, capsys):
+    bank = np.load("bank.npy")
+    bank[1, 5] = np.nan
+    np.save("bad.npy", bank)
+    status, out, err = run(capsys, "fit", "bad.npy", "--order", "3", "-o", "out")
+    assert (status, err) == (1, "")
+    assert "1 of 3 channels failed or have not converged: 1. The others stand." in out
+    taps = ssmid.impulse_response(ssmid.load("out/model.safetensors"), 201).arrays["taps"]
+    np.testing.assert_allclose(taps[0], bank[0], atol=1e-6)
+
+
+def test_a_tolerance_out_of_reach_is_status_1(here, capsys):
+    status, out, _ = run(capsys, "fit", "h.npy", "--tol", "1e-30", "-o", "out", "--no-figures")
+    assert status == 1
+    assert "The tolerance 1e-30 is not met" in out
+
+
+# ---------------------------------------------------------------- inspect, convert, the rest
+
+
+def test_inspect_a_response(here, capsys):
+    status, out, err = run(capsys, "inspect", "h.npy", "--fs", "1000", "--count", "6")
+    assert (status, err) == (0, "")
+    for piece in ("sampling frequency (Hz)", "1000", "Hankel singular values", "Order to choose", "Spectrum"):
+        assert piece in out
+    status, out, err = run(capsys, "inspect", "h.npy", "--count", "6", "--json")
+    assert [row["order"] for row in json.loads(out)["order_to_choose"]][-1] == "3"
+
+
+def test_inspect_models_and_frequency_data(here, capsys):
+    status, out, _ = run(capsys, "inspect", "butter.json", "--json")
+    content = json.loads(out)
+    assert (status, content["stable"], len(content["poles_slowest_first"])) == (0, True, 2)
+    assert content["spectrum"][0]["gain_at_0_hz"] == pytest.approx(1.0)
+    Path("x.s1p").write_text("# Hz S RI\n1 0.5 0\n2 0.25 0\n")
+    status, out, _ = run(capsys, "inspect", "x.s1p", "--json")
+    assert (status, json.loads(out)["spectrum"][0]["peak_gain"]) == (0, 0.5)
+
+
+FORMS = {
+    "modal": ssmid.Modal, "companion": ssmid.StateSpace, "transfer-function": ssmid.TransferFunction, "zpk": ssmid.ZerosPolesGain,
+    "sos": ssmid.SecondOrderSections, "state-space": ssmid.StateSpace, "balanced": ssmid.StateSpace,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_convert_to_every_form_keeps_the_response(here, capsys, form, suffix):
+    status, out, err = run(capsys, "convert", "butter.json", f"out.{suffix}", "--to", form)
+    assert (status, err) == (0, "")
+    converted = ssmid.load(f"out.{suffix}")
+    assert type(converted) is FORMS[form]
+    assert converted.dt == 1 / 8000
+    expected = scipy.signal.sosfilt(scipy.signal.butter(4, 0.2, output="sos"), np.eye(1, 100)[0])
+    np.testing.assert_allclose(ssmid.impulse_response(converted, 100).arrays["taps"], expected, atol=1e-10)
+    assert "from" in out
+
+
+def test_convert_to_responses(here, capsys):
+    assert run(capsys, "convert", "butter.json", "h.json", "--to", "impulse-response", "--length", "64", "-q") == (0, "", "")
+    assert run(capsys, "convert", "h.json", "f.json", "--to", "frequency-response", "-q") == (0, "", "")
+    taps, spectrum = ssmid.load("h.json").arrays["taps"], ssmid.load("f.json")
+    np.testing.assert_allclose(spectrum.arrays["values"], np.fft.rfft(taps), atol=1e-12)
+    np.testing.assert_allclose(spectrum.arrays["omega"], 2 * np.pi * np.fft.rfftfreq(64, 1 / 8000), rtol=1e-12)
+
+
+def test_demo_fills_the_folder_it_names(here, capsys, monkeypatch):
+    """On smaller data than the bundled ones, which CI runs through the README's command."""
+    filters = ssmid.datasets.hyena_filters()
+    monkeypatch.setattr("ssmid.datasets.hyena_filters", lambda: ssmid.ImpulseResponse(filters.taps[:5, :200], filters.dt))
+    monkeypatch.setattr("ssmid.datasets.room", lambda **_: ssmid.ImpulseResponse(DECAY, 1e-3))
+    monkeypatch.setattr("ssmid.demo.ROOM_ORDER", 3)
+    status, out, err = run(capsys, "demo", "-o", "there")
+    assert (status, err) == (0, "")
+    assert "there" in out
+    for part in ("room", "filters"):
+        assert {"model.json", "model.safetensors", "report.json"} < {p.name for p in Path("there", part).iterdir()}
+        assert list(Path("there", part).glob("*.png"))
+
+
+def test_version_and_help(here, capsys):
+    assert run(capsys, "--version") == (0, f"{ssmid.__version__}\n", "")
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for command in ("inspect", "fit", "convert", "demo", "bench"):
+        assert command in out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from ssmid.cli import main; main(['fit', '--help']);"
+        "print(sorted({'numpy', 'scipy', 'torch', 'matplotlib', 'sympy', 'control'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_is_130(here, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssmid.io.read", interrupt)
+    assert run(capsys, "inspect", "h.npy") == (130, "", "ssmid: interrupted\n")
+
+
+def test_a_fault_of_ours_is_not_called_wrong_input(here, monkeypatch):
+    def fault(*_, **__):
+        raise TypeError("unsupported operand")
+
+    monkeypatch.setattr("ssmid.io.read", fault)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        main(["inspect", "h.npy"])
+
+
+def test_a_reader_that_goes_away_is_no_error(here):
+    code = "import sys; from ssmid.cli import main; sys.exit(main(['inspect', 'bank.npy', '--json']))"
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    errors = program.stderr.read()
+    assert (program.wait(60), errors) == (0, b"")
+    program.stderr.close()
