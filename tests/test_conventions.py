@@ -152,7 +152,7 @@ def test_wrong_input(rng):
         ssmid.balanced_truncation(h, order=0)
     with pytest.raises(TypeError, match=r"expected .*, got ndarray"):
         ssmid.balanced_truncation(h.taps, order=2)
-    with pytest.raises(ValueError, match=r"got nan at index 3"):
+    with pytest.raises(ValueError, match=r"got nan at index \(3,\)"):
         ssmid.ImpulseResponse(np.where(np.arange(20) == 3, np.nan, h.taps))
     with pytest.raises(ValueError, match="kind"):
         ssmid.ss(np.eye(2), torch.ones(2, 1), np.ones((1, 2)))
