@@ -82,7 +82,7 @@ def eigh(A: Array) -> tuple[Array, Array]:
 
 def svd(A: Array) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition ``U, s, Vh``, values descending."""
-    if on_gpu(A) and min(A.shape[-2:]) > _LARGEST_ON_GPU:
+    if (on_gpu(A) and min(A.shape[-2:]) > _LARGEST_ON_GPU) or (isinstance(A, np.ndarray) and A.ndim > 2):
         return on_host(lambda a: _threaded(lambda x: np.linalg.svd(x, full_matrices=False), a), A)
     return tuple(namespace(A).linalg.svd(A, full_matrices=False))
 

@@ -25,7 +25,7 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.lyapunov import schur_gramian_factors
-from ssmid.linalg import adjoint, eig, eigvals, inverse
+from ssmid.linalg import adjoint, eig, eigvals, inverse, transpose
 from ssmid.systems import Modal, StateSpace, System
 
 _LARGEST_DIAGONAL = 64
@@ -123,7 +123,7 @@ def modal_realization(system: Modal) -> tuple[Array, Array, Array]:
     xp = namespace(system.poles)
     batch = broadcast_batch(poles=system.poles.shape[:-1], residues=system.residues.shape[:-1])
     poles, residues = (xp.broadcast_to(double(a), (*batch, system.order)) for a in (system.poles, system.residues))
-    if system.real:
+    if system.real and system.order:
         poles, residues = _closed_under_conjugation(poles, residues)
     size = xp.sqrt(xp.abs(residues))
     outputs = residues / xp.where(size == 0, xp.ones_like(size), size)
@@ -131,16 +131,17 @@ def modal_realization(system: Modal) -> tuple[Array, Array, Array]:
 
 
 def _closed_under_conjugation(poles: Array, residues: Array) -> tuple[Array, Array]:
+    """Where poles come in pairs the real part of the sum is kept by the mean of each residue and the conjugate of its partner's."""
     xp = namespace(poles)
     distance = xp.abs(poles[..., :, None] - xp.conj(poles)[..., None, :])
     partner = xp.argmin(distance, axis=-1)
     index = xp.broadcast_to(xp.arange(poles.shape[-1], device=poles.device, dtype=partner.dtype), partner.shape)
     involutive = xp.take_along_axis(partner, partner, axis=-1) == index
-    near = [xp.abs(xp.take_along_axis(v, partner, axis=-1) - xp.conj(v)) <= 1e-12 * xp.abs(v) for v in (poles, residues)]
-    if bool(xp.all((involutive & near[0] & near[1]) | ~xp.isfinite(xp.abs(poles) + xp.abs(residues)))):
-        keys = 2 * xp.minimum(index, partner) + xp.astype(xp.imag(poles) < 0, index.dtype)
-        order = xp.argsort(keys, axis=-1)
-        return xp.take_along_axis(poles, order, axis=-1), xp.take_along_axis(residues, order, axis=-1)
+    near = xp.abs(xp.take_along_axis(poles, partner, axis=-1) - xp.conj(poles)) <= 1e-12 * xp.abs(poles)
+    if bool(xp.all(involutive & near | ~xp.isfinite(xp.abs(poles)))):
+        order = xp.argsort(2 * xp.minimum(index, partner) + xp.astype(xp.imag(poles) < 0, index.dtype), axis=-1)
+        both = [(v + xp.conj(xp.take_along_axis(v, partner, axis=-1))) / 2 for v in (poles, residues)]
+        return xp.take_along_axis(both[0], order, axis=-1), xp.take_along_axis(both[1], order, axis=-1)
     flip = xp.imag(poles) < 0
     poles, residues = (xp.where(flip, xp.conj(v), v) for v in (poles, residues))
     shape = (*poles.shape[:-1], 2 * poles.shape[-1])
@@ -160,8 +161,10 @@ def _bank_factors(A: Array, B: Array, C: Array, discrete: bool) -> tuple[Array, 
     poles, V = eig(A)
     W = inverse(V)
     stable, safe = _stable(poles, discrete)
+    found = xp.all(xp.isfinite(W), axis=(-2, -1), keepdims=True) & stable
+    V, W = (xp.where(found, M, xp.zeros_like(M)) for M in (V, W))
     condition = xp.linalg.vector_norm(V, axis=(-2, -1), keepdims=True) * xp.linalg.vector_norm(W, axis=(-2, -1), keepdims=True)
-    good = stable & (condition < _WORST_EIGENVECTORS)
+    good = found & (condition < _WORST_EIGENVECTORS)
     V, W = (xp.where(good, M, xp.zeros_like(M)) for M in (V, W))
     R = _diagonal_factor(safe, W @ as_complex(B), discrete)
     L = _diagonal_factor(xp.conj(safe), adjoint(as_complex(C) @ V), discrete)
@@ -200,21 +203,22 @@ def _diagonal_factor(poles: Array, B: Array, discrete: bool) -> Array:
         B = B * (2**0.5 / (1 + poles))[..., None]
         poles = (xp.abs(poles) - 1) * (xp.abs(poles) + 1) / beyond**2 + 2j * xp.imag(poles) / beyond**2
     rate = xp.sqrt(xp.abs(2 * xp.real(poles)))
-    index = xp.arange(n, device=poles.device)
     columns = []
     for j in range(n - 1, -1, -1):
-        pole, b = poles[..., j : j + 1], B[..., j, :]
+        b = B[..., j, :]
         size = xp.linalg.vector_norm(b, axis=-1, keepdims=True)
         unit = b / xp.where(size > 0, size, xp.ones_like(size))
+        mirror = poles + xp.conj(poles[..., j : j + 1])
+        blaschke = (poles - poles[..., j : j + 1]) / mirror
         along = xp.sum(B * xp.conj(unit)[..., None, :], axis=-1)
-        mirror = poles + xp.conj(pole)
         columns.append(-along * rate[..., j : j + 1] / mirror)
-        reflected = (along * (poles - pole) / mirror)[..., None] * unit[..., None, :]
-        # one input leaves nothing beside the direction of b, exactly; where b is zero there is no direction and nothing changes
-        beside = B - along[..., None] * unit[..., None, :] if B.shape[-1] > 1 else xp.where(size[..., None] > 0, xp.zeros_like(B), B)
-        B = beside + reflected
-        B = xp.where((index < j)[:, None], B, xp.zeros_like(B))
-    return xp.stack(columns[::-1], axis=-1) * scale
+        if B.shape[-1] == 1:
+            # nothing of B stands beside the direction of b, exactly; where b is zero there is no direction and B stays
+            B = B * xp.where(size > 0, blaschke, xp.ones_like(blaschke))[..., None]
+        else:
+            B = B + (along * (blaschke - 1))[..., None] * unit[..., None, :]
+            B = xp.where((xp.arange(n, device=poles.device) < j)[:, None], B, xp.zeros_like(B))
+    return transpose(xp.stack(columns[::-1], axis=-2)) * scale
 
 
 def _real_columns(R: Array, poles: Array) -> Array:
@@ -228,18 +232,18 @@ def _real_columns(R: Array, poles: Array) -> Array:
     if n < 2:
         return R
     first = xp.imag(poles)[..., :-1] > 0
-    diagonal = xp.linalg.diagonal(R)
     x = xp.linalg.diagonal(R, offset=1)
-    half = xp.atan2(xp.real(diagonal)[..., :-1], xp.abs(x)) / 2
-    angle = xp.atan2(xp.imag(x), xp.real(x)) / 2
-    turn = as_complex(xp.cos(angle)) + 1j * as_complex(xp.sin(angle))
+    half = xp.atan2(xp.real(xp.linalg.diagonal(R))[..., :-1], xp.abs(x)) / 2
+    turn = as_complex(xp.cos(xp.atan2(xp.imag(x), xp.real(x)) / 2)) + 1j * as_complex(xp.sin(xp.atan2(xp.imag(x), xp.real(x)) / 2))
     c, s = as_complex(xp.cos(half)), as_complex(xp.sin(half))
-    left, right = R[..., :, :-1], R[..., :, 1:]
-    as_first = left * (1j * turn * c)[..., None, :] - right * (1j * s * xp.conj(turn))[..., None, :]
-    as_second = left * (turn * s)[..., None, :] + right * (c * xp.conj(turn))[..., None, :]
-    first = first[..., None, :]
-    edge = xp.zeros_like(R[..., :, :1])
-    no = xp.zeros_like(first[..., :1])
-    is_first, is_second = xp.concat([first, no], axis=-1), xp.concat([no, first], axis=-1)
-    turned = xp.where(is_second, xp.concat([edge, as_second], axis=-1), R)
-    return xp.where(is_first, xp.concat([as_first, edge], axis=-1), turned)
+    none, one = xp.zeros_like(x), xp.ones_like(x)
+    end = xp.ones_like(R[..., :1, 0])
+    above, below = xp.where(first, turn * s, none), xp.where(first, -1j * s * xp.conj(turn), none)
+    as_first = xp.concat([xp.where(first, 1j * turn * c, one), end], axis=-1)
+    as_second = xp.concat([end, xp.where(first, c * xp.conj(turn), one)], axis=-1)
+    index = xp.arange(n, device=R.device)
+    offset = index[None, :] - index[:, None]
+    pad = xp.zeros_like(end)
+    Q = xp.where(offset == 0, (as_first * as_second)[..., None, :], xp.zeros_like(R))
+    Q = xp.where(offset == 1, xp.concat([pad, above], axis=-1)[..., None, :], Q)
+    return R @ xp.where(offset == -1, xp.concat([below, pad], axis=-1)[..., None, :], Q)

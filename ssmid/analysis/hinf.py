@@ -10,7 +10,6 @@ Discrete time goes through the bilinear map, which keeps the norm.
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 
 from ssmid.analysis.lyapunov import balanced_cut
 

@@ -20,9 +20,10 @@ def split_unstable(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discrete: boo
 
     # gees hands a complex matrix's eigenvalues over whole, a real one's in two parts
     if np.iscomplexobj(A):
-        T, Q, k = scipy.linalg.schur(A, output="complex", sort=stable, check_finite=False)
+        form = scipy.linalg.schur(A, output="complex", sort=stable, check_finite=False)
     else:
-        T, Q, k = scipy.linalg.schur(A, output="real", sort=lambda re, im: stable(complex(re, im)), check_finite=False)
+        form = scipy.linalg.schur(A, output="real", sort=lambda re, im: stable(complex(re, im)), check_finite=False)
+    T, Q, k = form[0], form[1], int(form[-1])
     B, C = Q.conj().T @ B, C @ Q
     X = scipy.linalg.solve_sylvester(T[:k, :k], -T[k:, k:], -T[:k, k:]) if 0 < k < len(T) else np.zeros((k, len(T) - k))
     return (T[:k, :k], B[:k] - X @ B[k:], C[:, :k]), (T[k:, k:], B[k:], C[:, :k] @ X + C[:, k:])

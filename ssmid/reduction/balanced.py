@@ -76,7 +76,7 @@ def balanced_truncation(
         return balanced_truncation_fir(system, order, tol=tol, max_order=max_order, match_dc=match_dc, mimo=mimo)
     request = _Request(order, tol, tol_norm or "bound", max_order, match_dc, input_weight, output_weight)
     modal = isinstance(system, Modal) and not mimo and not request.weighted
-    work = system if isinstance(system, StateSpace) or modal else to_state_space(system, mimo=mimo)
+    work = system if isinstance(system, StateSpace) or (modal and isinstance(system, Modal)) else to_state_space(system, mimo=mimo)
     return _assembled([_reduced(piece, request) for piece in _pieces(work, request)], system, work, request)
 
 
@@ -157,7 +157,8 @@ def _pieces(system: StateSpace | Modal, request: _Request) -> list[_Piece]:
         states = element if isinstance(element, StateSpace) else to_state_space(element)
         hosts = [to_numpy(double(M))[0] for M in (states.A, states.B, states.C)]
         stable, unstable = ([from_numpy(M[None], states.A) for M in part] for part in split_unstable(*hosts, discrete=states.is_discrete))
-        pieces.append(_balanced(np.array([k]), StateSpace(*stable, states.D, states.dt), request, tuple(unstable), single=not batch))
+        rest = StateSpace(stable[0], stable[1], stable[2], states.D, states.dt)
+        pieces.append(_balanced(np.array([k]), rest, request, tuple(unstable), single=not batch))
     return pieces
 
 
@@ -211,14 +212,15 @@ def _orders(piece: _Piece, request: _Request) -> tuple[np.ndarray, np.ndarray]:
         orders = np.minimum(piece.kept + np.argmax(enough, axis=-1), largest)
         met = np.take_along_axis(enough, (orders - piece.kept)[:, None], axis=-1)[:, 0]
     if not (met | ~np.isfinite(sigma).all(-1)).all():
-        warnings.warn(f"tol: {request.tol} is not met by {(~met).sum()} systems; the largest order that carries anything is returned", stacklevel=5)
+        unmet = f"{(~met).sum()} of {len(met)} systems"
+        warnings.warn(f"tol: {request.tol} is not met by {unmet}, whose largest order that carries anything is returned", stacklevel=5)
     return orders, met
 
 
 def _orders_by_error(piece: _Piece, request: _Request, largest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By bisection between orders whose measured relative H2 error is too large and orders where it is not."""
     whole = piece.system if isinstance(piece.system, StateSpace) else to_state_space(piece.system)
-    size = to_numpy(norm(StateSpace(whole.A, whole.B, whole.C, None, whole.dt), "h2"))
+    size = to_numpy(norm(StateSpace(whole.A, whole.B, whole.C, dt=whole.dt), "h2"))
 
     def error(orders: np.ndarray) -> np.ndarray:
         A, B, C, D = _projected(piece, orders, request.match_dc)
@@ -271,10 +273,11 @@ def _projected(piece: _Piece, orders: np.ndarray, match_dc: bool) -> Matrices:
     """The matrices of each element at its order, padded to the largest with states that decay, unreached and unseen."""
     degrees = piece.degrees()
     groups, member = np.unique(np.stack([orders, degrees if match_dc else orders]), axis=1, return_inverse=True)
-    parts = [_group(piece, np.flatnonzero(member.reshape(-1) == k), *(int(v) - piece.kept for v in groups[:, k])) for k in range(groups.shape[1])]
+    member = member.reshape(-1)
+    parts = [_group(piece, np.flatnonzero(member == k), *(int(v) - piece.kept for v in groups[:, k])) for k in range(groups.shape[1])]
     size = int(orders.max(initial=0))
     padded = [_padded(part, size, discrete=piece.system.is_discrete) for part in parts]
-    back = np.argsort(np.argsort(member.reshape(-1), kind="stable"), kind="stable")
+    back = np.argsort(np.argsort(member, kind="stable"), kind="stable")
     xp = namespace(piece.sigma)
     return tuple(xp.take(xp.concat(list(M), axis=0), from_numpy(back, piece.sigma), axis=0) for M in zip(*padded, strict=True))  # pyright: ignore[reportReturnType]
 
@@ -366,7 +369,8 @@ def _assembled(pieces: list[dict[str, Any]], original: System, work: StateSpace 
     count = max(p["sigma"].shape[-1] for p in pieces)
     sigma = np.concatenate([np.pad(p["sigma"], ((0, 0), (0, count - p["sigma"].shape[-1]))) for p in pieces])[back].reshape(*batch, count)
     orders, converged = joined("orders"), joined("converged")
-    states = StateSpace(*matrices, work.dt)
+    A, B, C, D = matrices
+    states = StateSpace(A, B, C, D, work.dt)
     result = _modal(states, work) if isinstance(work, Modal) else states
     uniform = not batch or (request.order is not None and bool((orders == request.order).all()))
     return Reduction(
