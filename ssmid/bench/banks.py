@@ -60,7 +60,8 @@ def taps_and_spectra(quick: bool, ceilings: dict[str, float], progress: Progress
         floor = max(job.bytes / ceilings["copy_bytes_per_second"], job.flops / ceilings["product_flops_per_second"])
         kind = f"largest relative l2 error of {len(job.exact)} filters, against extended precision"
         why = "reading and writing what goes in and out, or the products, whichever is slower"
-        cases.append(Case(job.section, f"{count} x {job.name}, order {order}, {length}", tuple(rows), kind, order, count, floor, why))
+        name = f"{count} x {job.name}, order {order}, {length}"
+        cases.append(Case(job.section, name, tuple(rows), kind, order, count, floor=floor, floor_kind=why))
     return cases
 
 

@@ -19,7 +19,7 @@ from ssmid.bench import peers
 from ssmid.bench.banks import banks_of_small_systems, taps_and_spectra
 from ssmid.bench.records import OURS, Case, Progress, Row, bars, result
 from ssmid.bench.singles import single_systems
-from ssmid.bench.timing import limits, measure
+from ssmid.bench.timing import limits, machine, measure
 from ssmid.identification.era import era
 from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
@@ -35,6 +35,7 @@ ERA = {"pyMOR, randomized ERA": 1.0}
 
 def core(*, quick: bool = False, data: Path | None = None, progress: Progress = print) -> dict[str, Any]:
     """All sections; ``data``: a folder with ``mor/*.mat`` and ``ir/*.wav``, which adds the published systems and a measured room."""
+    facts = machine()
     progress("limits of this machine")
     ceilings = limits(quick)
     single = single_systems(quick, data, progress)
@@ -43,7 +44,7 @@ def core(*, quick: bool = False, data: Path | None = None, progress: Progress = 
     room = era_on_a_room(quick, data, progress)
     large = [case for case in single if case.order is not None and case.order >= 100]
     checked = [] if quick else [*bars(large, SINGLE), *bars(bank, BANK), *bars(room, ERA)]
-    return result("core", quick, ceilings, [*single, *bank, *spectra, *room], checked)
+    return result("core", quick, facts, ceilings, [*single, *bank, *spectra, *room], checked)
 
 
 def era_on_a_room(quick: bool, data: Path | None, progress: Progress) -> list[Case]:
@@ -68,7 +69,8 @@ def era_on_a_room(quick: bool, data: Path | None, progress: Progress) -> list[Ca
         for tool, (timing, model) in timed.items():
             error = np.linalg.norm(impulse_response(model, len(taps)).taps - taps) / np.linalg.norm(taps)
             rows.append(Row(tool, timing, float(error)))
-        cases.append(Case("ERA", f"{name}, order {order}", tuple(rows), "relative l2 error of the taps", order, 1, pair, "one FFT pair"))
+        kind = "relative l2 error of the taps"
+        cases.append(Case("ERA", f"{name}, order {order}", tuple(rows), kind, order, floor=pair, floor_kind="one FFT pair"))
     return cases
 
 

@@ -18,7 +18,7 @@ from ssmid.analysis.hankel import hankel_spectrum
 from ssmid.analysis.rational_kernel import rational_kernel
 from ssmid.analysis.spectrum import frequency_response
 from ssmid.bench.records import OURS, Bar, Case, Progress, Row, bars, result
-from ssmid.bench.timing import measure, wall_seconds
+from ssmid.bench.timing import machine, measure, wall_seconds
 from ssmid.systems import ImpulseResponse
 
 SPECTRUM = {"torch.fft.rfft alone": 1 / 1.2}
@@ -38,6 +38,9 @@ def device_limits(device: str, *, quick: bool = False, data: Path | None = None,
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device: expected one that is there, got {device!r} (torch {torch.__version__} sees no GPU)")
+    facts = machine()
+    if device.startswith("cuda"):
+        facts |= {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     small = quick or not device.startswith("cuda")
     clock = _event_seconds if device.startswith("cuda") else wall_seconds
     repeats = 3 if small else 20
@@ -52,9 +55,8 @@ def device_limits(device: str, *, quick: bool = False, data: Path | None = None,
     progress("Hankel values of a bank of filters")
     hankel = _hankel_values(device, data, small, 1 if small else 3, clock)
     in_time = Bar(f"{hankel.section}: {hankel.name}", f"{HANKEL_SECONDS:g} s", 1.0, HANKEL_SECONDS / hankel.rows[0].timing.seconds, None)
-    checked = [] if small else [*bars([spectrum], SPECTRUM, 1e-6), *bars([kernel], KERNEL, 1e-5), in_time]
-    facts = {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda} if device.startswith("cuda") else {}
-    return result(f"core on {device.split(':')[0]}", small, ceilings, [spectrum, kernel, hankel], checked, facts)
+    checked = [] if small else [*bars([spectrum], SPECTRUM), *bars([kernel], KERNEL), in_time]
+    return result(f"core on {device.split(':')[0]}", small, facts, ceilings, [spectrum, kernel, hankel], checked)
 
 
 # ---------------------------------------------------------------- jobs
@@ -75,7 +77,7 @@ def _spectrum_of_taps(generator: Any, count: int, bandwidth: float, repeats: int
     rows = [Row(tool, timing, _error(values, exact)) for tool, (timing, values) in timed.items()]
     floor = (4 * length + 8 * (length // 2 + 1)) * count / bandwidth
     name = f"{count} filters of {length} taps, float32"
-    return Case("spectrum of taps", name, tuple(rows), _ERROR, None, count, floor, "reading the taps and writing the spectrum once")
+    return Case("spectrum of taps", name, tuple(rows), _ERROR, None, count, 1e-6, floor, "reading the taps and writing the spectrum once")
 
 
 def _transfer_functions_to_taps(
@@ -98,7 +100,7 @@ def _transfer_functions_to_taps(
     floor = (8 * order + 4 * length) * count / bandwidth
     name = f"{count} transfer functions of order {order} to {length} taps, float32"
     why = "reading the coefficients and writing the taps once"
-    return Case("transfer functions to taps", name, tuple(rows), _ERROR, None, count, floor, why)
+    return Case("transfer functions to taps", name, tuple(rows), _ERROR, None, count, 1e-5, floor, why)
 
 
 def _hankel_values(device: str, data: Path | None, small: bool, repeats: int, clock: Callable[..., Any], values: int = 32) -> Case:
@@ -119,7 +121,7 @@ def _hankel_values(device: str, data: Path | None, small: bool, repeats: int, cl
     name = f"{values} of {len(filters)} filters of {filters.shape[-1]} taps ({origin}), {converged.mean():.1%} of the values converged"
     kind = f"largest deviation of {_EXACT} filters from the dense decomposition, of the largest value"
     why = f"the {found.products} FFT pairs that each filter was given"
-    return Case("Hankel values", name, (Row(OURS, timing, float(error)),), kind, None, len(filters), found.products * pair, why)
+    return Case("Hankel values", name, (Row(OURS, timing, float(error)),), kind, None, len(filters), 1e-6, found.products * pair, why)
 
 
 def _filters(data: Path | None) -> tuple[np.ndarray, str]:

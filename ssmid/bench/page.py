@@ -44,6 +44,8 @@ def markdown(figures: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = f"{machine['accelerator']} (CUDA {machine['cuda']}), " if "accelerator" in machine else ""
     lines = [f"{device}{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; {versions}."]
+    if (machine.get("load") or 0) > machine["cores"] / 2:
+        lines += [f"**The machine was busy** (load {machine['load']} before the run): ratios are rough, times too long."]
     lines += [f"Threads: {machine['threads']}.", f"Limits measured in the same run: {_limits(figures['limits'])}."]
     for section, cases in _sections(figures).items():
         lines += ["", f"### {section[0].upper()}{section[1:]}", "", _line(_HEADINGS), "|---|---|---:|---:|---:|---:|"]

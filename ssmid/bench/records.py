@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ssmid.bench.timing import Timing, machine
+from ssmid.bench.timing import Timing
 
 OURS = "ssmid"
 Progress = Callable[[str], None]
@@ -26,7 +26,8 @@ class Row:
 class Case:
     """One job given to several tools.
 
-    error_kind : what ``Row.error`` is   floor : the seconds that the machine itself needs at least, and ``floor_kind`` why
+    error_kind : what ``Row.error`` is   rounding : errors up to this are the arithmetic's, not the tool's
+    floor : the seconds that the machine itself needs at least, and ``floor_kind`` why
     """
 
     section: str
@@ -35,6 +36,7 @@ class Case:
     error_kind: str
     order: int | None = None
     count: int = 1
+    rounding: float = 1e-10
     floor: float | None = None
     floor_kind: str = ""
 
@@ -53,6 +55,7 @@ class Case:
             "order": self.order,
             "count": self.count,
             "error_kind": self.error_kind,
+            "rounding": self.rounding,
             "floor_seconds": self.floor,
             "floor_kind": self.floor_kind,
             "tools": [
@@ -86,10 +89,10 @@ class Bar:
         return {**dataclasses.asdict(self), "met": self.met}
 
 
-def bars(cases: list[Case], required: dict[str, float], tolerance: float = 1e-10) -> list[Bar]:
+def bars(cases: list[Case], required: dict[str, float]) -> list[Bar]:
     """The bars of ``required`` (tool -> times our seconds) on ``cases``.
 
-    An error is no worse when it is at most 1.05 times the other tool's, or below ``tolerance``, where both are rounding.
+    An error is no worse when it is at most 1.05 times the other tool's, or no more than rounding.
     """
     found = []
     for case in cases:
@@ -98,19 +101,19 @@ def bars(cases: list[Case], required: dict[str, float], tolerance: float = 1e-10
             reached = case.ratio(row.tool)
             if ours is None or reached is None or row.tool not in required:
                 continue
-            no_worse = None if ours.error is None or row.error is None else ours.error <= max(1.05 * row.error, tolerance)
+            no_worse = None if ours.error is None or row.error is None else ours.error <= max(1.05 * row.error, case.rounding)
             found.append(Bar(f"{case.section}: {case.name}", row.tool, required[row.tool], reached, no_worse))
     return found
 
 
 def result(
-    name: str, quick: bool, ceilings: dict[str, float], cases: list[Case], checked: list[Bar], facts: dict[str, Any] | None = None
+    name: str, quick: bool, facts: dict[str, Any], ceilings: dict[str, float], cases: list[Case], checked: list[Bar]
 ) -> dict[str, Any]:
-    """What goes into the JSON file; ``facts`` are added to those of the machine."""
+    """What goes into the JSON file; ``facts``: of the machine, taken before the run."""
     return {
         "benchmark": name,
         "quick": quick,
-        "machine": {**machine(), **(facts or {})},
+        "machine": facts,
         "limits": ceilings,
         "cases": [case.as_dict() for case in cases],
         "bars": [bar.as_dict() for bar in checked],

@@ -38,7 +38,8 @@ def _hankel_values(name: str, system: StateSpace, repeats: int, budget: float) -
     timed = measure(tools, repeats, budget)
     against = _REFERENCE if _REFERENCE in timed else OURS
     rows = [Row(tool, timing, None if tool == against else _deviation(v, timed[against][1])) for tool, (timing, v) in timed.items()]
-    return Case("Hankel values", name, tuple(rows), f"largest deviation from the values of {against}, of the largest", system.order)
+    kind = f"largest deviation from the values of {against}, of the largest"
+    return Case("Hankel values", name, tuple(rows), kind, system.order, rounding=_rounding(system))
 
 
 def _balanced_truncation(name: str, system: StateSpace, order: int, repeats: int, budget: float, points: int) -> Case:
@@ -48,7 +49,7 @@ def _balanced_truncation(name: str, system: StateSpace, order: int, repeats: int
     full = frequency_response(system, omega).values
     rows = [Row(tool, timing, hinf_error(full, reduced, omega)) for tool, (timing, reduced) in timed.items()]
     kind = f"H-infinity error at {len(omega)} frequencies, of the largest gain"
-    return Case("balanced truncation", f"{name}, to {order}", tuple(rows), kind, system.order)
+    return Case("balanced truncation", f"{name}, to {order}", tuple(rows), kind, system.order, rounding=_rounding(system))
 
 
 def hinf_error(full: np.ndarray, reduced: System, omega: np.ndarray) -> float:
@@ -69,6 +70,11 @@ def _deviation(values: np.ndarray, reference: np.ndarray) -> float:
     ordered = np.sort_complex(np.asarray(values, complex))[::-1]
     length = max(len(ordered), len(reference))
     return float(np.abs(np.pad(ordered, (0, length - len(ordered))) - np.pad(reference, (0, length - len(reference)))).max() / reference[0])
+
+
+def _rounding(system: StateSpace) -> float:
+    """How far rounding A moves the slowest pole, relative to its distance from instability: the condition of what is asked for."""
+    return float(np.finfo(float).eps * np.linalg.norm(system.A, 2) / np.abs(np.linalg.eigvals(system.A).real).min())
 
 
 def _telling_frequencies(system: StateSpace, count: int) -> np.ndarray:

@@ -72,11 +72,12 @@ def measure(
 
 
 def machine() -> dict[str, Any]:
-    """What a reader needs to repeat the figures: processor, cores this process may use, thread settings, versions."""
+    """What a reader needs to repeat the figures: processor, cores this process may use, load, thread settings, versions."""
     threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     return {
         "processor": _processor(),
         "cores": cores(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "threads": threads or "all cores, for every tool (one process, no setting)",

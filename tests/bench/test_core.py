@@ -70,6 +70,13 @@ def test_ratio_says_how_many_times_longer_the_other_took():
     assert a_case(0.2, 0.5).ratio("slycot") is None
 
 
+def test_rounding_is_the_condition_of_the_slowest_pole():
+    """A pole at -2 and one at -8 + 1e6 i: rounding moves them by eps 1e6, and 2 is the distance."""
+    A = np.array([[-2.0, 0, 0], [0, -8.0, 1e6], [0, -1e6, -8.0]])
+    system = StateSpace(A, np.ones((3, 1)), np.ones((1, 3)), dt=0)
+    assert singles._rounding(system) == pytest.approx(np.finfo(float).eps * 1e6 / 2)
+
+
 @pytest.mark.parametrize(
     ("case", "met"),
     [
@@ -217,4 +224,7 @@ def test_render_replaces_only_what_stands_between_its_marks(tmp_path):
     assert "old" not in text
     assert "|  | pyMOR | 500 ms | 2.5 | 1.00e-03 |  |" in text
     assert "MISSED" in text
+    assert "busy" not in text
     assert page.render(text, tmp_path) == text
+    figures["machine"]["load"] = 7.5
+    assert "busy** (load 7.5 before the run)" in page.markdown(figures)
