@@ -23,8 +23,9 @@ def warn_of_loss(verb: str, system: System, result: System, advice: str, more: H
     lossy = (error > _WORST[width(next(iter(system.arrays.values())))]) | more
     if not lossy.any():
         return
+    worst = np.max(error[lossy]) if error.ndim else error
     which = f"{int(lossy.sum())} of {lossy.size} elements" if lossy.ndim else "the system"
-    warnings.warn(f"{verb}: {which} off by up to {np.max(error[lossy]) if error.ndim else error:.1e} of the peak response: {advice}", ConversionWarning, stacklevel)
+    warnings.warn(f"{verb}: {which} off by up to {worst:.1e} of the peak response: {advice}", ConversionWarning, stacklevel)
 
 
 def relative_error(system: System, other: System) -> Host:

@@ -188,6 +188,13 @@ def test_a_jordan_block_stays_in_one_block(n):
     close(blocks, system, 1e-12)
 
 
+def test_equal_poles_far_apart_in_the_schur_form_find_each_other():
+    A = np.triu(np.ones((5, 5)), 1) + np.diag([0.5, -0.9, 0.1, 0.5, 0.9])
+    X, D = block_diagonalize(A, 1e6)
+    assert sorted(block_sizes(D)) == [1, 1, 1, 2]
+    np.testing.assert_allclose(A @ X, X @ D, atol=1e-13)
+
+
 def test_simple_pairs_are_normal_blocks(rng):
     blocks = modal_realization(random_stable(rng, 9)).A
     sizes = block_sizes(blocks)
