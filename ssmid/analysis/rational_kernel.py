@@ -131,7 +131,7 @@ def _by_recursion(num: Array, den: Array, length: int) -> Array:
         if a[0] == 0 or not (np.isfinite(b).all() and np.isfinite(a).all()):
             return np.full(length, np.nan, np.result_type(a, b))
         with np.errstate(over="ignore", invalid="ignore"):
-            return scipy.signal.lfilter(b / a[0], a / a[0], impulse)
+            return np.asarray(scipy.signal.lfilter(b / a[0], a / a[0], impulse))
 
     return batched_on_host(one, num, den, core_ndim=1)
 

@@ -45,6 +45,25 @@ def test_stiff_state_space_keeps_its_small_scales():
     np.testing.assert_allclose(frequency_response(system, omega).values, expected, rtol=1e-12)
 
 
+def test_badly_scaled_states_do_no_harm(rng):
+    """States in units twelve decades apart, as in circuits: balancing undoes what the units did, whichever way points are taken."""
+    A, B, C = rng.standard_normal((20, 20)) - 6 * np.eye(20), rng.standard_normal((20, 1)), rng.standard_normal((1, 20))
+    units = 2.0 ** rng.integers(-20, 20, 20)
+    for omega in (np.linspace(0.1, 3, 5), np.linspace(0.1, 3, 40)):
+        expected = resolvent(A, B, C, 0, 1j * omega)[0, 0]
+        got = frequency_response(ssmid.ss(A * units / units[:, None], B / units[:, None], C * units, dt=0), omega).values
+        np.testing.assert_allclose(got, expected, atol=1e-12 * np.abs(expected).max())
+
+
+def test_one_pole_of_each_pair_is_the_same_real_bank():
+    pole, residue = 0.8 * np.exp(0.5j), 0.3 - 0.4j
+    closed = ssmid.Modal(np.array([pole, pole.conjugate()]), np.array([residue, residue.conjugate()]), 2.0)
+    half = ssmid.Modal(np.array([pole]), np.array([2 * residue]), 2.0)
+    x = np.exp(1j * np.linspace(0, 3, 9))
+    for derivative in (0, 1):
+        np.testing.assert_allclose(evaluate(half, x, derivative), evaluate(closed, x, derivative), rtol=1e-13)
+
+
 def test_modal_against_mpmath_beside_a_pole():
     pole, residue, omega = 0.9999 * np.exp(0.5j), 0.3 - 0.4j, np.array([0.0, 0.5, 0.50001, 3.0])
     modal = ssmid.Modal(np.array([pole, pole.conjugate()]), np.array([residue, residue.conjugate()]), 2.0)
@@ -73,6 +92,8 @@ def test_transfer_functions_at_any_scale(n, lower, dt, exponent, seed):
 def test_far_frequencies_do_not_overflow():
     system = ssmid.tf([1.0], np.poly(np.full(12, -1.0)), dt=0)
     np.testing.assert_allclose(frequency_response(system, [1e25]).values[0], 1e-300, rtol=1e-12)
+    all_pass = ssmid.tf(np.poly(np.full(12, 2.0)), np.poly(np.full(12, -2.0)), dt=0)
+    np.testing.assert_allclose(frequency_response(all_pass, [1e30]).values[0], 1, rtol=1e-12)
     assert ratio(np.array([2.0 + 0j]), np.array([1.0 + 0j]), np.array([1e200j]))[0] == 2
 
 
@@ -223,6 +244,14 @@ def test_group_delay_at_zeros_on_the_circle():
     omega = np.pi * np.array([0.5, 0.999, 1.0])
     expected = [np.sum((w := np.exp(1j * x)) / (w - p)).real - 4 for x in omega]
     np.testing.assert_allclose(group_delay(ssmid.zpk(z, p, k), omega), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("off", [0.0, 2.0**-52, -(2.0**-52)])
+def test_zeros_within_rounding_of_the_circle_lie_on_it(off):
+    zero = (1 + off) * np.exp(0.7j)
+    delay = group_delay(ssmid.zpk([zero, zero.conjugate()], [0.5, 0.5], 1.0), [0.7, 0.7 + 1e-9, 1.0])
+    expected = [2 * (1 / (1 - 0.5 * np.exp(-1j * w))).real - 1 for w in (0.7, 0.7 + 1e-9, 1.0)]
+    np.testing.assert_allclose(delay, expected, rtol=1e-12)
 
 
 def test_group_delay_of_samples():
