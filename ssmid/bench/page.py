@@ -46,11 +46,13 @@ def markdown(figures: dict[str, Any]) -> str:
     lines = [f"{device}{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; {versions}."]
     if (machine.get("load") or 0) > machine["cores"] / 2:
         lines += [f"**The machine was busy** (load {machine['load']} before the run): ratios are rough, times too long."]
-    lines += [f"Threads: {machine['threads']}.", f"Limits measured in the same run: {_limits(figures['limits'])}."]
+    threads = machine["threads"]
+    threads = threads if isinstance(threads, str) else ", ".join(f"{name} = {value}" for name, value in threads.items())
+    lines += [f"Threads: {threads}.", f"Limits measured in the same run: {_limits(figures['limits'])}."]
     for section, cases in _sections(figures).items():
         lines += ["", f"### {section[0].upper()}{section[1:]}", "", _line(_HEADINGS), "|---|---|---:|---:|---:|---:|"]
         lines += [_line(row) for case in cases for row in _rows(case)]
-        lines += ["", *(f"{text[0].upper()}{text[1:]}." for text in _footnotes(cases))]
+        lines += ["", " ".join(f"{text[0].upper()}{text[1:]}." for text in _footnotes(cases))]
     if figures["bars"]:
         lines += ["", "### Bars", "", "| case | tool | required | reached | errors no worse | met |", "|---|---|---:|---:|---|---|"]
         lines += [_line(_bar(bar)) for bar in figures["bars"]]

@@ -48,7 +48,7 @@ def _balanced_truncation(name: str, system: StateSpace, order: int, repeats: int
     omega = _telling_frequencies(system, points)
     full = frequency_response(system, omega).values
     rows = [Row(tool, timing, hinf_error(full, reduced, omega)) for tool, (timing, reduced) in timed.items()]
-    kind = f"H-infinity error at {len(omega)} frequencies, of the largest gain"
+    kind = "H-infinity error at the resonances and on a logarithmic grid, of the largest gain"
     return Case("balanced truncation", f"{name}, to {order}", tuple(rows), kind, system.order, rounding=_rounding(system))
 
 
