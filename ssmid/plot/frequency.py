@@ -19,6 +19,8 @@ from ssmid.systems import FrequencyResponse, ImpulseResponse, StateSpace, System
 
 _MOST_CURVES = 32
 
+Curves = tuple[np.ndarray, np.ndarray, list[str | None]]
+
 
 def bode(
     system: System, omega: Any = None, *, axes: tuple[Axes, Axes] | None = None, fs: float | bool | None = None, scale: str = "log",
@@ -32,8 +34,10 @@ def bode(
         with style():
             _, pair = plt.subplots(2, 1, sharex=True, figsize=(6.4, 4.8), layout="constrained", gridspec_kw={"height_ratios": [3, 2]})
             axes = (pair[0], pair[1])
-    bode_magnitude(system, omega, ax=axes[0], fs=fs, scale=scale, label=label, span=span)
-    bode_phase(system, omega, ax=axes[1], fs=fs, scale=scale)
+    curves = _response(system, omega, scale)
+    with style():
+        _magnitudes(axes[0], system, curves, fs, scale, label, span)
+        _phases(axes[1], system, curves, fs, scale, None)
     axes[0].set_xlabel("")
     if legend_below := axes[1].get_legend():
         legend_below.remove()  # the same as above
@@ -52,12 +56,7 @@ def bode_magnitude(
     span : dB shown below the highest point
     """
     with drawing(ax) as ax:
-        x, values, names = _curves(ax, system, omega, fs, scale)
-        for row, name in zip(values, names, strict=True):
-            ax.plot(x, decibel(np.abs(row)), label=_joined(label, name), **_thin(x))
-        limit_span(ax, span)
-        ax.set_ylabel("Magnitude (dB)")
-        legend(ax)
+        _magnitudes(ax, system, _response(system, omega, scale), fs, scale, label, span)
     return ax
 
 
@@ -67,15 +66,7 @@ def bode_phase(
 ) -> Axes:
     """The unwrapped phase in degrees, one curve for each channel. Arguments as for :func:`bode_magnitude`."""
     with drawing(ax) as ax:
-        x, values, names = _curves(ax, system, omega, fs, scale)
-        for row, name in zip(values, names, strict=True):
-            ax.plot(x, np.degrees(np.unwrap(np.angle(row))), label=_joined(label, name), **_thin(x))
-        limit_span(ax, np.inf)
-        low, high = ax.get_ylim()
-        steps = [s * 10**k for k in range(8) for s in ((15, 30, 45, 90) if k == 0 else (18, 36, 90))]
-        ax.yaxis.set_major_locator(MultipleLocator(next(s for s in steps if (high - low) / s <= 6)))
-        ax.set_ylabel("Phase (°)")
-        legend(ax)
+        _phases(ax, system, _response(system, omega, scale), fs, scale, label)
     return ax
 
 
@@ -139,12 +130,32 @@ def group_delay(
 # ---------------------------------------------------------------- frequencies and curves
 
 
-def _curves(ax: Axes, system: System, omega: Any, fs: float | bool | None, scale: str) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    omega, values, names = _response(system, omega, scale)
-    return frequency_axis(ax, omega, system, fs, scale), values, names
+def _magnitudes(
+    ax: Axes, system: System, curves: Curves, fs: float | bool | None, scale: str, label: str | None, span: float
+) -> None:
+    omega, values, names = curves
+    x = frequency_axis(ax, omega, system, fs, scale)
+    for row, name in zip(values, names, strict=True):
+        ax.plot(x, decibel(np.abs(row)), label=_joined(label, name), **_thin(x))
+    limit_span(ax, span)
+    ax.set_ylabel("Magnitude (dB)")
+    legend(ax)
 
 
-def _response(system: System, omega: Any, scale: str) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
+def _phases(ax: Axes, system: System, curves: Curves, fs: float | bool | None, scale: str, label: str | None) -> None:
+    omega, values, names = curves
+    x = frequency_axis(ax, omega, system, fs, scale)
+    for row, name in zip(values, names, strict=True):
+        ax.plot(x, np.degrees(np.unwrap(np.angle(row))), label=_joined(label, name), **_thin(x))
+    limit_span(ax, np.inf)
+    low, high = ax.get_ylim()
+    steps = [s * 10**k for k in range(8) for s in ((15, 30, 45, 90) if k == 0 else (18, 36, 90))]
+    ax.yaxis.set_major_locator(MultipleLocator(next(s for s in steps if (high - low) / s <= 6)))
+    ax.set_ylabel("Phase (°)")
+    legend(ax)
+
+
+def _response(system: System, omega: Any, scale: str) -> Curves:
     """Frequencies ``(k,)``, values ``(channels, k)`` and the channels' names, on the host. A pole on the way gives infinity."""
     with np.errstate(divide="ignore", invalid="ignore"):
         if omega is not None or isinstance(system, FrequencyResponse):
@@ -203,7 +214,7 @@ def _grid(system: System, scale: str) -> np.ndarray:
     else:
         top = 10 * np.abs(p).max(initial=0.1)
     speeds = np.abs(p[np.abs(p) > 1e-9 * top])
-    bottom = min(max(speeds.min(initial=top) / 10, 1e-6 * top), 1e-2 * top)
+    bottom = min(max(speeds.min(initial=top) / 10, 1e-6 * top), 1e-3 * top)
     base = np.geomspace(bottom, top, 800) if scale == "log" else np.linspace(0, top, 1200)
     # a lightly damped mode is a peak of width |Re p|: between the points of any fixed grid
     sharp = p[(np.abs(np.real(p)) < 0.2 * np.abs(np.imag(p))) & (np.imag(p) > 0)]

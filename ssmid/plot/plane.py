@@ -54,8 +54,9 @@ def _boundary(ax: Axes, roots: np.ndarray, discrete: bool) -> None:
         ax.plot(np.cos(angle), np.sin(angle), color=GREY, linewidth=1.0, linestyle="-", zorder=1)
         ax.axhline(0, color=GREY, linewidth=0.5, zorder=1)
         ax.axvline(0, color=GREY, linewidth=0.5, zorder=1)
-        # zeros far outside would shrink the circle to a dot
-        half = 1.12 * float(np.clip(np.abs(roots).max(initial=1.0), 1.0, 4.0))
+        # a root far outside would shrink the circle, where everything happens, to a dot
+        sizes = np.abs(roots)
+        half = 1.12 * float(sizes[sizes <= 2.0].max(initial=1.0))
         ax.set_aspect("equal", adjustable="box")
         ax.set_xlim(-half, half)
         ax.set_ylim(-half, half)
