@@ -50,10 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = app(args=None if arguments is None else list(arguments), prog_name="ssmid", standalone_mode=False)
         except (KeyboardInterrupt, typer.Abort):
             return _fail("interrupted", INTERRUPTED)
-        except BrokenPipeError:
-            # the reader of our output has gone (`ssmid ... | head`); keep the interpreter from flushing into the closed pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
         except MemoryError as error:
             return _fail(f"expected to fit into memory: {error}", WRONG_INPUT)
         except (ValueError, OSError) as error:
@@ -202,11 +198,23 @@ def _read(file: Path, key: str | None, channel: str | None, fs: float | None, ax
 
 def _print(report: Report, as_json: bool, quiet: bool) -> None:
     if as_json:
-        typer.echo(report.to_json())
+        _write(f"{report.to_json()}\n")
     elif not quiet:
         from rich.console import Console
 
-        report.show(Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+        console = Console(highlight=False)
+        with console.capture() as captured:
+            report.show(console)
+        _write(captured.get())
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader has gone (`ssmid ... | head`), which is no error; keep the interpreter from flushing into the closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:

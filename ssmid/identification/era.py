@@ -69,6 +69,8 @@ def era(
     >>> np.abs(np.linalg.eigvals(fit.system.A)).round(9), bool(fit.stable)
     (array([0.99, 0.99]), True)
     """
+    if not isinstance(response, ImpulseResponse):
+        raise TypeError(f"expected an ImpulseResponse, got {type(response).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
     request = Request(order, tol, max_order, *_shape(response.length, padding, rows, columns), truncated, a_priori_bound)
     if padding == "none":
         request = dataclasses.replace(request, realize=partial(_extrapolated, stable=stable), certify=_no_bound, extrapolates=True)

@@ -356,7 +356,7 @@ def _assembled(pieces: list[dict[str, Any]], original: System, work: StateSpace 
         return np.concatenate([p[name] for p in pieces])[back].reshape(batch)
 
     def real(values: np.ndarray) -> Array:
-        return astype_width(from_numpy(np.ascontiguousarray(values), like), bits)
+        return astype_width(from_numpy(np.asarray(values, order="C"), like), bits)
 
     size = int(max(p["orders"].max(initial=0) for p in pieces))
     padded = [_padded(p["system"], size, discrete=discrete) for p in pieces]
