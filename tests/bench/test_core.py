@@ -92,6 +92,12 @@ def test_a_bar_needs_speed_and_accuracy(case, met):
     assert bar.met is met
 
 
+def test_a_loop_is_scaled_to_the_whole_bank_and_says_so():
+    timing = Timing(2.0, 1.0, 3.0, 5)
+    assert banks._row("SciPy lfilter, loop", timing, 0.1, 1000, 100) == Row("SciPy lfilter, loop", Timing(20.0, 10.0, 30.0, 5), 0.1, 100)
+    assert banks._row(OURS, timing, 0.1, 1000, 100) == Row(OURS, timing, 0.1)
+
+
 # ---------------------------------------------------------------- systems and references
 
 
