@@ -9,6 +9,9 @@ with ``g = rho^-1 b`` (Penzl, Adv. Comput. Math. 8, 1998, section 3). Several co
 
 from __future__ import annotations
 
+import cmath
+from math import atan2, cos, sin, sqrt
+
 import numpy as np
 import scipy.linalg
 from scipy.linalg import get_lapack_funcs
@@ -118,33 +121,36 @@ def _factor_pair(T: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """The factor of a standardized 2 x 2 block ``[[alpha, beta], [gamma, alpha]]``, ``beta gamma < 0``.
 
     Scaled by the roots of ``|beta|`` and ``|gamma|`` the block is normal, so its modal coordinates cost no accuracy; there the two
-    scalar steps are taken, and the Takagi factor of ``R^-1 J conj(R)`` makes the result real (see gramians.real_columns).
+    scalar steps give the factor ``[[a, x], [0, d]]``, ``a^2 + |x|^2 = d^2``. It is made real by the unitary Takagi factor of
+    ``[[-x, a], [a, conj(x)]] / d``: a rotation by half the angle of ``(|x|, a)`` between two phases. In scalars, because it is
+    done for every pair of poles.
     """
-    alpha, root = T[0, 0], np.sqrt(np.abs(np.array([T[0, 1], T[1, 0]])))
-    sign = np.sign(T[0, 1])
-    pole = complex(alpha, root[0] * root[1])
-    modes = np.array([[1, 1], [1j * sign, -1j * sign]]) / np.sqrt(2)
-    first = modes[:, 0].conj() @ (b / root[:, None])
-    size, rate = np.linalg.norm(first), np.sqrt(-2 * alpha)
+    alpha, sign = float(T[0, 0]), 1.0 if T[0, 1] > 0 else -1.0
+    root = sqrt(abs(T[0, 1])), sqrt(abs(T[1, 0]))
+    pole, rate = complex(alpha, root[0] * root[1]), sqrt(-2 * alpha)
+    first = (b[0] / root[0] - 1j * sign * b[1] / root[1]) / sqrt(2)
+    size = float(np.linalg.norm(first))
     if size == 0:
         return np.zeros((2, 2)), np.zeros_like(b), T
     unit = first.conj() / size
-    along = first @ unit.conj()
-    rest = (first - along * unit if len(first) > 1 else 0 * unit) + along * unit * (1j * pole.imag / pole)
-    x, d, a = -along * rate / (2 * pole), size / rate, np.linalg.norm(rest) / rate
-    g = np.array([rest / a if a else 0 * rest, unit * rate])
-    Q = takagi_of_pair(np.asarray(a), np.asarray(x), np.asarray(d))
-    rho = np.real(modes @ np.array([[a, x], [0, d]]) @ Q) * root[:, None]
-    Y = Q.conj().T @ np.array([[pole, -g[0] @ g[1].conj()], [0, pole.conjugate()]]) @ Q
-    return rho, np.real(Q.conj().T @ g), np.real(Y)
-
-
-def takagi_of_pair(a: np.ndarray, x: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Unitary ``Q`` for which the rows of ``[[a, x], [0, d]] Q`` are conjugates of each other, where ``a^2 + |x|^2 = d^2``."""
-    half = np.arctan2(a, np.abs(x)) / 2
-    turn = np.exp(0.5j * np.angle(x))
-    c, s = np.cos(half), np.sin(half)
-    return np.array([[1j * turn * c, turn * s], [-1j * s / turn, c / turn]])
+    along = complex(first @ first) / size
+    rest = along * (1j * pole.imag / pole) * unit
+    if len(first) > 1:
+        rest = rest + (first - along * unit)
+    last = float(np.linalg.norm(rest))
+    x, d, a = -along * rate / (2 * pole), size / rate, last / rate
+    g1, g2 = rest * (rate / last if last else 0.0), unit * rate
+    half, turn = atan2(a, abs(x)) / 2, cmath.exp(0.5j * cmath.phase(x))
+    c, s = cos(half), sin(half)
+    q11, q12, q21, q22 = 1j * turn * c, turn * s, -1j * s / turn, c / turn
+    above, below = (a * q11 + x * q21, a * q12 + x * q22), (d * q21, d * q22)
+    rho = np.array([[(u + v).real * root[0] for u, v in zip(above, below, strict=True)],
+                    [-sign * (u - v).imag * root[1] for u, v in zip(above, below, strict=True)]]) / sqrt(2)  # fmt: skip
+    g = np.array([(q11.conjugate() * g1 + q21.conjugate() * g2).real, (q12.conjugate() * g1 + q22.conjugate() * g2).real])
+    y = -complex(g1 @ g2.conj())
+    Y = [[(u.conjugate() * (pole * w + y * z) + v.conjugate() * pole.conjugate() * z).real for w, z in ((q11, q21), (q12, q22))]
+         for u, v in ((q11, q21), (q12, q22))]  # fmt: skip
+    return rho, g, np.array(Y)
 
 
 def _quasi_triangular_sylvester(T: np.ndarray, Y: np.ndarray, F: np.ndarray, starts: list[int]) -> np.ndarray:

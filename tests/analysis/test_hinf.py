@@ -16,7 +16,8 @@ from .test_gramians import stable_matrix
 
 def gains(system: StateSpace, omegas: np.ndarray) -> np.ndarray:
     points = np.exp(1j * omegas) if system.is_discrete else 1j * omegas
-    states = np.linalg.solve(points[:, None, None] * np.eye(system.order) - system.A, np.broadcast_to(system.B + 0j, (len(points), *system.B.shape)))
+    inputs = np.broadcast_to(system.B + 0j, (len(points), *system.B.shape))
+    states = np.linalg.solve(points[:, None, None] * np.eye(system.order) - system.A, inputs)
     return np.linalg.norm(system.C @ states + system.D, 2, axis=(1, 2))
 
 

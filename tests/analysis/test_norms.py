@@ -53,7 +53,8 @@ def hankel_product(system: StateSpace) -> np.ndarray:
 def test_against_the_response_itself(rng, discrete, complex_):
     n, p, m = 6, 2, 3
     A = stable_matrix(rng, n, discrete, complex_)
-    system = StateSpace(A, rng.standard_normal((n, m)), rng.standard_normal((p, n)), rng.standard_normal((p, m)) * discrete, dt=int(discrete))
+    B, C, D = rng.standard_normal((n, m)), rng.standard_normal((p, n)), rng.standard_normal((p, m)) * discrete
+    system = StateSpace(A, B, C, D, dt=int(discrete))
     if discrete:
         h, X = [np.abs(system.D)], system.B + 0j
         for _ in range(2000):
@@ -137,7 +138,8 @@ def test_any_scale(exponent, discrete, kind):
 
 
 def test_dtype_is_kept():
-    for system in (ss(np.float32([[0.5]]), np.float32([[1]]), np.float32([[1]])), ImpulseResponse(np.float32([1, 2])), Modal(np.complex64([0.5]), np.complex64([1]))):
+    one = np.float32([[1]])
+    for system in (ss(one / 2, one, one), ImpulseResponse(np.float32([1, 2])), Modal(np.complex64([0.5]), np.complex64([1]))):
         for kind in KINDS:
             assert norm(system, kind).dtype == np.float32
 
@@ -149,7 +151,7 @@ def test_what_is_refused():
         norm(ss(0.5, 1, 1), "h2", return_frequency=True)
     with pytest.raises(TypeError, match="got a FrequencyResponse"):
         norm(FrequencyResponse([1.0 + 0j], [0.0]), "hinf")
-    with pytest.raises(TypeError, match="ssmid.ImpulseResponse"):
+    with pytest.raises(TypeError, match=r"ssmid\.ImpulseResponse"):
         norm(np.ones(3), "h2")
 
 

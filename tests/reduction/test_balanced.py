@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from ssmid import ImpulseResponse, Modal, StateSpace, balanced_truncation, dc_gain, frequency_response, norm, poles, ss, subtract, zpk
 from ssmid.analysis.splitting import split_unstable
 from ssmid.datasets import beam, fom, heat
-
-from ..analysis.test_gramians import stable_matrix
-from ..analysis.test_hinf import benchmark
+from tests.analysis.test_gramians import stable_matrix
+from tests.analysis.test_hinf import benchmark
 
 
 def random_system(rng: np.random.Generator, discrete: bool, n: int = 9, m: int = 2, p: int = 3, batch: tuple[int, ...] = ()) -> StateSpace:
     A = np.stack([stable_matrix(rng, n, discrete) for _ in range(int(np.prod(batch)))]).reshape(*batch, n, n)
-    return StateSpace(A, rng.standard_normal((*batch, n, m)), rng.standard_normal((*batch, p, n)), rng.standard_normal((p, m)), dt=int(discrete))
+    B, C, D = rng.standard_normal((*batch, n, m)), rng.standard_normal((*batch, p, n)), rng.standard_normal((p, m))
+    return StateSpace(A, B, C, D, dt=int(discrete))
 
 
 def certified(fit, slack: float = 1e-6) -> None:
@@ -182,7 +182,8 @@ def test_unstable_parts_are_kept(rng, discrete):
     outside = np.array([[1.1, 0.4], [-0.4, 1.1]]) if discrete else np.array([[0.3, 2.0], [-2.0, 0.3]])
     A = np.block([[stable.A, rng.standard_normal((6, 2))], [np.zeros((2, 6)), outside]])
     T = rng.standard_normal((8, 8))
-    system = StateSpace(np.linalg.solve(T, A @ T), np.linalg.solve(T, rng.standard_normal((8, 1))), rng.standard_normal((1, 8)) @ T, dt=stable.dt)
+    B, C = rng.standard_normal((8, 1)), rng.standard_normal((1, 8))
+    system = StateSpace(np.linalg.solve(T, A @ T), np.linalg.solve(T, B), C @ T, dt=stable.dt)
     fit = balanced_truncation(system, 5)
     assert fit.order == fit.system.order == 5
     found = poles(fit.system)
