@@ -120,7 +120,7 @@ def test_the_error_beside_the_best_possible():
     assert "order 16 leaves a relative l2 error of 3.2 % (-30 dB)." in text
     assert "1.4 times the best that any stable model of order 16 can reach" in text
     assert "14 % (-17 dB) of the norm of the original" in text
-    assert "for a smaller error take a larger order" in text
+    assert "for a much smaller error take a larger order" in text
     assert "Another method may gain up to a factor of 3.5" in said(hankel=3.5)
 
 

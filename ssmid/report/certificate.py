@@ -166,7 +166,7 @@ def _words_of_one(c: Certificate) -> list[str]:
         f"it is {share} of the norm of the original."
     )
     if times < 2:
-        sentences.append("No method gains much at this order: for a smaller error take a larger order.")
+        sentences.append("No method gains more than that factor at this order: for a much smaller error take a larger order.")
     else:
         sentences.append(f"Another method may gain up to a factor of {times:.2g} at this order.")
     return sentences

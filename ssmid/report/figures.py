@@ -10,6 +10,7 @@ import numpy as np
 
 from ssmid._array import to_numpy
 from ssmid.analysis.impulse import impulse_response
+from ssmid.analysis.spectrum import frequency_response
 from ssmid.io.files import write_whole
 from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, StateSpace, System
@@ -21,6 +22,7 @@ _CORE_AXES = {"A": 2, "B": 2, "C": 2, "D": 2, "sections": 2, "feedthrough": 0, "
 """Axes of the arrays of a system that are not batch; 1 for all others."""
 _ROWS = 512
 """Filters shown of a bank, evenly chosen."""
+_LARGEST_GRID = 2**16
 _LONG = 1000
 """Taps beyond which levels in dB say more than amplitudes."""
 
@@ -68,8 +70,12 @@ def _figure(path: Path, onto: Callable[[Axes], object], title: str = "", size: t
 
 
 def _bode(ax: Axes, original: System, reduced: System, hertz: bool | None) -> None:
+    """Both magnitudes; beside a sampled response both on one FFT grid of at least twice its length, so that they can be compared."""
     from ssmid import plot
 
+    if isinstance(original, ImpulseResponse):
+        points = min(max(2 * original.length, 2048), _LARGEST_GRID)
+        original, reduced = (frequency_response(s, points=points) for s in (original, reduced))
     plot.bode_magnitude(original, ax=ax, fs=hertz, label="original")
     plot.bode_magnitude(reduced, ax=ax, fs=hertz, label="reduced")
 
