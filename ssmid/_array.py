@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import array_api_compat
 import numpy as np
 import scipy.fft
+import scipy.linalg  # BLAS must be loaded before it is limited
+from threadpoolctl import ThreadpoolController
 
 Array: TypeAlias = Any
 """A NumPy array, a torch tensor, or any other array of the Python array API standard."""
@@ -226,10 +228,7 @@ def on_host(function: Callable[..., Any], *arrays: Array) -> Any:
 
 
 def batched_on_host(function: Callable[..., Any], *arrays: Array, core_ndim: int = 2) -> Any:
-    """As :func:`on_host`, ``function`` called once per batch element (leading axes of all ``arrays``, broadcast).
-
-    Elements run on as many threads as there are cores: LAPACK releases the interpreter lock.
-    """
+    """As :func:`on_host`, ``function`` called once per batch element (leading axes of all ``arrays``, broadcast), in threads."""
 
     def loop(*hosts: np.ndarray) -> Any:
         shape = np.broadcast_shapes(*(h.shape[: h.ndim - core_ndim] for h in hosts))
@@ -237,13 +236,33 @@ def batched_on_host(function: Callable[..., Any], *arrays: Array, core_ndim: int
         flat = [np.broadcast_to(h, shape + core).reshape(prod(shape), *core) for h, core in zip(hosts, cores_of, strict=True)]
         if not shape:
             return function(*(f[0] for f in flat))
-        with ThreadPoolExecutor(cores() if prod(shape) > 1 else 1) as pool:
-            results = list(pool.map(function, *flat))
+        results = in_threads(function, *flat)
         if isinstance(results[0], tuple):
             return tuple(np.stack(r).reshape(*shape, *np.shape(r[0])) for r in zip(*results, strict=True))
         return np.stack(results).reshape(*shape, *np.shape(results[0]))
 
     return on_host(loop, *arrays)
+
+
+def in_threads(function: Callable[..., Any], *items: Any) -> list[Any]:
+    """``function`` mapped over ``items`` by as many threads as there are cores: LAPACK releases the interpreter lock.
+
+    BLAS gets one thread meanwhile: its own threads on top of ours made 1536 SVDs on 16 cores five times slower.
+    """
+    count, pieces = len(items[0]), 4 * cores()
+    if count < 2 or cores() < 2:
+        return list(map(function, *items))
+
+    def share(start: int) -> list[Any]:
+        return [function(*(x[i] for x in items)) for i in range(start * count // pieces, (start + 1) * count // pieces)]
+
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        return [result for part in pool.map(share, range(pieces)) for result in part]
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _standard_dtype(array: Array, name: str) -> Array:

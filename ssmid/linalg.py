@@ -7,7 +7,6 @@ On a GPU batched symmetric eigenproblems and SVDs collapse above 32 x 32, QR and
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Any
 
@@ -20,6 +19,7 @@ from ssmid._array import (
     batched_on_host,
     cores,
     fft_of,
+    in_threads,
     is_complex,
     namespace,
     next_fast_length,
@@ -136,14 +136,13 @@ def orthonormalize(X: Array) -> Array:
 def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.ndarray, ...]:
     """The arrays that ``function`` gives for a batch of matrices, taken in pieces by as many threads as there are cores.
 
-    LAPACK releases the interpreter lock. Elements that are not finite give NaN instead of an exception for the whole batch.
+    Elements that are not finite give NaN instead of an exception for the whole batch.
     """
     flat = matrices.reshape(prod(matrices.shape[:-2]), *matrices.shape[-2:])
     sound = np.asarray(np.isfinite(flat).all((-2, -1)))
     clean = flat if sound.all() else np.where(sound[:, None, None], flat, np.eye(*flat.shape[-2:], dtype=flat.dtype))
     pieces = np.array_split(clean, 4 * cores()) if len(clean) >= 64 else [clean]
-    with ThreadPoolExecutor(cores()) as pool:
-        parts = [tuple(p) if isinstance(p, tuple) else (p,) for p in pool.map(function, pieces)]
+    parts = [tuple(p) if isinstance(p, tuple) else (p,) for p in in_threads(function, pieces)]
     results = [np.concatenate(p) for p in zip(*parts, strict=True)]
     for result in results:
         result[~sound] = np.nan

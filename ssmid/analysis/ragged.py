@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, cores, from_numpy, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, in_threads, to_numpy, width
 from ssmid.analysis.polynomial import Host
 
 Result = tuple[Host, Host, Host, Host]
@@ -32,8 +31,7 @@ def padded_states(
         except np.linalg.LinAlgError:
             return None
 
-    with ThreadPoolExecutor(cores()) as pool:
-        results = list(pool.map(element, elements))
+    results = in_threads(element, elements)
     order = max((len(r[0]) for r in results if r is not None), default=0)
     inputs, outputs, rows = sizes
     like = arrays[0]
