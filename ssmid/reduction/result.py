@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
+from functools import cached_property, partial
 
-from ssmid._array import Array, namespace
+import numpy as np
+
+from ssmid._array import Array, batched_on_host, namespace
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
+from ssmid.analysis.splitting import split_unstable
 from ssmid.systems import Modal, StateSpace, System
 
 
@@ -45,8 +48,39 @@ class Reduction:
         return xp.where(error == 0, xp.zeros_like(error), error / xp.where(size == 0, xp.ones_like(size), size))
 
     def measured(self, kind: str) -> Array:
-        """``(*batch,)`` the norm ``kind`` ("h2", "hankel", "hinf", "l1") of ``original - system``, measured, absolute."""
-        return norm(subtract(self.original, self.system), kind)
+        """``(*batch,)`` the norm ``kind`` ("h2", "hankel", "hinf", "l1") of ``original - system``, measured, absolute.
+
+        An unstable part that both share cancels and is left out; without that the norm would be infinite.
+        """
+        difference = subtract(self.original, self.system)
+        value = norm(difference, kind)
+        if isinstance(difference, StateSpace) and bool(namespace(value).any(namespace(value).isinf(value))):
+            value = norm(_without_cancelled(difference), kind)
+        return value
+
+
+def _without_cancelled(difference: StateSpace) -> StateSpace:
+    """Elements whose unstable part is zero but for rounding, without it; states that decay, unreached, stand in its place."""
+    A, B, C = batched_on_host(partial(_stable_if_cancelled, discrete=difference.is_discrete), difference.A, difference.B, difference.C)
+    return dataclasses.replace(difference, A=A, B=B, C=C)
+
+
+def _stable_if_cancelled(A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if not all(np.isfinite(M).all() for M in (A, B, C)):
+        return A, B, C
+    (A1, B1, C1), (A2, B2, C2) = split_unstable(A, B, C, discrete=discrete)
+    k = len(A1)
+    if k == len(A):
+        return A, B, C
+    # beyond all poles a strictly proper function shows itself; what cancels is compared with what it is made of
+    points = 2 * np.linalg.norm(A2, 2) * np.exp(2j * np.pi * np.arange(8) / 8)[:, None, None]
+    states = np.linalg.solve(points * np.eye(len(A2)) - A2, np.broadcast_to(B2 + 0j, (8, *B2.shape)))
+    if np.abs(C2 @ states).max() > 1e-9 * (np.linalg.norm(C2, 2) * np.linalg.norm(states, 2, axis=(1, 2))).max():
+        return A, B, C
+    stable, inputs, outputs = np.zeros_like(A), np.zeros_like(B), np.zeros_like(C)
+    stable[:k, :k], inputs[:k], outputs[:, :k] = A1, B1, C1
+    np.fill_diagonal(stable[k:, k:], 0 if discrete else -1)
+    return stable, inputs, outputs
 
 
 def _strictly_proper(system: System) -> System:

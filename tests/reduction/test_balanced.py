@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -193,6 +194,8 @@ def test_unstable_parts_are_kept(rng, discrete):
     gap = np.abs(frequency_response(system, omega).values - frequency_response(fit.system, omega).values).max()
     assert gap <= fit.bound * (1 + 1e-9)
     assert gap > 0
+    certified(fit)
+    assert np.isinf(dataclasses.replace(fit, system=StateSpace(1.01 * system.A, system.B, system.C, dt=system.dt)).measured("hinf"))
     with pytest.raises(ValueError, match="order: expected at least 2, the number of unstable poles"):
         balanced_truncation(system, 1)
     (A1, B1, C1), (A2, B2, C2) = split_unstable(system.A, system.B, system.C, discrete=discrete)
