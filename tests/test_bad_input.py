@@ -472,7 +472,9 @@ def test_the_command_line_refuses_arguments(tmp_path, capsys, monkeypatch, case)
     ssmid.save(stable(), "m.json")
     ssmid.save(unstable(), "u.json")
     arguments, message = ARGUMENTS[case]
+    before = sorted(tmp_path.iterdir())
     assert_refused(capsys, arguments, message)
+    assert sorted(tmp_path.iterdir()) == before, "nothing is left behind"
 
 
 def test_the_program_itself_says_one_line_and_no_traceback(tmp_path):

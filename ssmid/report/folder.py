@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,10 @@ def fit_into(
     Raises ValueError for wrong input and folders that cannot be written, before anything is computed where that can be known.
     """
     stage = stage or (lambda description, done=None, total=None: None)
-    _make(folder)
     steps = 4 if figures else 3
     stage(f"{title}: {method} fit", 0, steps)
-    reduction = _reduce(system, method, order, tol, mimo)
+    with _made(folder):
+        reduction = _reduce(system, method, order, tol, mimo)
     stage(f"{title}: errors", 1, steps)
     certificate = certify(reduction, tol)
     report = certificate_report(reduction, certificate, title)
@@ -54,11 +56,20 @@ def fit_into(
     return report, certificate.good
 
 
-def _make(folder: Path) -> None:
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder is there before the work is done, so that a wrong name costs no minutes; where the work fails it goes again."""
     with about(folder):
         if folder.exists() and not folder.is_dir():
             raise ValueError("expected a folder, got a file")
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            folder.rmdir()
+        raise
 
 
 def _reduce(system: System, method: str, order: int | None, tol: float | None, mimo: bool) -> Reduction:

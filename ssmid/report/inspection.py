@@ -159,11 +159,12 @@ def _words(spectrum: HankelSpectrum, sigma: np.ndarray, sound: np.ndarray, count
     if not sound.any():
         return ["The response is zero beyond its first tap: order 0 holds it exactly."]
     worst = sigma[sound]
-    words = []
-    for level in (1e-1, 1e-2, 1e-3):
-        order = int(_orders(worst, level).max())
-        if order < count:
-            words.append(f"Order {order} can bring the error in Hankel norm down to {percent(level)}; no smaller order can.")
+    reached = {int(_orders(worst, level).max()): level for level in (1e-1, 1e-2, 1e-3)}
+    words = [
+        f"Order {order} can bring the error in Hankel norm down to {percent(level)}; no smaller order can."
+        for order, level in reached.items()
+        if order < count
+    ]
     if not words:
         words.append(f"More than {count} states are needed for a Hankel error of 10 %: ask for more values, --count {4 * count}.")
     if not np.all(to_numpy(spectrum.converged).reshape(len(sound), -1)[sound]):
