@@ -14,6 +14,7 @@ from rich.console import Console
 import ssmid
 from ssmid.report import Certificate, Report, Table, certificate_report, certify, inspection, progress
 from ssmid.report.certificate import words
+from ssmid.report.inspection import _orders
 from ssmid.report.tables import percent, plain, shown
 
 nan, inf = float("nan"), float("inf")
@@ -179,6 +180,12 @@ def test_inspection_names_the_order_of_an_exact_system():
     np.testing.assert_allclose(sigma, ssmid.hankel_singular_values(ssmid.ImpulseResponse(taps), 8), rtol=1e-6, atol=1e-9)
     assert content["spectrum"][0]["gain_at_0_hz"] == pytest.approx(taps.sum(), rel=1e-9)
     assert "Order 2 can bring the error in Hankel norm down to 0.1 % (-60 dB); no smaller order can." in report.words
+
+
+def test_an_order_is_enough_when_the_next_value_is_at_the_level():
+    sigma = np.array([[1.0, 0.15, 0.1, 0.05], [1.0, 0.1, 0.0, 0.0]])
+    np.testing.assert_array_equal(_orders(sigma, 0.1), [2, 1])
+    np.testing.assert_array_equal(_orders(sigma, 0.01), [4, 2])
 
 
 def test_inspection_of_a_bank_with_a_broken_and_a_silent_channel():
