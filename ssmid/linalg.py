@@ -60,7 +60,7 @@ def eigvals(A: Array) -> Array:
 
 
 def inverse(A: Array) -> Array:
-    """Inverses of square matrices; an element that is exactly singular gives infinities instead of an exception for all. Not differentiable."""
+    """Inverses of square matrices; an exactly singular element gives infinities, not an exception for all. Not differentiable."""
     return on_host(lambda a: _threaded(_inverse, a), A)[0]
 
 
@@ -128,7 +128,8 @@ def orthonormalize(X: Array) -> Array:
         gram = adjoint(X) @ X
         if step == 0:
             trace = xp.linalg.trace(gram)[..., None, None]
-            gram = gram + (11 * (X.shape[-2] * X.shape[-1] + X.shape[-1] ** 2) * xp.finfo(X.dtype).eps * trace + xp.finfo(X.dtype).tiny) * eye
+            shift = 11 * (X.shape[-2] * X.shape[-1] + X.shape[-1] ** 2) * xp.finfo(X.dtype).eps * trace
+            gram = gram + (shift + xp.finfo(X.dtype).tiny) * eye
         X = adjoint(solve_triangular(xp.linalg.cholesky(gram), adjoint(X), lower=True))
     return X
 

@@ -35,7 +35,7 @@ def test_lists_take_the_kind_of_their_neighbours(xp):
 
 
 def test_kinds_do_not_mix():
-    with pytest.raises(ValueError, match="expected arrays of one kind.*numpy.*torch"):
+    with pytest.raises(ValueError, match=r"expected arrays of one kind.*numpy.*torch"):
         _array.harmonize(a=np.ones(2), b=torch.ones(2))
 
 
