@@ -35,7 +35,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
-from ssmid.systems.base import sample_time
+from ssmid.systems.base import computed, sample_time
 
 WRONG_TYPE = "expected a System (StateSpace, Modal, ...), got {}: wrap taps in ssmid.ImpulseResponse(taps)"
 Wrap = Literal["causal", "periodic"]
@@ -70,7 +70,7 @@ def impulse_response(system: System, length: int | None = None, wrap: Wrap = "ca
         length = system.length if isinstance(system, ImpulseResponse) else grid_length(system)
     if int(length) != length or length < 1:
         raise ValueError(f"length: expected a whole number >= 1, got {length}")
-    return ImpulseResponse(_taps(system, int(length), wrap == "periodic"), system.dt)
+    return computed(ImpulseResponse, taps=_taps(system, int(length), wrap == "periodic"), dt=system.dt)
 
 
 @singledispatch

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from math import isfinite
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ssmid._array import Array, device, dtype_name
+
+
+AnySystem = TypeVar("AnySystem", bound="System")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -90,3 +93,14 @@ def expect_shape(name: str, array: Array, core_ndim: int, axes: str) -> None:
 
 class ConversionWarning(UserWarning):
     """A conversion that lost accuracy: the message says how much, why, and which form would keep it."""
+
+
+def computed(kind: type[AnySystem], **fields: Any) -> AnySystem:
+    """A ``kind`` from fields that this package computed and need no checks.
+
+    What is computed may be infinite where data may not: a spectrum on a pole, the taps of an unstable system.
+    """
+    system = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(system, name, value)
+    return system

@@ -291,3 +291,37 @@ def test_gradients(arguments):
     assert check(lambda b, a: values(ssmid.TransferFunction(b, torch.cat([torch.ones(1), 0.2 * a]).double())), (random(3), random(3)))
     assert check(lambda h: values(ssmid.ImpulseResponse(h)), (random(2, 7),))
     assert check(lambda z, k: values(ssmid.ZerosPolesGain(z, torch.tensor([0.5, 0.1, -0.2]).double(), k)), (random(2), random()))
+
+
+@pytest.mark.parametrize("points", [2048, 2049])
+def test_a_large_modal_bank_takes_the_fft_of_its_taps(xp, monkeypatch, points):
+    """Both ways to the grid agree to points x rounding of the peak; poles that do not fade keep to the sums."""
+    from ssmid.analysis import spectrum
+
+    rng = np.random.default_rng(5)
+    half = rng.uniform(0.5, 0.9999, (3, 4)) * np.exp(1j * rng.uniform(0.1, 3, (3, 4)))
+    residues = rng.standard_normal((3, 4)) + 1j * rng.standard_normal((3, 4))
+    bank = ssmid.Modal(xp.asarray(half), xp.asarray(residues), xp.asarray(rng.standard_normal(3)))
+    sums = xp.numpy(ssmid.frequency_response(bank, points=points).values)
+    monkeypatch.setattr(spectrum, "_LARGEST_SUM", 0)
+    monkeypatch.setattr(spectrum, "evaluate", None)
+    fast = xp.numpy(ssmid.frequency_response(bank, points=points).values)
+    np.testing.assert_allclose(fast, sums, atol=points * 1e-15 * np.abs(sums).max())
+    monkeypatch.undo()
+    monkeypatch.setattr(spectrum, "_LARGEST_SUM", 0)
+    for pole in (1.0, -1.0, 1.5):
+        wild = ssmid.Modal(xp.asarray([pole + 0j]), xp.asarray([1.0 + 0j]))
+        with np.errstate(all="ignore"):
+            got = xp.numpy(ssmid.frequency_response(wild, points=16).values)
+        z = np.exp(2j * np.pi * np.arange(9) / 16)
+        away = abs(z - pole) > 1e-9
+        np.testing.assert_allclose(got[away], (1 / (z - pole))[away], rtol=1e-12)
+
+
+def test_a_spectrum_on_a_pole_is_not_an_error():
+    """An integrator has no finite gain at frequency zero; the other frequencies are answered."""
+    integrator = ssmid.tf([1.0], [1.0, -1.0])
+    with np.errstate(all="ignore"):
+        values = ssmid.frequency_response(integrator, points=8).values
+    assert not np.isfinite(values[0])
+    np.testing.assert_allclose(values[1:], 1 / (np.exp(2j * np.pi * np.arange(1, 5) / 8) - 1), rtol=1e-12)
