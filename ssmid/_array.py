@@ -28,7 +28,8 @@ _WIDTHS = {"float32": 32, "complex64": 32, "float64": 64, "complex128": 64}
 def namespace(*arrays: Array) -> Any:
     """The array API namespace of ``arrays`` (plain Python numbers and None are passed over)."""
     numbers = (int, float, complex)  # NumPy's scalars are among them, and are arrays of their namespace
-    return array_api_compat.array_namespace(*(a for a in arrays if a is not None and (isinstance(a, np.generic) or not isinstance(a, numbers))))
+    known = (a for a in arrays if a is not None and (isinstance(a, np.generic) or not isinstance(a, numbers)))
+    return array_api_compat.array_namespace(*known)
 
 
 def is_array(value: object) -> bool:
