@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, is_complex, namespace, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, is_complex, namespace, same_field, to_numpy, width
 from ssmid.analysis.conversion import to_state_space, to_transfer_function, to_zpk
 from ssmid.analysis.substitution import (
     ALPHA,
@@ -187,7 +187,7 @@ def _modal(system: Modal, poles: Array, residues: Array, through: Array | None, 
 
 @_discrete.register
 def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
-    A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
+    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
     xp = namespace(A)
     if method in ALPHA:
         alpha = ALPHA[method]
@@ -206,7 +206,7 @@ def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
 
 @_continuous.register
 def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
-    A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
+    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
     xp = namespace(A)
     if method in ALPHA:
         alpha = ALPHA[method]

@@ -10,7 +10,6 @@ import numpy as np
 
 from ssmid._array import (
     Array,
-    as_complex,
     astype_width,
     batched_on_host,
     double,
@@ -18,13 +17,14 @@ from ssmid._array import (
     is_complex,
     namespace,
     real_dtype,
+    same_field,
     to_numpy,
     width,
 )
 from ssmid.analysis.cascade import cascade, cascade_filter
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.rational_kernel import power_series, rational_spectrum
-from ssmid.linalg import transpose, vandermonde_product
+from ssmid.linalg import solve, transpose, vandermonde_product
 from ssmid.systems import (
     FrequencyResponse,
     ImpulseResponse,
@@ -84,7 +84,9 @@ def _(system: Modal, length: int, periodic: bool) -> Array:
     xp = namespace(system.poles)
     poles, residues = double(system.poles), double(system.residues)
     if periodic:
-        residues = residues / -xp.expm1(length * xp.log(poles))
+        nonzero = xp.where(poles == 0, xp.ones_like(poles), poles)
+        turn = xp.where(poles == 0, -xp.ones_like(poles), xp.expm1(length * xp.log(nonzero)))
+        residues = residues / -turn
     later = vandermonde_product(poles, residues, length, real=system.real)
     feedthrough = double(system.feedthrough)
     if system.real and is_complex(feedthrough):
@@ -94,11 +96,11 @@ def _(system: Modal, length: int, periodic: bool) -> Array:
 
 @_taps.register
 def _(system: StateSpace, length: int, periodic: bool) -> Array:
-    A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
+    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
     if periodic:
         xp = namespace(A)
         eye = xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        C = transpose(xp.linalg.solve(transpose(eye - xp.linalg.matrix_power(A, length)), transpose(C)))
+        C = transpose(solve(transpose(eye - xp.linalg.matrix_power(A, length)), transpose(C)))
     taps = _assemble(D, markov_parameters(A, B, C, length), periodic)
     taps = astype_width(taps, width(system.A))
     return taps[..., 0, 0, :] if system.outputs == system.inputs == 1 else taps
@@ -153,7 +155,8 @@ def has_tame_powers(A: Array, count: int) -> bool:
 def power_rows(A: Array, C: Array, count: int, *, then: bool = False) -> tuple[Array, Array]:
     """``[C; C A; ...; C A^(count-1)]`` as ``(*batch, count p, n)`` by doubling; ``then``: with ``A^count``, count a power of two."""
     xp = namespace(A, C)
-    rows, power = C, A
+    batch = np.broadcast_shapes(A.shape[:-2], C.shape[:-2])
+    rows, power = xp.broadcast_to(C, (*batch, *C.shape[-2:])), A
     wanted = count * C.shape[-2]
     while rows.shape[-2] < wanted:
         rows = xp.concat([rows, rows @ power], axis=-2)
@@ -212,7 +215,10 @@ def _(system: FrequencyResponse, length: int, periodic: bool) -> Array:
         wanted = f"a divisor of {size}" if periodic else f"at most {size}"
         raise ValueError(f"length: expected {wanted} for a spectrum on the grid of {size} points, got {length}")
     transform = fft_of(system.values)
-    inverse = transform.ifft if system.points == size and size > 2 else transform.irfft
+    # one or two points are a whole circle and a half: those of a real response are real
+    xp = namespace(system.values)
+    whole = system.points == size and (size > 2 or bool(xp.any(xp.imag(system.values) != 0)))
+    inverse = transform.ifft if whole else transform.irfft
     if periodic:
         return inverse(system.values[..., :: size // length], n=length, axis=-1)
     return inverse(system.values, n=size, axis=-1)[..., :length]
@@ -256,8 +262,7 @@ def _assemble(feedthrough: Array, later: Array, periodic: bool) -> Array:
     xp = namespace(later)
     first = xp.broadcast_to(feedthrough[..., None], (*np.broadcast_shapes(feedthrough.shape, later.shape[:-1]), 1))
     later = xp.broadcast_to(later, (*first.shape[:-1], later.shape[-1]))
-    if is_complex(first) != is_complex(later):
-        first, later = as_complex(first), as_complex(later)
+    first, later = same_field(first, later)
     if periodic:
         first = first + later[..., -1:]
     return xp.concat([first, later[..., : later.shape[-1] - 1]], axis=-1)

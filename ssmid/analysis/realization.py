@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, same_field, to_numpy, width
 from ssmid.analysis.block_diagonal import block_diagonalize
 from ssmid.analysis.gramians import gramian_factors
 from ssmid.analysis.loss import warn_of_loss
@@ -33,10 +33,7 @@ def similarity(system: StateSpace, T: Array) -> StateSpace:
     n = system.order
     if T.ndim < 2 or tuple(T.shape[-2:]) != (n, n):
         raise ValueError(f"T: expected shape (*batch, {n}, {n}), got {tuple(T.shape)}")
-    A, B, C = double(system.A), double(system.B), double(system.C)
-    T = double(T)
-    if any(is_complex(M) for M in (A, B, C, T)):
-        A, B, C, T = (as_complex(M) for M in (A, B, C, T))
+    A, B, C, T = same_field(*(double(M) for M in (system.A, system.B, system.C, T)))
     new_A, new_B = solve(T, A @ T), solve(T, B)
     if T.ndim == 2 and not np.isfinite(to_numpy(new_B)).all() and np.isfinite(to_numpy(B)).all():
         raise ValueError("T: expected an invertible transform, got a singular matrix")
@@ -217,8 +214,7 @@ def _staircase(A: np.ndarray, B: np.ndarray, tol: float) -> np.ndarray:
 def _controllable_companion(A: Array, B: Array, C: Array) -> tuple[Array, Array, Array]:
     xp = namespace(A, B, C)
     n = A.shape[-1]
-    if any(is_complex(M) for M in (A, B, C)):
-        A, B, C = as_complex(A), as_complex(B), as_complex(C)
+    A, B, C = same_field(A, B, C)
     coefficients = expand_roots(eigvals(A)) if n else xp.ones((*A.shape[:-2], 1), dtype=A.dtype, device=A.device)
     coefficients = coefficients if is_complex(coefficients) == is_complex(A) else (as_complex if is_complex(A) else xp.real)(coefficients)
     columns, t = [], B

@@ -21,6 +21,7 @@ from ssmid._array import (
     is_complex,
     namespace,
     next_fast_length,
+    same_field,
     width,
 )
 from ssmid.analysis.cascade import cascade, cascade_filter
@@ -140,7 +141,7 @@ def _(system: StateSpace, inputs: Array, state: Array) -> tuple[Array, Array]:
     scalar = system.outputs == system.inputs == 1
     if scalar:
         inputs = inputs[..., None, :]
-    A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
+    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
     p, m, n = system.outputs, system.inputs, system.order
     batch = np.broadcast_shapes(system.batch_shape, inputs.shape[:-2])
     state = _initial(state, (*batch, n), inputs, like=_richest(inputs, *system.arrays.values()))

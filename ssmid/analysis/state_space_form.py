@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from ssmid._array import as_complex, astype_width, double, is_complex, namespace, width
+from ssmid._array import astype_width, double, namespace, same_field, width
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.modal_form import SAMPLES
@@ -34,8 +34,7 @@ def companion_state_space(system: TransferFunction, form: str = "controllable") 
     n, lead = system.order, double(system.den)[..., :1]
     a, b = double(system.den) / lead, double(system.num) / lead
     b = xp.concat([xp.zeros((*b.shape[:-1], n + 1 - b.shape[-1]), dtype=b.dtype, device=b.device), b], axis=-1)
-    if is_complex(a) != is_complex(b):
-        a, b = as_complex(a), as_complex(b)
+    a, b = same_field(a, b)
     D = b[..., :1]
     proper = (b - D * a)[..., 1:]
     first = xp.asarray(xp.arange(n, device=a.device) == 0, device=a.device)

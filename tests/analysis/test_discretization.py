@@ -248,3 +248,14 @@ def test_gradients(method):
 
     frequency = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
     assert torch.autograd.gradcheck(taps, [x.requires_grad_() for x in (poles, frequency, residues)])
+
+
+@pytest.mark.parametrize("method", SCIPY)
+def test_complex_output_of_real_states(xp, method):
+    """Real A and B beside a complex C, there and back, in libraries whose matrix products do not promote."""
+    A, B, C = np.array([[-0.5, 1.0], [0.0, -2.0]]), np.array([[0.0], [1.0]]), np.array([[1j, 2.0]])
+    discrete = c2d(ssmid.StateSpace(xp.asarray(A), xp.asarray(B), xp.asarray(C), dt=0), 0.1, method)
+    parts = [c2d(ssmid.StateSpace(A, B, part, dt=0), 0.1, method) for part in (C.real, C.imag)]
+    expected = response(parts[0]) + 1j * response(parts[1])
+    np.testing.assert_allclose(xp.numpy(ssmid.frequency_response(discrete, OMEGA).values), expected, rtol=1e-12)
+    np.testing.assert_allclose(xp.numpy(d2c(discrete, method).C), C, atol=1e-12)

@@ -222,3 +222,34 @@ def test_gradients(wrap):
     assert torch.autograd.gradcheck(lambda *M: impulse_response(ssmid.StateSpace(*M), 6, wrap).taps, (A, B, C, D))
     num, den = random(2, 3).requires_grad_(), torch.cat([torch.ones(2, 1), 0.2 * random(2, 3)], -1).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda b, a: impulse_response(ssmid.TransferFunction(b, a), 9, wrap).taps, (num, den))
+
+
+def test_wrapped_response_of_a_pole_at_zero():
+    """A delay is wrapped like any other mode; its logarithm does not exist."""
+    modal = ssmid.Modal([0.0, 0.5], [1.0, 1.0])
+    expected = impulse_response(modal, 64).taps.reshape(16, 4).sum(0)
+    np.testing.assert_allclose(impulse_response(modal, 4, "periodic").taps, expected, atol=1e-15)
+
+
+def test_wrapped_response_of_an_integrator_spoils_no_other(xp):
+    """The sum of an integrator has no limit; B and C are shared by the batch."""
+    one = xp.asarray(np.ones((1, 1)))
+    bank = ssmid.StateSpace(xp.asarray(np.array([[[1.0]], [[0.5]]])), one, one)
+    taps = xp.numpy(impulse_response(bank, 4, "periodic").taps)
+    assert not np.isfinite(taps[0, 1:]).any()
+    np.testing.assert_allclose(taps[1], np.array([2, 16, 8, 4]) / 15, rtol=1e-14)
+
+
+def test_complex_output_of_real_states(xp):
+    """Real A and B beside a complex C, in libraries whose matrix products do not promote."""
+    one = np.ones((1, 1))
+    system = ssmid.StateSpace(xp.asarray(0.5 * one), xp.asarray(one), xp.asarray(2j * one))
+    np.testing.assert_allclose(xp.numpy(impulse_response(system, 3).taps), [0, 2j, 1j])
+    wrapped = xp.numpy(impulse_response(system, 2, "periodic").taps)
+    np.testing.assert_allclose(wrapped, np.array([1j, 2j]) * 4 / 3, rtol=1e-14)
+
+
+@pytest.mark.parametrize("taps", [[1 + 2j], [1 + 2j, -3j]])
+def test_spectrum_of_one_or_two_complex_taps_gives_them_back(taps):
+    spectrum = ssmid.frequency_response(ssmid.ImpulseResponse(taps))
+    np.testing.assert_allclose(impulse_response(spectrum).taps, taps, atol=1e-15)
