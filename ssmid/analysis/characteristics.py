@@ -22,7 +22,8 @@ from ssmid._array import (
 )
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE
-from ssmid.analysis.polynomial import conjugate_pairs, polynomial_roots
+from ssmid.analysis.modal_blocks import modal_state_space
+from ssmid.analysis.polynomial import polynomial_roots
 from ssmid.analysis.transmission_zeros import transmission_zeros
 from ssmid.linalg import eigvals, principal_log
 from ssmid.systems import (
@@ -114,12 +115,12 @@ def _(system: Modal) -> Array:
     D = np.broadcast_to(to_numpy(double(system.feedthrough)), batch).reshape(-1)
     found = []
     for one, residues, d in zip(p, r, D, strict=True):
-        if system.real and np.isfinite(one).all() and conjugate_pairs(one) is None:
-            # one pole of each pair: its real part is half the sum with the conjugate
-            one, residues = np.concatenate([one, one.conj()]), np.concatenate([residues, residues.conj()]) / 2
-        scale = np.sqrt(np.abs(residues))
-        outer = residues / np.where(scale > 0, scale, 1)
-        found.append(transmission_zeros(np.diag(one), scale[:, None], outer[None, :], np.array([[d]])))
+        if not (np.isfinite(one).all() and np.isfinite(residues).all() and np.isfinite(d)):
+            found.append(np.full(n, np.nan, complex))
+            continue
+        # by itself, so that no element is padded with states of others: those would count as zeros
+        blocks = modal_state_space(Modal(one, residues, d, system.dt, system.real))
+        found.append(transmission_zeros(blocks.A, blocks.B, blocks.C, blocks.D))
     return _ragged(found, batch, n, system.poles)
 
 

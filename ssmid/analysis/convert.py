@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import Array, double, finite_elements, from_numpy, namespace, to_numpy
+from ssmid.analysis.characteristics import poles
 from ssmid.analysis.conversion import to_sos, to_state_space, to_transfer_function, to_zpk
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
@@ -174,8 +175,7 @@ def _frequencies(system: System) -> np.ndarray:
     if system.is_discrete:
         step = 1.0 if system.dt is True else float(system.dt)
         return np.pi * (np.arange(_POINTS) + 0.5) / (_POINTS * step)
-    poles = to_zpk(system).poles if not isinstance(system, (Modal, ZerosPolesGain)) else system.poles
-    radii = np.abs(to_numpy(poles))
+    radii = np.abs(to_numpy(poles(system)))
     radii = radii[np.isfinite(radii) & (radii > 0)]
     low, high = (radii.min(), radii.max()) if radii.size else (1.0, 1.0)
     return np.geomspace(low / 16, high * 16, _POINTS)

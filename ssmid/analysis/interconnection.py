@@ -14,7 +14,6 @@ import numpy as np
 
 from ssmid._array import (
     Array,
-    as_complex,
     astype_width,
     broadcast_batch,
     double,
@@ -23,13 +22,15 @@ from ssmid._array import (
     is_complex,
     namespace,
     next_fast_length,
+    same_field,
     to_numpy,
     width,
 )
-from ssmid.analysis.conversion import to_state_space, to_zpk
+from ssmid.analysis.characteristics import poles
+from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
 from ssmid.analysis.spectrum import frequency_response
-from ssmid.linalg import svd
+from ssmid.linalg import solve, svd
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SecondOrderSections, StateSpace, System, ZerosPolesGain
 from ssmid.systems.base import same_time
 
@@ -48,10 +49,10 @@ def series(first: System, second: System) -> System:
     match kind:
         case "frequency":
             a, b, omega = _at_common_frequencies(first, second)
-            return FrequencyResponse(a * b, omega, dt)
+            return FrequencyResponse(_channel_product(b, a) if _coupled(first, second) else a * b, omega, dt)
         case "taps":
             a, b = _taps_with_tails(first, second)
-            return ImpulseResponse(_convolve(a, b), dt)
+            return ImpulseResponse(_convolve(a, b, _coupled(first, second)), dt)
         case "zpk":
             return _zpk_product(first, second, dt)
         case "sos":
@@ -107,6 +108,8 @@ def feedback(forward: System, backward: System | None = None, sign: int = -1) ->
     if _common_kind(forward, forward if backward is None else backward) == "frequency":
         dt = forward.dt if backward is None else same_time(forward, backward)
         a, b, omega = (forward.values, 1.0, forward.omega) if backward is None else _at_common_frequencies(forward, backward)  # pyright: ignore[reportAttributeAccessIssue]
+        if backward is not None and _coupled(forward, backward):
+            return FrequencyResponse(_closed_channels(a, b, sign), omega, dt)
         return FrequencyResponse(a / (1 - sign * a * b), omega, dt)
     plant = forward if isinstance(forward, StateSpace) else to_state_space(forward)
     if backward is None:
@@ -202,25 +205,51 @@ def _taps_with_tails(first: System, second: System, length: int | None = None) -
 
 def _decay(system: System) -> int:
     """Steps in which the slowest stable mode falls by 2^-52; poles on or outside the circle have no such time and are left out."""
-    radii = np.abs(to_numpy(system.poles if isinstance(system, (Modal, ZerosPolesGain)) else to_zpk(system).poles))
+    radii = np.abs(to_numpy(poles(system)))
     slowest = float(np.max(radii[radii < 1], initial=0.0))
     return 1 if slowest == 0 else ceil(52 * log(2) / max(-log(slowest), 1e-9))
 
 
-def _convolve(a: Array, b: Array) -> Array:
-    """All taps of the linear convolution: none of the product's tail is cut."""
+def _convolve(a: Array, b: Array, coupled: bool) -> Array:
+    """All taps of the linear convolution, ``a`` first: none of the product's tail is cut."""
     length = a.shape[-1] + b.shape[-1] - 1
     transform, size = fft_of(a), next_fast_length(length)
-    xp = namespace(a)
-    if is_complex(a) or is_complex(b):
-        a, b = as_complex(a), as_complex(b)
-        return transform.ifft(transform.fft(a, n=size) * transform.fft(b, n=size), n=size)[..., :length]
-    return xp.real(transform.irfft(transform.rfft(a, n=size) * transform.rfft(b, n=size), n=size))[..., :length]
+    a, b = same_field(a, b)
+    forward, backward = (transform.fft, transform.ifft) if is_complex(a) else (transform.rfft, transform.irfft)
+    first, second = forward(a, n=size, axis=-1), forward(b, n=size, axis=-1)
+    return backward(_channel_product(second, first) if coupled else first * second, n=size, axis=-1)[..., :length]
+
+
+def _coupled(first: System, second: System) -> bool:
+    """Whether one is a MIMO state space: channels of the other, last two batch axes, are then its outputs and inputs."""
+    return any(isinstance(s, StateSpace) and (s.outputs, s.inputs) != (1, 1) for s in (first, second))
+
+
+def _channel_product(second: Array, first: Array) -> Array:
+    """The matrix product of channels ``(*batch, p, m, k)`` at each of k points."""
+    for channels in (second, first):
+        if channels.ndim < 3:
+            got = tuple(channels.shape[:-1])
+            raise ValueError(f"beside a MIMO state space: expected channels (*batch, outputs, inputs), got batch {got}")
+    if second.shape[-2] != first.shape[-3]:
+        raise ValueError(
+            f"expected as many outputs of the first system as inputs of the second, got {first.shape[-3]} and {second.shape[-2]}"
+        )
+    xp = namespace(first, second)
+    return xp.moveaxis(xp.moveaxis(second, -1, -3) @ xp.moveaxis(first, -1, -3), -3, -1)
+
+
+def _closed_channels(forward: Array, backward: Array, sign: int) -> Array:
+    """``(I - sign H_forward H_backward)^-1 H_forward`` at each point."""
+    xp = namespace(forward)
+    loop = xp.moveaxis(_channel_product(forward, backward), -1, -3)
+    eye = xp.eye(loop.shape[-1], dtype=loop.dtype, device=loop.device)
+    return xp.moveaxis(solve(eye - sign * loop, xp.moveaxis(forward, -1, -3)), -3, -1)
 
 
 def _both_state_spaces(first: System, second: System) -> tuple[StateSpace, StateSpace]:
     """Scalar banks beside a MIMO state space are read as its channels (last two batch axes: outputs, inputs)."""
-    coupled = any(isinstance(s, StateSpace) and (s.outputs, s.inputs) != (1, 1) for s in (first, second))
+    coupled = _coupled(first, second)
     a, b = (s if isinstance(s, StateSpace) else to_state_space(s, mimo=coupled) for s in (first, second))
     return a, b
 
@@ -228,8 +257,7 @@ def _both_state_spaces(first: System, second: System) -> tuple[StateSpace, State
 def _uniform(first: StateSpace, second: StateSpace) -> list[Array]:
     """The eight matrices in one namespace, precision and field (matrix products do not promote everywhere)."""
     named = {f"{name}{i}": array for i, s in ((1, first), (2, second)) for name, array in s.arrays.items()}
-    matrices = harmonize(**named)
-    return [as_complex(M) for M in matrices] if any(is_complex(M) for M in matrices) else matrices
+    return same_field(*harmonize(**named))
 
 
 # ---------------------------------------------------------------- matrices
@@ -240,9 +268,7 @@ def _concat(a: Array, b: Array, axis: int) -> Array:
     xp = namespace(a, b)
     core = -axis
     batch = broadcast_batch(first=a.shape[: a.ndim - core], second=b.shape[: b.ndim - core])
-    if is_complex(a) != is_complex(b):
-        a, b = as_complex(a), as_complex(b)
-    a, b = (xp.broadcast_to(x, (*batch, *x.shape[x.ndim - core :])) for x in (a, b))
+    a, b = (xp.broadcast_to(x, (*batch, *x.shape[x.ndim - core :])) for x in same_field(a, b))
     return xp.concat([a, b], axis=axis)
 
 

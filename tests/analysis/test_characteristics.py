@@ -162,3 +162,14 @@ def test_what_they_refuse():
         dc_gain(np.ones(3))
     with pytest.raises(ValueError, match="holds frequency 0"):
         dc_gain(ssmid.frd([1.0], [0.5]))
+
+
+def test_zeros_of_a_real_bank_are_those_of_its_response():
+    """Of a real bank only the real part of the sum counts, however the residues say it; elements differ in their states."""
+    bank = ssmid.Modal([[0.5 + 0.2j, 0.5 - 0.2j], [0.5, 0.3], [0.6j, 0.1]], [[1 + 1j, 0], [1 + 1j, 2], [1.0, 2.0]], 0.5)
+    for index, found in enumerate(zeros(bank)):
+        one = ssmid.Modal(bank.poles[index], bank.residues[index], 0.5)
+        states = ssmid.to_state_space(one)
+        assert np.isfinite(found).sum() == states.order
+        for z in found[np.isfinite(found)]:
+            assert smallest(states.A, states.B, states.C, states.D, z) < 1e-14

@@ -164,3 +164,27 @@ def test_complex_beside_real(rng):
     rotated = ssmid.Modal([0.5j], [1.0 + 1j], real=False)
     for verb in LAWS:
         np.testing.assert_allclose(response(verb(real, rotated)), LAWS[verb](response(real), response(rotated)), rtol=1e-9)
+
+
+def two_by_two(rng):
+    return ssmid.ss(np.diag([0.5, 0.2]), rng.standard_normal((2, 2)), rng.standard_normal((2, 2)), rng.standard_normal((2, 2)))
+
+
+def test_channels_beside_a_mimo_state_space_are_its_inputs_and_outputs(rng):
+    """Taps and spectra of channels (outputs, inputs) are multiplied as matrices, as their state space would be."""
+    states, taps = two_by_two(rng), ssmid.ImpulseResponse(rng.standard_normal((2, 3, 5)))
+    filtered = to_state_space(taps, mimo=True)
+    chain = series(filtered, states)
+    np.testing.assert_allclose(series(taps, states).taps[..., :20], ssmid.impulse_response(chain, 20).taps, atol=1e-13)
+    spectrum = ssmid.frequency_response(filtered, np.angle(CIRCLE))
+    np.testing.assert_allclose(series(spectrum, states).values, response(chain), rtol=1e-12)
+    with pytest.raises(ValueError, match="as many outputs of the first system"):
+        series(states, taps)
+    with pytest.raises(ValueError, match=r"expected channels \(\*batch, outputs, inputs\)"):
+        series(ssmid.ImpulseResponse([1.0, 0.5]), states)
+
+
+def test_feedback_through_sampled_channels_is_a_matrix_loop(rng):
+    plant, back = two_by_two(rng), two_by_two(rng)
+    sampled = ssmid.frequency_response(back, np.angle(CIRCLE))
+    np.testing.assert_allclose(feedback(plant, sampled).values, response(feedback(plant, back)), rtol=1e-10)
