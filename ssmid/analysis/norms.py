@@ -14,7 +14,7 @@ from ssmid._array import Array, astype_width, batched_on_host, double, is_comple
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.fir_peak import fir_peak
 from ssmid.analysis.gramians import gramian_factors_or_nan, modal_realization
-from ssmid.analysis.hankel import hankel_singular_values
+from ssmid.analysis.hankel import channels, hankel_singular_values
 from ssmid.analysis.hinf import hinf_norm
 from ssmid.analysis.l1 import l1_norm
 from ssmid.linalg import adjoint, svd
@@ -24,7 +24,7 @@ from ssmid.systems.base import sample_time
 _KINDS = ("h2", "hinf", "hankel", "l1")
 
 
-def norm(system: System, kind: str, *, return_frequency: bool = False) -> Any:
+def norm(system: System, kind: str, *, mimo: bool = False, return_frequency: bool = False) -> Any:
     """The norm ``kind`` of each element: a real array ``(*batch,)``.
 
     "h2" : root of the energy of the impulse response, ``sqrt(sum_t ||h[t]||_F^2)`` (integral in continuous time, where a
@@ -36,10 +36,11 @@ def norm(system: System, kind: str, *, return_frequency: bool = False) -> Any:
     "l1" : worst-case peak of the output for inputs of peak 1, ``max_i sum_j sum_t |h_ij[t]|``; to 1e-12 in discrete time, about
         1e-8 in continuous time.
 
-    A scalar bank (Modal, ImpulseResponse, TransferFunction, ...) has a norm for each channel; a StateSpace couples its channels. The
-    taps of an impulse response are all there is of it. All four norms are infinite where a pole is on or outside the boundary of
+    A scalar bank (Modal, ImpulseResponse, TransferFunction, ...) has a norm for each channel; a StateSpace couples its channels, and
+    ``mimo=True`` those of an impulse response ``(*batch, p, m, length)``, whose taps are all there is of it. All four norms are infinite where a pole is on or outside the boundary of
     stability, and NaN where an element holds NaN.
-    Raises ValueError for an unknown ``kind``, TypeError for a FrequencyResponse, which does not say what is between its points.
+    Raises ValueError for an unknown ``kind`` and for ``mimo`` with another representation, TypeError for a FrequencyResponse, which
+    does not say what is between its points.
     Not differentiable.
 
     >>> from ssmid import Modal, ss
@@ -57,8 +58,10 @@ def norm(system: System, kind: str, *, return_frequency: bool = False) -> Any:
         raise TypeError(f"expected a System (StateSpace, Modal, ...), got {got}: wrap taps in ssmid.ImpulseResponse(taps)")
     if isinstance(system, FrequencyResponse):
         raise TypeError("expected a system, got a FrequencyResponse: fit a model to it first, or take the largest of its values")
+    if mimo and not isinstance(system, ImpulseResponse):
+        raise ValueError(f"mimo=True: expected an ImpulseResponse, got a {type(system).__name__}: a StateSpace couples its channels anyway")
     if isinstance(system, ImpulseResponse):
-        result = _OF_TAPS[kind](system)
+        result = _OF_TAPS[kind](system, mimo)
     elif isinstance(system, Modal) and kind in ("h2", "hankel"):
         result = (_h2_of_modal if kind == "h2" else _hankel)(system)
     else:
@@ -71,22 +74,23 @@ def norm(system: System, kind: str, *, return_frequency: bool = False) -> Any:
 # ---------------------------------------------------------------- taps
 
 
-def _h2_of_taps(system: ImpulseResponse) -> Array:
-    return _euclidean(double(system.taps), (-1,))
+def _h2_of_taps(system: ImpulseResponse, mimo: bool) -> Array:
+    return _euclidean(channels(system, mimo), (-3, -2, -1))
 
 
-def _hinf_of_taps(system: ImpulseResponse) -> tuple[Array, Array]:
-    gain, angle = fir_peak(double(system.taps))
+def _hinf_of_taps(system: ImpulseResponse, mimo: bool) -> tuple[Array, Array]:
+    gain, angle = fir_peak(channels(system, mimo))
     return gain, angle / sample_time(system)
 
 
-def _hankel_of_taps(system: ImpulseResponse) -> Array:
-    return hankel_singular_values(system, 1)[..., 0]
+def _hankel_of_taps(system: ImpulseResponse, mimo: bool) -> Array:
+    return hankel_singular_values(system, 1, mimo=mimo)[..., 0]
 
 
-def _l1_of_taps(system: ImpulseResponse) -> Array:
-    xp = namespace(system.taps)
-    return xp.sum(xp.abs(double(system.taps)), axis=-1)
+def _l1_of_taps(system: ImpulseResponse, mimo: bool) -> Array:
+    taps = channels(system, mimo)
+    xp = namespace(taps)
+    return xp.max(xp.sum(xp.abs(taps), axis=(-2, -1)), axis=-1)
 
 
 _OF_TAPS: dict[str, Callable[..., Any]] = {"h2": _h2_of_taps, "hinf": _hinf_of_taps, "hankel": _hankel_of_taps, "l1": _l1_of_taps}

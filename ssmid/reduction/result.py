@@ -12,7 +12,7 @@ from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
 from ssmid.analysis.splitting import split_unstable
-from ssmid.systems import Modal, StateSpace, System
+from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,20 +43,27 @@ class Reduction:
 
         In continuous time the feedthrough, whose norm is infinite, is left out of the norm of the original.
         """
-        error, size = self.measured("h2"), norm(_strictly_proper(self.original) if not self.original.is_discrete else self.original, "h2")
+        proper = self.original if self.original.is_discrete else _strictly_proper(self.original)
+        error, size = self.measured("h2"), norm(proper, "h2", mimo=self._coupled)
         xp = namespace(error)
         return xp.where(error == 0, xp.zeros_like(error), error / xp.where(size == 0, xp.ones_like(size), size))
 
     def measured(self, kind: str) -> Array:
         """``(*batch,)`` the norm ``kind`` ("h2", "hankel", "hinf", "l1") of ``original - system``, measured, absolute.
 
-        An unstable part that both share cancels and is left out; without that the norm would be infinite.
+        Of taps reduced with ``mimo=True`` the norm is that of the coupled system. An unstable part that both share cancels and is
+        left out; without that the norm would be infinite.
         """
         difference = subtract(self.original, self.system)
-        value = norm(difference, kind)
+        value = norm(difference, kind, mimo=self._coupled)
         if isinstance(difference, StateSpace) and bool(namespace(value).any(namespace(value).isinf(value))):
             value = norm(_without_cancelled(difference), kind)
         return value
+
+    @property
+    def _coupled(self) -> bool:
+        """Whether channels of taps became one system: there are two batch axes more than models."""
+        return isinstance(self.original, ImpulseResponse) and len(self.original.batch_shape) > self.converged.ndim
 
 
 def _without_cancelled(difference: StateSpace) -> StateSpace:

@@ -8,7 +8,7 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmid import ImpulseResponse, Modal, StateSpace, norm, ss, tf
+from ssmid import ImpulseResponse, Modal, StateSpace, norm, ss, tf, to_state_space
 from ssmid.analysis.fir_peak import fir_peak
 
 from .test_gramians import stable_matrix
@@ -88,7 +88,7 @@ def benchmark(folder, name: str) -> StateSpace:
 def test_fir_peaks_to_a_millionth(length, complex_, seed):
     rng = np.random.default_rng(seed)
     taps = rng.standard_normal((2, length)) + (1j * rng.standard_normal((2, length)) if complex_ else 0)
-    gain, omega = fir_peak(taps)
+    gain, omega = fir_peak(taps[..., None, None, :])
     fine = np.abs(np.fft.fft(taps, 2000 * length, axis=-1)).max(-1)
     assert (gain >= fine * (1 - 1e-6)).all()
     direct = np.abs((taps * np.exp(-1j * omega[:, None] * np.arange(length))).sum(-1))
@@ -126,3 +126,19 @@ def test_any_scale(scale):
     assert norm(ss(-1.0, scale, 1 / scale, dt=0), "hinf") == pytest.approx(1.0, rel=1e-6)
     assert norm(ss(0.5, scale, 1.0), "hinf") == pytest.approx(2 * scale, rel=1e-6)
     assert norm(ImpulseResponse(np.array([scale, scale])), "hinf") == pytest.approx(2 * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 3), (1, 2), (2, 2)])
+def test_coupled_taps_have_the_norm_of_their_state_space(xp, rng, p, m):
+    taps = rng.standard_normal((3, p, m, 12)) * 1e5
+    taps[1, 0, 0, 3] = np.nan
+    response = ImpulseResponse(xp.asarray(taps), dt=0.5)
+    gain, omega = (xp.numpy(x) for x in norm(response, "hinf", mimo=True, return_frequency=True))
+    assert np.isnan(gain[1])
+    for k in (0, 2):
+        whole = to_state_space(ImpulseResponse(taps[k], dt=0.5), mimo=True)
+        assert gain[k] == pytest.approx(norm(whole, "hinf"), rel=2e-6)
+        at = (taps[k] * np.exp(-0.5j * omega[k] * np.arange(12))).sum(-1)
+        assert np.linalg.norm(at, 2) == pytest.approx(gain[k], rel=1e-12)
+        for kind in ("h2", "hankel", "l1"):
+            assert xp.numpy(norm(response, kind, mimo=True))[k] == pytest.approx(norm(whole, kind), rel=1e-9)

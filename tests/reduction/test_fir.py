@@ -314,3 +314,15 @@ def test_trained_filters_near_the_best_possible(shared_data):
         e[:2048] -= h
         reached = ssmid.hankel_singular_values(ImpulseResponse(e), 1)[0]
         assert 1 - 1e-6 <= reached / best < 1.35
+
+
+def test_errors_of_coupled_channels_are_those_of_one_system(rng):
+    """One model of several channels has one error in each norm, that of the difference of the two state spaces."""
+    taps = decaying(rng, 40, 2, 3)
+    fit = ssmid.balanced_truncation(ImpulseResponse(taps), 4, mimo=True)
+    whole = ssmid.to_state_space(ImpulseResponse(taps), mimo=True)
+    difference = ssmid.subtract(whole, fit.system)
+    assert float(fit.error) == pytest.approx(float(ssmid.norm(difference, "h2") / ssmid.norm(whole, "h2")), rel=1e-9)
+    for kind in ("hankel", "hinf", "l1"):
+        assert float(fit.measured(kind)) == pytest.approx(float(ssmid.norm(difference, kind)), rel=2e-6)
+    assert float(fit.lower_bound) <= float(fit.measured("hankel")) <= float(fit.measured("hinf")) <= float(fit.bound)
