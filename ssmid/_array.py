@@ -189,31 +189,10 @@ def as_complex(array: Array) -> Array:
     return array if is_complex(array) else xp.astype(array, xp.complex64 if width(array) == 32 else xp.complex128)
 
 
-def same_field(*arrays: Array) -> list[Array]:
-    """``arrays``, all complex where one of them is: matrix products do not promote in every namespace."""
-    return [as_complex(a) for a in arrays] if any(is_complex(a) for a in arrays) else list(arrays)
-
-
 def real_dtype(array: Array) -> Any:
     """The real dtype of the width of ``array``, in its namespace."""
     xp = namespace(array)
     return xp.float32 if width(array) == 32 else xp.float64
-
-
-def complex_from_pairs(pairs: Array) -> Array:
-    """Complex ``(*batch, k)`` from real ``(*batch, k, 2)``, real part first: the same memory where the library can."""
-    if array_api_compat.is_numpy_array(pairs):
-        return np.ascontiguousarray(pairs).view(f"complex{2 * 8 * pairs.dtype.itemsize}")[..., 0]
-    if array_api_compat.is_torch_array(pairs):
-        return namespace(pairs).view_as_complex(pairs)
-    return as_complex(pairs[..., 0]) + 1j * as_complex(pairs[..., 1])
-
-
-def exact_products(array: Array) -> bool:
-    """Whether matrix products of ``array`` keep its precision: False where torch may round float32 to 10 bits (tf32) first."""
-    if not on_gpu(array) or width(array) == 64:
-        return True
-    return namespace(array).get_float32_matmul_precision() == "highest"
 
 
 # ---------------------------------------------------------------- to the host and back

@@ -14,9 +14,8 @@ Everything is differentiable, batched and keeps the precision it is given.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil, isqrt
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import scipy.signal
@@ -26,10 +25,7 @@ from ssmid._array import (
     as_complex,
     astype_width,
     batched_on_host,
-    complex_from_pairs,
-    device,
     double,
-    exact_products,
     fft_of,
     harmonize,
     is_complex,
@@ -39,9 +35,6 @@ from ssmid._array import (
     width,
 )
 from ssmid.linalg import solve_triangular
-
-_FEW = 80
-"""Coefficients up to which a matrix product makes a spectrum quicker than an FFT does."""
 
 
 def rational_kernel(
@@ -198,28 +191,14 @@ def _spectrum_of(coefficients: Array, points: int, lead: float) -> Array:
 
 
 def _folded_spectrum(coefficients: Array, points: int) -> Array:
-    """The transform of ``points`` samples of the polynomial: zero-padded, or wrapped around where there are more coefficients.
-
-    A few real coefficients take one product with their columns of the Fourier matrix, which reads no padding and writes the
-    spectrum once; the FFT of a zero-padded vector moves three times as much memory.
-    """
+    """The transform of ``points`` samples of the polynomial: zero-padded, or wrapped around where there are more coefficients."""
     xp = namespace(coefficients)
     count = coefficients.shape[-1]
-    if not is_complex(coefficients) and count <= min(_FEW, points) and exact_products(coefficients):
-        product = coefficients @ _fourier_columns(count, points, width(coefficients), xp, device(coefficients))
-        return complex_from_pairs(xp.reshape(product, (*product.shape[:-1], points // 2 + 1, 2)))
     if count > points:
         turns = ceil(count / points)
         coefficients = xp.sum(xp.reshape(_padded(coefficients, 0, turns * points), (*coefficients.shape[:-1], turns, points)), axis=-2)
     transform = fft_of(coefficients)
     return (transform.fft if is_complex(coefficients) else transform.rfft)(coefficients, n=points, axis=-1)
-
-
-@lru_cache(maxsize=8)
-def _fourier_columns(count: int, points: int, bits: int, xp: Any, place: Any) -> Array:
-    """``(count, 2 (points // 2 + 1))``: real and imaginary parts of ``exp(-2 pi i t k / points)`` side by side, each rounded once."""
-    turns = np.outer(np.arange(count), np.arange(points // 2 + 1)) % points / points
-    return xp.asarray(np.exp(-2j * np.pi * turns).view(float).astype(f"float{bits}"), device=place)
 
 
 def _inverse(spectrum: Array, length: int, real: bool) -> Array:

@@ -125,14 +125,3 @@ def test_gradients(wrap, length):
 def test_an_unknown_wrap_is_refused():
     with pytest.raises(ValueError, match=r"wrap: expected .* got 'both'"):
         rational_kernel(np.ones(2), np.zeros(2), 4, wrap="both")  # pyright: ignore
-
-
-@pytest.mark.parametrize("bits", ["float32", "float64"])
-@pytest.mark.parametrize("length", [1, 2, 63, 64])
-def test_few_coefficients_by_a_product_are_the_fft(xp, rng, monkeypatch, length, bits):
-    b, a = (xp.asarray(rng.standard_normal((2, 3, 6)) / 12, bits) for _ in range(2))
-    by_product = rational_kernel(b, a, length)
-    monkeypatch.setattr("ssmid.analysis.rational_kernel._FEW", 0)
-    by_fft = rational_kernel(b, a, length)
-    assert by_product.dtype == by_fft.dtype == b.dtype
-    np.testing.assert_allclose(xp.numpy(by_product), xp.numpy(by_fft), atol={"float32": 1e-6, "float64": 1e-15}[bits])
