@@ -189,6 +189,11 @@ def as_complex(array: Array) -> Array:
     return array if is_complex(array) else xp.astype(array, xp.complex64 if width(array) == 32 else xp.complex128)
 
 
+def same_field(*arrays: Array) -> list[Array]:
+    """``arrays``, all complex where one of them is: matrix products do not promote in every namespace."""
+    return [as_complex(a) for a in arrays] if any(is_complex(a) for a in arrays) else list(arrays)
+
+
 def real_dtype(array: Array) -> Any:
     """The real dtype of the width of ``array``, in its namespace."""
     xp = namespace(array)
