@@ -59,7 +59,7 @@ def rational_kernel(
         raise ValueError(f'wrap: expected "periodic" or "causal", got {wrap!r}')
     if wrap == "causal":
         b = wrap_numerator(b, a, length)
-    spectrum = _spectrum_of(b, length, lead=0) / _spectrum_of(a, length, lead=1)
+    spectrum = _folded_spectrum(b, length) / _advanced_denominator(a, length)
     taps = _inverse(spectrum, length, real=not (is_complex(b) or is_complex(a)))
     taps[..., 0] = 0 if feedthrough is None else feedthrough
     return taps
@@ -88,7 +88,7 @@ def unwrap_numerator(b: Array, a: Array, length: int) -> Array:
     n = a.shape[-1]
     real = not (is_complex(b) or is_complex(a))
     # without its factor 1/z the numerator gives taps 1 .. L in place of 0 .. L-1
-    h = _inverse(_folded_spectrum(b, length) / _spectrum_of(a, length, lead=1), length, real)
+    h = _inverse(_folded_spectrum(b, length) / _folded_spectrum(_with_lead(a, 1), length), length, real)
     if n > length:
         k = power_series(_with_lead(b, 0), _with_lead(a, 1), n + 1)[..., 1:]
         pieces = [h]
@@ -186,8 +186,18 @@ def _numerator(h: Array, a: Array) -> Array:
     return (_toeplitz(den, n, n, 0) @ h[..., None])[..., 0]
 
 
-def _spectrum_of(coefficients: Array, points: int, lead: float) -> Array:
-    return _folded_spectrum(_with_lead(coefficients, lead), points)
+def _advanced_denominator(a: Array, points: int) -> Array:
+    """The spectrum of ``z (1 + a(1/z))``: on a circle of samples the leading 1 goes round the corner to the last place.
+
+    The numerator ``z b(1/z)`` over it is ``b/(1 + a)``, and neither had to be copied behind a leading coefficient.
+    """
+    xp = namespace(a)
+    n = a.shape[-1]
+    turns = n // points + 1
+    samples = xp.zeros((*a.shape[:-1], turns * points), dtype=a.dtype, device=a.device)
+    samples[..., :n] = a
+    samples[..., turns * points - 1] += 1
+    return _folded_spectrum(samples, points)
 
 
 def _folded_spectrum(coefficients: Array, points: int) -> Array:
