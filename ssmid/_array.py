@@ -137,7 +137,8 @@ def check_finite(array: Array, name: str, core_ndim: int) -> None:
     bad = ~np.isfinite(to_numpy(array))
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{name}: expected finite numbers, got {to_numpy(array)[index]} at index {index}")
+        value = to_numpy(array)[index]
+        raise ValueError(f"{name}: expected finite numbers, got {value if value.imag else value.real} at index {index}")
 
 
 def finite_elements(array: Array, core_ndim: int) -> Array:

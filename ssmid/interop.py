@@ -47,16 +47,6 @@ from ssmid.systems.base import checked_dt
 
 __all__ = ["from_control", "from_scipy", "to_control", "to_scipy"]
 
-_CORE_NDIM = {
-    StateSpace: {"A": 2, "B": 2, "C": 2, "D": 2},
-    TransferFunction: {"num": 1, "den": 1},
-    ZerosPolesGain: {"zeros": 1, "poles": 1, "gain": 0},
-    SecondOrderSections: {"sections": 2},
-    Modal: {"poles": 1, "residues": 1, "feedthrough": 0},
-    ImpulseResponse: {"taps": 1},
-    FrequencyResponse: {"values": 1, "omega": 1},
-}
-
 
 def to_control(system: System, *, mimo: bool = False) -> Any:
     """``system`` as a python-control object (see the table above); a batch as nested lists of its shape.
@@ -220,15 +210,11 @@ def _expect_real(system: System) -> None:
 
 def nested(system: System, build: Callable[..., Any], channel_axes: int = 0) -> Any:
     """``build(**arrays)`` for every element of the batch, as nested lists; the last ``channel_axes`` batch axes go to ``build``."""
-    core = _CORE_NDIM[type(system)]
     shape = system.batch_shape
     if len(shape) < channel_axes:
         raise ValueError(f"mimo=True: expected batch axes (*batch, outputs, inputs), got batch {shape}")
     outer = shape[: len(shape) - channel_axes]
-    arrays = {}
-    for name, array in system.arrays.items():
-        array = to_numpy(array)
-        arrays[name] = np.broadcast_to(array, (*shape, *array.shape[array.ndim - core[name] :]))
+    arrays = {name: to_numpy(array) for name, array in system.broadcast_arrays().items()}
 
     def descend(index: tuple[int, ...]) -> Any:
         if len(index) == len(outer):

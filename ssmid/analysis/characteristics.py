@@ -13,7 +13,6 @@ from ssmid._array import (
     as_complex,
     astype_width,
     double,
-    finite_elements,
     from_numpy,
     is_complex,
     namespace,
@@ -204,7 +203,7 @@ def dc_gain(system: System) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = evaluate(system, point)[..., 0]
     gain = gain if _responds_in_complex(system) else xp.real(gain)
-    sound = _sound(system)
+    sound = system.is_finite()
     sound = xp.reshape(sound, (*sound.shape, *(1,) * (gain.ndim - sound.ndim)))
     infinite = ~(xp.isfinite(xp.real(gain)) & xp.isfinite(xp.imag(gain))) if is_complex(gain) else ~xp.isfinite(gain)
     return astype_width(xp.where(infinite & sound, xp.full_like(gain, float("inf")), gain), width(first))
@@ -215,17 +214,6 @@ def _responds_in_complex(system: System) -> bool:
         return not system.real
     names = ("gain",) if isinstance(system, ZerosPolesGain) else tuple(system.arrays)
     return any(is_complex(system.arrays[name]) for name in names)
-
-
-def _sound(system: System) -> Array:
-    """``(*batch,)`` whether all numbers of the element are finite."""
-    cores = {"gain": 0, "feedthrough": 0, "A": 2, "B": 2, "C": 2, "D": 2, "sections": 2}
-    sound = [finite_elements(a, cores.get(name, 1)) for name, a in system.arrays.items()]
-    xp = namespace(*sound)
-    total = xp.ones(system.batch_shape, dtype=xp.bool, device=sound[0].device)
-    for one in sound:
-        total = total & one
-    return total
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

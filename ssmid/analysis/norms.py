@@ -37,8 +37,8 @@ def norm(system: System, kind: str, *, mimo: bool = False, return_frequency: boo
         1e-8 in continuous time.
 
     A scalar bank (Modal, ImpulseResponse, TransferFunction, ...) has a norm for each channel; a StateSpace couples its channels, and
-    ``mimo=True`` those of an impulse response ``(*batch, p, m, length)``, whose taps are all there is of it. All four norms are infinite where a pole is on or outside the boundary of
-    stability, and NaN where an element holds NaN.
+    ``mimo=True`` those of an impulse response ``(*batch, p, m, length)``, whose taps are all there is of it. All four norms are
+    infinite where a pole is on or outside the boundary of stability, and NaN where an element holds NaN.
     Raises ValueError for an unknown ``kind`` and for ``mimo`` with another representation, TypeError for a FrequencyResponse, which
     does not say what is between its points.
     Not differentiable.
@@ -162,9 +162,4 @@ def _with_feedthrough(proper: Array, feedthrough: Array, system: StateSpace | Mo
 def _infinite_where_unstable(value: Array, system: StateSpace | Modal) -> Array:
     """Factors are NaN both for NaN and for unstable elements: an element that is finite but has none is unstable."""
     xp = namespace(value)
-    sound = xp.ones_like(value)
-    for name, array in system.arrays.items():
-        core = 0 if name == "feedthrough" else 1 if isinstance(system, Modal) else 2
-        finite = xp.all(xp.isfinite(array), axis=tuple(range(array.ndim - core, array.ndim))) if core else xp.isfinite(array)
-        sound = sound * xp.astype(finite, value.dtype)
-    return xp.where(xp.isnan(value) & (sound > 0), xp.inf, value)
+    return xp.where(xp.isnan(value) & system.is_finite(), xp.inf, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,6 @@ from ssmid.systems import ImpulseResponse, StateSpace, System
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CORE_AXES = {"A": 2, "B": 2, "C": 2, "D": 2, "sections": 2, "feedthrough": 0, "gain": 0}
-"""Axes of the arrays of a system that are not batch; 1 for all others."""
 _ROWS = 512
 """Filters shown of a bank, evenly chosen."""
 _LARGEST_GRID = 2**16
@@ -118,13 +117,4 @@ def _one_channel(reduction: Reduction, index: tuple[int, ...]) -> tuple[System, 
 
 def _element(system: System, index: tuple[int, ...]) -> System:
     """Element ``index`` of the leading batch axes, with NumPy arrays."""
-    batch = system.batch_shape
-    arrays = {}
-    for name, array in system.arrays.items():
-        core = array.shape[array.ndim - _CORE_AXES.get(name, 1) :]
-        arrays[name] = np.broadcast_to(to_numpy(array), (*batch, *core))[index]
-    return system.map(to_numpy) if not index else type(system)(**arrays, **_rest(system))
-
-
-def _rest(system: System) -> dict[str, Any]:
-    return {"dt": system.dt} | ({"real": system.real} if hasattr(system, "real") else {})  # pyright: ignore[reportAttributeAccessIssue]
+    return dataclasses.replace(system, **{name: to_numpy(array)[index] for name, array in system.broadcast_arrays().items()})

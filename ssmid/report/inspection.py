@@ -75,9 +75,7 @@ def _facts(system: System) -> dict[str, Any]:
 
 def _finite(system: System) -> np.ndarray:
     """For each channel, whether all its numbers are finite."""
-    first = to_numpy(next(iter(system.arrays.values())))
-    core = tuple(range(len(system.batch_shape), first.ndim)) if first.ndim >= len(system.batch_shape) else ()
-    return np.isfinite(first).all(axis=core).reshape(-1)
+    return to_numpy(system.is_finite()).reshape(-1)
 
 
 def _spectrum_table(system: System) -> Table:

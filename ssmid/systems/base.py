@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from ssmid._array import Array, device, dtype_name
-
+from ssmid._array import Array, broadcast_batch, check_finite, device, dtype_name, finite_elements, namespace
 
 AnySystem = TypeVar("AnySystem", bound="System")
 
@@ -21,14 +20,33 @@ class System:
     unspecified step. Axes are ``(*batch, core)``; ``batch_shape`` is the broadcast batch of all arrays.
     """
 
+    core_ndim: ClassVar[Mapping[str, int]] = {}
+    """The arrays of a representation, and how many axes of each are not batch."""
+
     @property
     def arrays(self) -> dict[str, Array]:
         """The arrays of the system by field name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("dt", "real")}
+        return {name: getattr(self, name) for name in self.core_ndim}
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        raise TypeError(f"{type(self).__name__} is not a representation")
+        return broadcast_batch(**{name: a.shape[: a.ndim - self.core_ndim[name]] for name, a in self.arrays.items()})
+
+    def broadcast_arrays(self) -> dict[str, Array]:
+        """The arrays by field name, each with all batch axes in full."""
+        batch = self.batch_shape
+        return {
+            name: namespace(a).broadcast_to(a, (*batch, *a.shape[a.ndim - self.core_ndim[name] :])) for name, a in self.arrays.items()
+        }
+
+    def is_finite(self) -> Array:
+        """``(*batch,)`` whether all numbers of the element are finite."""
+        found = [finite_elements(a, self.core_ndim[name]) for name, a in self.arrays.items()]
+        xp = namespace(*found)
+        total = xp.ones(self.batch_shape, dtype=xp.bool, device=device(found[0]))
+        for one in found:
+            total = total & one
+        return total
 
     @property
     def dt(self) -> float | bool:
@@ -50,6 +68,14 @@ class System:
     def map(self, function: Callable[[Array], Array]) -> Self:
         """The same representation with ``function`` applied to every array (a move to a device, a change of dtype)."""
         return dataclasses.replace(self, **{name: function(a) for name, a in self.arrays.items()})
+
+    def _settle(self, **arrays: Array) -> None:
+        """Takes checked ``arrays`` and ``dt``. ValueError for batch axes that do not broadcast, and for NaN in a single system."""
+        for name, array in arrays.items():
+            check_finite(array, name, self.core_ndim[name])
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "dt", checked_dt(self.dt))
+        _ = self.batch_shape
 
     def _describe(self) -> Iterator[str]:
         """What the repr says beside batch, time and dtype."""

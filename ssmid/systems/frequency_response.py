@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from ssmid._array import Array, as_complex, broadcast_batch, check_finite, harmonize
-from ssmid.systems.base import System, checked_dt, expect_shape
+from ssmid._array import Array, as_complex, harmonize
+from ssmid.systems.base import System, expect_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -23,6 +23,7 @@ class FrequencyResponse(System):
     FrequencyResponse(points=2, batch=(), dt=0, complex128)
     """
 
+    core_ndim: ClassVar = {"values": 1, "omega": 1}
     values: Array
     omega: Array
     dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -31,24 +32,16 @@ class FrequencyResponse(System):
         values, omega = harmonize(values=self.values, omega=self.omega)
         for name, array in (("values", values), ("omega", omega)):
             expect_shape(name, array, 1, "(*batch, points)")
-            check_finite(array, name, 1)
         if values.shape[-1] != omega.shape[-1] or values.shape[-1] == 0:
             raise ValueError(f"expected one value for each frequency, got values {tuple(values.shape)} and omega {tuple(omega.shape)}")
         if as_complex(omega) is omega:
             raise ValueError(f"omega: expected real frequencies in rad/s, got dtype {omega.dtype}")
-        broadcast_batch(values=values.shape[:-1], omega=omega.shape[:-1])
-        object.__setattr__(self, "values", as_complex(values))
-        object.__setattr__(self, "omega", omega)
-        object.__setattr__(self, "dt", checked_dt(self.dt))
+        self._settle(values=as_complex(values), omega=omega)
 
     @property
     def points(self) -> int:
         """The number of frequencies."""
         return self.omega.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return broadcast_batch(values=self.values.shape[:-1], omega=self.omega.shape[:-1])
 
     def _describe(self) -> Iterator[str]:
         yield f"points={self.points}"

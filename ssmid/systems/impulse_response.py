@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
-from ssmid._array import Array, check_finite, harmonize
-from ssmid.systems.base import System, checked_dt, expect_shape
+from ssmid._array import Array, harmonize
+from ssmid.systems.base import System, expect_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -22,6 +23,7 @@ class ImpulseResponse(System):
     ImpulseResponse(length=4, batch=(), dt=1, float64)
     """
 
+    core_ndim: ClassVar = {"taps": 1}
     taps: Array
     dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -30,12 +32,9 @@ class ImpulseResponse(System):
         expect_shape("taps", taps, 1, "(*batch, length)")
         if taps.shape[-1] == 0:
             raise ValueError(f"taps: expected at least one sample, got shape {tuple(taps.shape)}")
-        check_finite(taps, "taps", 1)
-        dt = checked_dt(self.dt)
-        if dt is not True and dt == 0:
+        self._settle(taps=taps)
+        if not self.is_discrete:
             raise ValueError("dt: expected a sample time for an impulse response, got 0 (continuous)")
-        object.__setattr__(self, "taps", taps)
-        object.__setattr__(self, "dt", dt)
 
     @property
     def length(self) -> int:
@@ -46,10 +45,6 @@ class ImpulseResponse(System):
     def order(self) -> int:
         """The states of the exact FIR realization: the taps beyond the feedthrough."""
         return self.length - 1
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return tuple(self.taps.shape[:-1])
 
     def _describe(self) -> Iterator[str]:
         yield f"length={self.length}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
-from ssmid._array import Array, as_complex, broadcast_batch, check_finite, harmonize, namespace
-from ssmid.systems.base import System, checked_dt, expect_shape
+from ssmid._array import Array, as_complex, harmonize, namespace
+from ssmid.systems.base import System, expect_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +30,7 @@ class Modal(System):
     Modal(order=2, batch=(), dt=1, complex128)
     """
 
+    core_ndim: ClassVar = {"poles": 1, "residues": 1, "feedthrough": 0}
     poles: Array
     residues: Array
     feedthrough: Array = None
@@ -39,28 +41,18 @@ class Modal(System):
         poles, residues, feedthrough = harmonize(poles=self.poles, residues=self.residues, feedthrough=self.feedthrough)
         for name, array in (("poles", poles), ("residues", residues)):
             expect_shape(name, array, 1, "(*batch, order)")
-            check_finite(array, name, 1)
         if poles.shape[-1] != residues.shape[-1]:
             raise ValueError(f"expected as many residues as poles, got residues {tuple(residues.shape)} and poles {tuple(poles.shape)}")
         if feedthrough is None:
             xp = namespace(poles)
             dtype = xp.real(as_complex(poles)).dtype if self.real else as_complex(poles).dtype
             feedthrough = xp.zeros((), dtype=dtype, device=poles.device)
-        check_finite(feedthrough, "feedthrough", 0)
-        broadcast_batch(poles=poles.shape[:-1], residues=residues.shape[:-1], feedthrough=feedthrough.shape)
-        object.__setattr__(self, "poles", as_complex(poles))
-        object.__setattr__(self, "residues", as_complex(residues))
-        object.__setattr__(self, "feedthrough", feedthrough)
-        object.__setattr__(self, "dt", checked_dt(self.dt))
+        self._settle(poles=as_complex(poles), residues=as_complex(residues), feedthrough=feedthrough)
 
     @property
     def order(self) -> int:
         """The number of modes: the number of real states where poles are closed under conjugation."""
         return self.poles.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return broadcast_batch(poles=self.poles.shape[:-1], residues=self.residues.shape[:-1], feedthrough=self.feedthrough.shape)
 
     def _describe(self) -> Iterator[str]:
         yield f"order={self.order}"

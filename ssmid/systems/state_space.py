@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from ssmid._array import Array, broadcast_batch, check_finite, harmonize, is_array, namespace
-from ssmid.systems.base import System, checked_dt, expect_shape
+from ssmid._array import Array, harmonize, is_array, namespace
+from ssmid.systems.base import System, expect_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -24,6 +24,7 @@ class StateSpace(System):
     StateSpace(order=1, outputs=1, inputs=1, batch=(), dt=1, float64)
     """
 
+    core_ndim: ClassVar = {"A": 2, "B": 2, "C": 2, "D": 2}
     A: Array
     B: Array
     C: Array
@@ -45,11 +46,7 @@ class StateSpace(System):
         got = {"A": tuple(A.shape[-2:]), "B": tuple(B.shape[-2:]), "C": tuple(C.shape[-2:]), "D": tuple(D.shape[-2:])}
         if expected != got:
             raise ValueError(f"expected matrices {expected} (states {n}, inputs {m}, outputs {p}), got {got}")
-        broadcast_batch(A=A.shape[:-2], B=B.shape[:-2], C=C.shape[:-2], D=D.shape[:-2])
-        for name, array in (("A", A), ("B", B), ("C", C), ("D", D)):
-            check_finite(array, name, 2)
-            object.__setattr__(self, name, array)
-        object.__setattr__(self, "dt", checked_dt(self.dt))
+        self._settle(A=A, B=B, C=C, D=D)
 
     @property
     def order(self) -> int:
@@ -63,10 +60,6 @@ class StateSpace(System):
     @property
     def inputs(self) -> int:
         return self.B.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return broadcast_batch(**{name: a.shape[:-2] for name, a in self.arrays.items()})
 
     def _describe(self) -> Iterator[str]:
         yield from (f"order={self.order}", f"outputs={self.outputs}", f"inputs={self.inputs}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from ssmid._array import Array, broadcast_batch, check_finite, harmonize, namespace, to_numpy
-from ssmid.systems.base import System, checked_dt, expect_shape
+from ssmid._array import Array, harmonize, namespace, to_numpy
+from ssmid.systems.base import System, expect_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -24,6 +24,7 @@ class TransferFunction(System):
     TransferFunction(order=1, batch=(), dt=1, float64)
     """
 
+    core_ndim: ClassVar = {"num": 1, "den": 1}
     num: Array
     den: Array
     dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -34,7 +35,6 @@ class TransferFunction(System):
             expect_shape(name, array, 1, "(*batch, coefficients)")
             if array.shape[-1] == 0:
                 raise ValueError(f"{name}: expected at least one coefficient, got shape {tuple(array.shape)}")
-            check_finite(array, name, 1)
         if num.shape[-1] > den.shape[-1]:
             raise ValueError(
                 f"expected a proper transfer function (numerator degree <= denominator degree), "
@@ -42,19 +42,12 @@ class TransferFunction(System):
             )
         if den.ndim == 1 and to_numpy(den[0]) == 0:
             raise ValueError("den: expected a first coefficient that is not zero, got 0")
-        broadcast_batch(num=num.shape[:-1], den=den.shape[:-1])
-        object.__setattr__(self, "num", num)
-        object.__setattr__(self, "den", den)
-        object.__setattr__(self, "dt", checked_dt(self.dt))
+        self._settle(num=num, den=den)
 
     @property
     def order(self) -> int:
         """The degree of the denominator."""
         return self.den.shape[-1] - 1
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return broadcast_batch(num=self.num.shape[:-1], den=self.den.shape[:-1])
 
     def _describe(self) -> Iterator[str]:
         yield f"order={self.order}"

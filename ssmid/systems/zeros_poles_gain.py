@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from ssmid._array import Array, as_complex, broadcast_batch, check_finite, harmonize
-from ssmid.systems.base import System, checked_dt, expect_shape
+from ssmid._array import Array, as_complex, harmonize
+from ssmid.systems.base import System, expect_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -22,6 +22,7 @@ class ZerosPolesGain(System):
     ZerosPolesGain(order=1, zeros=0, batch=(), dt=1, complex128)
     """
 
+    core_ndim: ClassVar = {"zeros": 1, "poles": 1, "gain": 0}
     zeros: Array
     poles: Array
     gain: Array
@@ -31,24 +32,14 @@ class ZerosPolesGain(System):
         zeros, poles, gain = harmonize(zeros=self.zeros, poles=self.poles, gain=self.gain)
         for name, array in (("zeros", zeros), ("poles", poles)):
             expect_shape(name, array, 1, "(*batch, count)")
-            check_finite(array, name, 1)
-        check_finite(gain, "gain", 0)
         if zeros.shape[-1] > poles.shape[-1]:
             raise ValueError(f"expected a proper system (zeros <= poles), got {zeros.shape[-1]} zeros and {poles.shape[-1]} poles")
-        broadcast_batch(zeros=zeros.shape[:-1], poles=poles.shape[:-1], gain=gain.shape)
-        object.__setattr__(self, "zeros", as_complex(zeros))
-        object.__setattr__(self, "poles", as_complex(poles))
-        object.__setattr__(self, "gain", gain)
-        object.__setattr__(self, "dt", checked_dt(self.dt))
+        self._settle(zeros=as_complex(zeros), poles=as_complex(poles), gain=gain)
 
     @property
     def order(self) -> int:
         """The number of poles."""
         return self.poles.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return broadcast_batch(zeros=self.zeros.shape[:-1], poles=self.poles.shape[:-1], gain=self.gain.shape)
 
     def _describe(self) -> Iterator[str]:
         yield from (f"order={self.order}", f"zeros={self.zeros.shape[-1]}")
@@ -73,6 +64,7 @@ class SecondOrderSections(System):
     SecondOrderSections(sections=1, batch=(), dt=1, float64)
     """
 
+    core_ndim: ClassVar = {"sections": 2}
     sections: Array
     dt: float | bool = 1  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -81,21 +73,14 @@ class SecondOrderSections(System):
         expect_shape("sections", sections, 2, "(*batch, count, 6)")
         if sections.shape[-1] != 6:
             raise ValueError(f"sections: expected shape (*batch, count, 6), got {tuple(sections.shape)}")
-        check_finite(sections, "sections", 2)
-        dt = checked_dt(self.dt)
-        if dt is not True and dt == 0:
+        self._settle(sections=sections)
+        if not self.is_discrete:
             raise ValueError("dt: expected discrete time for second-order sections in powers of 1/z, got 0")
-        object.__setattr__(self, "sections", sections)
-        object.__setattr__(self, "dt", dt)
 
     @property
     def order(self) -> int:
         """Two states a section."""
         return 2 * self.sections.shape[-2]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return tuple(self.sections.shape[:-2])
 
     def _describe(self) -> Iterator[str]:
         yield f"sections={self.sections.shape[-2]}"

@@ -142,3 +142,17 @@ class TestFrequencyResponse(SystemLaws):
     def test_kind_width_and_device_are_kept(self, xp, rng):
         system = self.on(xp, self.make(rng, 2), 32)
         assert xp.owns(ssmid.impulse_response(system, LENGTH).taps)
+
+
+def test_the_batch_is_that_of_all_arrays(xp):
+    """Arrays that share their batch are broadcast; an element is finite where all of its numbers are, in whichever array."""
+    residues = np.ones((2, 3, 4))
+    residues[1, 2, 0] = np.nan
+    modal = ssmid.Modal(xp.asarray(np.full(4, 0.5)), xp.asarray(residues), xp.asarray(np.array([[1.0], [np.inf]])))
+    assert modal.batch_shape == (2, 3)
+    assert {name: tuple(a.shape) for name, a in modal.broadcast_arrays().items()} == {
+        "poles": (2, 3, 4), "residues": (2, 3, 4), "feedthrough": (2, 3),
+    }  # fmt: skip
+    assert xp.numpy(modal.is_finite()).tolist() == [[True] * 3, [False] * 3]
+    single = ssmid.StateSpace(*(xp.asarray(np.ones((2, 2))) for _ in range(3)))
+    assert xp.numpy(single.is_finite()) == np.True_
