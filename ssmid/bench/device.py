@@ -36,8 +36,9 @@ def device_limits(device: str, *, quick: bool = False, data: Path | None = None,
     """All jobs on ``device``, timed with CUDA events where it is a GPU. Raises ValueError where it is not there."""
     import torch
 
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: expected one that is there, got {device!r} (torch {torch.__version__} sees {torch.cuda.device_count()} GPUs)")
+    seen = torch.cuda.device_count()
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= seen:
+        raise ValueError(f"device: expected one that is there, got {device!r} (torch {torch.__version__} sees {seen} GPUs)")
     facts = machine()
     if device.startswith("cuda"):
         facts |= {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
