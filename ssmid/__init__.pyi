@@ -1,17 +1,17 @@
 from . import analysis, datasets, identification, interop, io, linalg, plot, reduction, symbolic, systems
-from .analysis.characteristics import damping, dc_gain, is_stable, poles, zeros
+from .analysis.characteristics import Damping, damping, dc_gain, is_stable, poles, spectral_abscissa, spectral_radius, zeros
 from .analysis.conversion import to_modal, to_sos, to_state_space, to_transfer_function, to_zpk
 from .analysis.convert import Conversion, convert
 from .analysis.discretization import c2d, d2c
-from .analysis.gramians import gramians
+from .analysis.gramians import gramian_factors, gramians
 from .analysis.hankel import HankelSpectrum, hankel_singular_values, hankel_spectrum
 from .analysis.impulse import impulse_response
 from .analysis.interconnection import feedback, parallel, series, subtract
 from .analysis.norms import norm
-from .analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization
+from .analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization, similarity
 from .analysis.simulation import simulate
-from .analysis.spectrum import frequency_response, group_delay
-from .identification.era import era
+from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
+from .identification.era import Realization, era
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, save
 from .reduction.balanced import balanced_truncation

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.signal
 
-from ssmid._array import Array, batched_on_host, is_complex
-from ssmid.analysis.sections import second_order_sections
+from ssmid._array import Array, is_complex
+from ssmid.analysis.sections import first_order_sections, second_order_sections
 from ssmid.systems import SecondOrderSections, ZerosPolesGain
 
 
@@ -19,7 +19,7 @@ def cascade(system: SecondOrderSections | ZerosPolesGain) -> Array:
         return system.sections
     if not is_complex(system.gain):
         return second_order_sections(system.zeros, system.poles, system.gain)
-    return batched_on_host(_first_order_sections, system.zeros, system.poles, system.gain[..., None], core_ndim=1)
+    return first_order_sections(system.zeros, system.poles, system.gain)
 
 
 def cascade_filter(sections: np.ndarray, inputs: np.ndarray, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -30,17 +30,3 @@ def cascade_filter(sections: np.ndarray, inputs: np.ndarray, state: np.ndarray |
         return np.full(inputs.shape, np.nan, dtype), np.full(state.shape, np.nan, dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         return scipy.signal.sosfilt(sections / sections[:, 3:4], inputs, zi=state)
-
-
-def _first_order_sections(z: np.ndarray, p: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Each pole with the zero nearest to it, those nearest to the unit circle paired first and run last; no zero is a delay."""
-    rows, free = [], list(z)
-    for pole in sorted(p, key=lambda pole: abs(1 - abs(pole))):
-        if free:
-            zero = free.pop(int(np.argmin(np.abs(np.array(free) - pole))))
-            rows.insert(0, [1, -zero, 0, 1, -pole, 0])
-        else:
-            rows.insert(0, [0, 1, 0, 1, -pole, 0])
-    sections = np.array(rows or [[1, 0, 0, 1, 0, 0]], complex)
-    sections[0, :3] *= k[0]
-    return sections

@@ -55,7 +55,7 @@ def second_order_sections(zeros: Array, poles: Array, gain: Array) -> Array:
     """Sections ``(*batch, max(1, ceil(n / 2)), 6)`` in powers of 1/z, paired as in scipy's ``zpk2sos``, the gain in the first.
 
     Missing zeros are delays (scipy's conversion drops them). ValueError for a single system that is not closed under conjugation;
-    NaN for such an element of a batch.
+    NaN for such an element of a batch. :func:`first_order_sections` are for complex systems.
     """
     single = poles.ndim == zeros.ndim == 1 and gain.ndim == 0
 
@@ -66,13 +66,18 @@ def second_order_sections(zeros: Array, poles: Array, gain: Array) -> Array:
             if single:
                 raise ValueError("expected zeros, poles and gain closed under conjugation for second-order sections, got a complex system")
             return np.full((rows, 6), np.nan)
-        sos = np.array([[*_delayed(z, len(p)), *_delayed(p, len(p))] for z, p in paired]).reshape(-1, 6)
-        if not len(sos):
-            sos = np.array([[1.0, 0, 0, 1, 0, 0]])
-        sos[0, :3] *= np.real(k[0])
-        return sos
+        return np.real(_in_delays(paired, k[0]))
 
     return batched_on_host(element, as_complex(double(zeros)), double(poles), double(gain)[..., None], core_ndim=1)
+
+
+def first_order_sections(zeros: Array, poles: Array, gain: Array) -> Array:
+    """Complex sections ``(*batch, max(1, n), 6)`` in powers of 1/z of one pole each, paired as :func:`second_order_sections`."""
+
+    def element(z: Host, p: Host, k: Host) -> Host:
+        return _in_delays(_single_poles(z, p, True), k[0])
+
+    return batched_on_host(element, *(double(as_complex(x)) for x in (zeros, poles, gain[..., None])), core_ndim=1)
 
 
 def pair_sections(zeros: Host, poles: Host, discrete: bool) -> list[tuple[Host, Host]]:
@@ -84,10 +89,7 @@ def pair_sections(zeros: Host, poles: Host, discrete: bool) -> list[tuple[Host, 
     """
     upper, pool = conjugate_pairs(poles), conjugate_pairs(zeros)
     if upper is None or pool is None:
-        chosen, free = [], list(zeros)
-        for pole in sorted(poles, key=lambda p: _distance_to_boundary(p, discrete)):
-            chosen.append((np.array([_take_nearest(free, pole)] if free else [], complex), np.array([pole], complex)))
-        return chosen[::-1]
+        return _single_poles(zeros, poles, discrete)
     reals = sorted(upper[1], key=lambda p: _distance_to_boundary(p, discrete))
     groups = [np.array([p, p.conjugate()]) for p in upper[0]] + [np.array(reals[i : i + 2]) for i in range(0, len(reals), 2)]
     groups.sort(key=lambda g: (len(g) == 1, _distance_to_boundary(g[0], discrete)))
@@ -101,6 +103,13 @@ def pair_sections(zeros: Host, poles: Host, discrete: bool) -> list[tuple[Host, 
 
 
 # ---------------------------------------------------------------- one element
+
+
+def _single_poles(zeros: Host, poles: Host, discrete: bool) -> list[tuple[Host, Host]]:
+    chosen, free = [], list(zeros)
+    for pole in sorted(poles, key=lambda p: _distance_to_boundary(p, discrete)):
+        chosen.append((np.array([_take_nearest(free, pole)] if free else [], complex), np.array([pole], complex)))
+    return chosen[::-1]
 
 
 def _choose_zeros(group: Host, pairs: list[complex], singles: list[float], doubles_left: int) -> Host:
@@ -225,12 +234,20 @@ def _roots_of_rows(rows: Host) -> Host:
     return out
 
 
-def _delayed(roots: Host, order: int) -> list[float]:
+def _in_delays(pairs: list[tuple[Host, Host]], gain: complex) -> Host:
+    """Rows of coefficients in powers of 1/z of sections ``(zeros, poles)``, the gain in the first; one row without sections."""
+    rows = np.array([[*_delayed(z, len(p)), *_delayed(p, len(p))] for z, p in pairs or [((), ())]])
+    rows = rows.astype(np.result_type(rows, gain))
+    rows[0, :3] *= gain
+    return rows
+
+
+def _delayed(roots: Host, order: int) -> list[complex]:
     """Coefficients in powers of 1/z of ``prod (z - roots) / z^order``, padded to three."""
     c = [1.0]
     if len(roots) == 1:
-        c = [1.0, -float(np.real(roots[0]))]
+        c = [1.0, -roots[0]]
     elif len(roots) == 2:
-        c = [1.0, -float(np.real(roots[0] + roots[1])), float(np.real(roots[0] * roots[1]))]
+        c = [1.0, -(roots[0] + roots[1]), roots[0] * roots[1]]
     c = [0.0] * (order - len(roots)) + c
     return c + [0.0] * (3 - len(c))
