@@ -87,7 +87,8 @@ def to_zpk(system: System) -> ZerosPolesGain:
     Poles of a state space are the eigenvalues of ``A``; zeros come from orthogonal deflation of each channel's system matrix
     (Emami-Naeini and Van Dooren, Automatica 18, 1982), infinite ones are dropped, and the gain fits the response. Where elements
     of a batch have different numbers of zeros the missing ones stand so far out that they change nothing. Emits
-    :class:`ConversionWarning` where more than 1e-6 of the response is lost. Not differentiable.
+    :class:`ConversionWarning` where more than 1e-6 of the response is lost. Raises ValueError for a sampled spectrum. Not
+    differentiable.
 
     >>> from ssmid import ss
     >>> to_zpk(ss(0.5, 1, 2, 1)).zeros

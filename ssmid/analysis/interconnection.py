@@ -66,7 +66,9 @@ def series(first: System, second: System) -> System:
 
 
 def parallel(first: System, second: System) -> System:
-    """The sum ``H_first + H_second`` of two systems with the same inputs and outputs. See :func:`subtract` for the mixtures.
+    """The sum ``H_first + H_second`` of two systems with the same inputs and outputs; batch axes broadcast.
+
+    Mixtures of representations, and errors: :func:`subtract`.
 
     >>> import numpy as np
     >>> from ssmid import Modal

@@ -24,6 +24,7 @@ class Modal(System):
     A bank may also hold one pole of each pair with a doubled residue: taking the real part makes that the same system.
     Batch axes of the three arrays broadcast, so that channels can share poles: a system of p outputs and m inputs has
     residues ``(*batch, p, m, d)`` over poles ``(*batch, 1, 1, d)``.
+    Raises ValueError for counts that differ, batch axes that do not broadcast, or NaN in a single system.
 
     >>> import numpy as np
     >>> Modal(np.array([0.9, -0.5]), np.array([1.0, 2.0]))

@@ -59,6 +59,7 @@ class SecondOrderSections(System):
     """A bank of cascades of sections ``(b0 + b1/z + b2/z^2) / (a0 + a1/z + a2/z^2)``, as scipy's ``sos``.
 
     sections : ``(*batch, count, 6)``, each row ``b0 b1 b2 a0 a1 a2`` with a0 not zero. Discrete time, real.
+    Raises ValueError for other shapes, continuous time, or NaN in a single system.
 
     >>> SecondOrderSections([[1.0, 0, 0, 1, -0.5, 0]])
     SecondOrderSections(sections=1, batch=(), dt=1, float64)
