@@ -19,7 +19,7 @@ from ssmid._array import (
     batched_on_host,
     cores,
     fft_of,
-    in_threads,
+    in_pieces,
     is_complex,
     namespace,
     next_fast_length,
@@ -134,6 +134,13 @@ def orthonormalize(X: Array) -> Array:
     return X
 
 
+def triangular_factor(A: Array) -> Array:
+    """Upper triangular ``R`` with ``R^H R = A^H A``, of QR: ``(*batch, n, n)`` of ``(*batch, k, n)``, k >= n. Not differentiable."""
+    if on_gpu(A):
+        return on_host(lambda a: _threaded(lambda x: np.linalg.qr(x, mode="r"), a), A)[0]
+    return namespace(A).linalg.qr(A, mode="reduced")[1]
+
+
 def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.ndarray, ...]:
     """The arrays that ``function`` gives for a batch of matrices, taken in pieces by as many threads as there are cores.
 
@@ -142,9 +149,7 @@ def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.nd
     flat = matrices.reshape(prod(matrices.shape[:-2]), *matrices.shape[-2:])
     sound = np.asarray(np.isfinite(flat).all((-2, -1)))
     clean = flat if sound.all() else np.where(sound[:, None, None], flat, np.eye(*flat.shape[-2:], dtype=flat.dtype))
-    pieces = np.array_split(clean, 4 * cores()) if len(clean) >= 64 else [clean]
-    parts = [tuple(p) if isinstance(p, tuple) else (p,) for p in in_threads(function, pieces)]
-    results = [np.concatenate(p) for p in zip(*parts, strict=True)]
+    results = in_pieces(function, 4 * cores() if len(clean) >= 64 else 1, clean)
     for result in results:
         result[~sound] = np.nan
     return tuple(r.reshape(*matrices.shape[:-2], *r.shape[1:]) for r in results)

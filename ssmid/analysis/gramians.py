@@ -1,13 +1,15 @@
 """Controllability and observability Gramians as factors, never as products: small Hankel values live in the factors only.
 
 One system: a Schur form shared by both Lyapunov equations, then Hammarling's method in blocks (lyapunov.py). Banks of small
-systems: the same recursion on diagonal form, where every step is elementwise over the whole bank and the triangular factor is the
-Takenaka-Malmquist basis of the poles, accurate entry by entry however close the poles are (Demmel, SIAM J. Matrix Anal. 21, 1999).
+systems: diagonal form, where the Gramian is a Cauchy matrix between the inputs of the modes, and the orthonormal functions of
+Takenaka, Malmquist and Kautz give its factor elementwise, both Gramians and every input from one, accurate entry by entry however
+close the poles are (Demmel, SIAM J. Matrix Anal. 21, 1999).
 """
 
 from __future__ import annotations
 
 from functools import partial, singledispatch
+from math import prod
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from ssmid._array import (
     batched_on_host,
     broadcast_batch,
     double,
+    in_pieces,
     is_complex,
     namespace,
     on_host,
@@ -25,10 +28,13 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.lyapunov import schur_gramian_factors
-from ssmid.linalg import adjoint, eig, eigvals, inverse, transpose
+from ssmid.linalg import adjoint, eig, eigvals, inverse, triangular_factor
 from ssmid.systems import Modal, StateSpace, System
 
-_LARGEST_DIAGONAL = 64
+_LARGEST_DIAGONAL = 512
+"""States times inputs (or outputs) up to which the diagonal form beats the Schur form."""
+_PIECE = 64
+"""Elements of a bank whose matrices stay in the cache."""
 _WORST_EIGENVECTORS = 1e5
 
 
@@ -90,8 +96,8 @@ def _(system: StateSpace) -> tuple[Array, Array]:
     A, B, C = (xp.broadcast_to(M, (*batch, *M.shape[-2:])) for M in matrices)
     if n == 0:
         R, L = A, A
-    elif batch and n <= _LARGEST_DIAGONAL:
-        R, L = _bank_factors(A, B, C, system.is_discrete)
+    elif batch and n * min(n, max(system.inputs, system.outputs)) <= _LARGEST_DIAGONAL:
+        R, L = in_pieces(partial(_bank_factors, discrete=system.is_discrete), prod(batch) // _PIECE, A, B, C)
     else:
         R, L = batched_on_host(partial(schur_gramian_factors, discrete=system.is_discrete), A, B, C)
     return astype_width(R, width(system.A)), astype_width(L, width(system.A))
@@ -105,11 +111,8 @@ def _(system: Modal) -> tuple[Array, Array]:
         empty = xp.zeros((*poles.shape, 0), dtype=poles.dtype, device=poles.device)
         return empty, empty
     stable, safe = _stable(poles, system.is_discrete)
-    R = _diagonal_factor(safe, xp.where(stable, inputs[..., None], xp.zeros_like(inputs[..., None])), system.is_discrete)
-    if system.real:
-        R = _real_columns(R, poles)
-    phase = xp.where(inputs == 0, xp.ones_like(outputs), outputs / xp.where(inputs == 0, xp.ones_like(inputs), inputs))
-    L = xp.conj(phase[..., None] * R)
+    root = _cauchy_root(safe, discrete=system.is_discrete, real=system.real)
+    R, L = inputs[..., None] * root, xp.conj(outputs[..., None] * root)
     return tuple(astype_width(xp.where(stable, factor, xp.nan * xp.ones_like(factor)), width(system.poles)) for factor in (R, L))
 
 
@@ -155,23 +158,20 @@ def _stable(poles: Array, discrete: bool) -> tuple[Array, Array]:
     return stable[..., None], xp.where(stable, poles, xp.zeros_like(poles) if discrete else -xp.ones_like(poles))
 
 
-def _bank_factors(A: Array, B: Array, C: Array, discrete: bool) -> tuple[Array, Array]:
+def _bank_factors(A: Array, B: Array, C: Array, *, discrete: bool) -> tuple[Array, Array]:
     """Diagonal form for the whole bank; elements of ill-conditioned eigenvectors take the Schur form one by one."""
-    xp = namespace(A)
+    xp, real = namespace(A), not is_complex(A)
     poles, V = eig(A)
+    if real:
+        V = xp.where(xp.imag(poles)[..., None, :] < 0, xp.imag(V), xp.real(V))  # (Re v, -Im v) for v and its conjugate
     W = inverse(V)
     stable, safe = _stable(poles, discrete)
-    found = xp.all(xp.isfinite(W), axis=(-2, -1), keepdims=True) & stable
-    V, W = (xp.where(found, M, xp.zeros_like(M)) for M in (V, W))
-    condition = xp.linalg.vector_norm(V, axis=(-2, -1), keepdims=True) * xp.linalg.vector_norm(W, axis=(-2, -1), keepdims=True)
-    good = found & (condition < _WORST_EIGENVECTORS)
+    condition = A.shape[-1] ** 0.5 * xp.linalg.vector_norm(W, axis=(-2, -1), keepdims=True)  # eigenvectors have length 1
+    good = stable & (condition < _WORST_EIGENVECTORS)
     V, W = (xp.where(good, M, xp.zeros_like(M)) for M in (V, W))
-    R = _diagonal_factor(safe, W @ as_complex(B), discrete)
-    L = _diagonal_factor(xp.conj(safe), adjoint(as_complex(C) @ V), discrete)
-    if not is_complex(A):
-        R, L = xp.real(V @ _real_columns(R, poles)), xp.real(adjoint(W) @ _real_columns(L, poles))
-    else:
-        R, L = V @ R, adjoint(W) @ L
+    root = _cauchy_root(safe, discrete=discrete, real=real)
+    R = _square_root(V @ _mode_rows(W @ _square_root(B), root, poles))
+    L = _square_root(adjoint(W) @ _mode_rows(adjoint(V) @ _square_root(adjoint(C)), xp.conj(root), poles))
     R, L = (xp.where(stable, factor, xp.nan * xp.ones_like(factor)) for factor in (R, L))
     retry = (stable & ~good)[..., 0, 0]
     if bool(xp.any(retry)):
@@ -187,63 +187,51 @@ def _replaced_by_schur(R: np.ndarray, L: np.ndarray, A: np.ndarray, B: np.ndarra
     return R, L
 
 
-def _diagonal_factor(poles: Array, B: Array, discrete: bool) -> Array:
-    """``R`` ``(*batch, n, n)``, upper triangular, of the Gramian ``R R^H`` of ``A = diag(poles)`` and ``B`` ``(*batch, n, m)``.
+def _cauchy_root(poles: Array, *, discrete: bool, real: bool) -> Array:
+    """``F`` ``(*batch, n, n)`` with ``F F^H`` the Gramian of ``A = diag(poles)`` and ``B`` all ones, a Cauchy matrix.
 
-    Hammarling's recursion (lyapunov.py) on a diagonal: no system to solve. With one input each step multiplies by a Blaschke
-    factor, so that every entry has full relative accuracy.
+    Column ``j`` is the ``j``-th Takenaka-Malmquist function of the poles, ``sqrt(-2 Re p_j) / (s - p_j)`` behind the Blaschke
+    factors of those before, at the mirror images of the poles: products and quotients only, so that every entry has full relative
+    accuracy. ``real``, for poles closed under conjugation: conjugate poles have conjugate rows, by the real functions of Kautz
+    (IRE Trans. Circuit Theory 1, 1954) of two poles at a time, ``sqrt(2a) s / q`` and ``sqrt(2ac) / q``, ``q = s^2 + a s + c``.
     """
-    xp = namespace(poles, B)
-    n = poles.shape[-1]
-    scale = xp.max(xp.abs(B), axis=(-2, -1), keepdims=True)
-    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
-    B = B / scale
+    xp, n = namespace(poles), poles.shape[-1]
+    tail = as_complex(xp.ones_like(xp.real(poles)))
     if discrete:
         beyond = xp.abs(1 + poles)
-        B = B * (2**0.5 / (1 + poles))[..., None]
+        tail = 2**0.5 / (1 + poles)
         poles = (xp.abs(poles) - 1) * (xp.abs(poles) + 1) / beyond**2 + 2j * xp.imag(poles) / beyond**2
-    rate = xp.sqrt(xp.abs(2 * xp.real(poles)))
+    taken = poles
+    if real:  # pairs first, so that what is taken together is closed under conjugation
+        taken = xp.take_along_axis(poles, xp.argsort(xp.astype(xp.imag(poles) == 0, xp.int64), axis=-1, stable=True), axis=-1)
     columns = []
-    for j in range(n - 1, -1, -1):
-        b = B[..., j, :]
-        size = xp.linalg.vector_norm(b, axis=-1, keepdims=True)
-        unit = b / xp.where(size > 0, size, xp.ones_like(size))
-        mirror = poles + xp.conj(poles[..., j : j + 1])
-        blaschke = (poles - poles[..., j : j + 1]) / mirror
-        along = xp.sum(B * xp.conj(unit)[..., None, :], axis=-1)
-        columns.append(-along * rate[..., j : j + 1] / mirror)
-        if B.shape[-1] == 1:
-            # nothing of B stands beside the direction of b, exactly; where b is zero there is no direction and B stays
-            B = B * xp.where(size > 0, blaschke, xp.ones_like(blaschke))[..., None]
+    while len(columns) < n:
+        p, q = (taken[..., k : k + 1] for k in (len(columns), min(len(columns) + 1, n - 1)))
+        over_p, over_q = 1 / (poles + xp.conj(p)), 1 / (poles + xp.conj(q))
+        if real and len(columns) + 1 < n:
+            both = tail * over_q * xp.sqrt(2 * xp.abs(xp.real(p) + xp.real(q)))
+            columns += [both * (poles * over_p), both * (xp.sqrt(xp.abs(p)) * xp.sqrt(xp.abs(q)) * over_p)]
+            tail = tail * ((poles - p) * over_p) * ((poles - q) * over_q)
         else:
-            B = B + (along * (blaschke - 1))[..., None] * unit[..., None, :]
-            B = xp.where((xp.arange(n, device=poles.device) < j)[:, None], B, xp.zeros_like(B))
-    return transpose(xp.stack(columns[::-1], axis=-2)) * scale
+            columns.append(tail * over_p * xp.sqrt(2 * xp.abs(xp.real(p))))
+            tail = tail * ((poles - p) * over_p)
+    return xp.stack(columns, axis=-1)
 
 
-def _real_columns(R: Array, poles: Array) -> Array:
-    """The columns of each conjugate pair (adjacent, positive imaginary part first) turned so that conjugate rows are conjugates.
+def _mode_rows(weights: Array, root: Array, poles: Array) -> Array:
+    """The factor ``(*batch, n, m n)`` of diagonal form, input by input; real ``weights`` are those of (Re z, Im z) of each pair z."""
+    xp = namespace(weights, root)
+    real, side = not is_complex(weights), xp.imag(poles)[..., None]
+    if real:
+        above, below = xp.roll(weights, 1, axis=-2), xp.roll(weights, -1, axis=-2)
+        imag = xp.where(side < 0, -weights, xp.where(side > 0, below, xp.zeros_like(weights)))
+        weights = as_complex(xp.where(side < 0, above, weights)) + 1j * as_complex(imag)
+    rows = weights[..., None] * root[..., None, :]
+    if real:
+        rows = xp.where(side[..., None] < 0, -xp.imag(rows), xp.real(rows))
+    return xp.reshape(rows, (*root.shape[:-1], weights.shape[-1] * root.shape[-1]))
 
-    A pair has the block ``[[a, x], [0, d]]`` with ``a^2 + |x|^2 = d^2``; the unitary ``Q`` wanted is the Takagi factor of the
-    symmetric unitary ``[[-x, a], [a, conj(x)]] / d``, a rotation by half the angle of ``(|x|, a)`` between two phases.
-    """
-    xp = namespace(R)
-    n = R.shape[-1]
-    if n < 2:
-        return R
-    first = xp.imag(poles)[..., :-1] > 0
-    x = xp.linalg.diagonal(R, offset=1)
-    half = xp.atan2(xp.real(xp.linalg.diagonal(R))[..., :-1], xp.abs(x)) / 2
-    turn = as_complex(xp.cos(xp.atan2(xp.imag(x), xp.real(x)) / 2)) + 1j * as_complex(xp.sin(xp.atan2(xp.imag(x), xp.real(x)) / 2))
-    c, s = as_complex(xp.cos(half)), as_complex(xp.sin(half))
-    none, one = xp.zeros_like(x), xp.ones_like(x)
-    end = xp.ones_like(R[..., :1, 0])
-    above, below = xp.where(first, turn * s, none), xp.where(first, -1j * s * xp.conj(turn), none)
-    as_first = xp.concat([xp.where(first, 1j * turn * c, one), end], axis=-1)
-    as_second = xp.concat([end, xp.where(first, c * xp.conj(turn), one)], axis=-1)
-    index = xp.arange(n, device=R.device)
-    offset = index[None, :] - index[:, None]
-    pad = xp.zeros_like(end)
-    Q = xp.where(offset == 0, (as_first * as_second)[..., None, :], xp.zeros_like(R))
-    Q = xp.where(offset == 1, xp.concat([pad, above], axis=-1)[..., None, :], Q)
-    return R @ xp.where(offset == -1, xp.concat([below, pad], axis=-1)[..., None, :], Q)
+
+def _square_root(R: Array) -> Array:
+    """``R R^H`` by no more columns than rows."""
+    return R if R.shape[-1] <= R.shape[-2] else adjoint(triangular_factor(adjoint(R)))

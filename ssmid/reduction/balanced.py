@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, double, from_numpy, is_complex, namespace, to_numpy, width
+from ssmid._array import Array, astype_width, double, from_numpy, in_pieces, is_complex, namespace, to_numpy, width
 from ssmid.analysis.conversion import to_modal, to_state_space
 from ssmid.analysis.gramians import gramian_factors_or_nan, modal_realization
 from ssmid.analysis.norms import norm
@@ -179,16 +180,22 @@ def _balanced(places: np.ndarray, system: StateSpace | Modal, request: _Request,
         R, L = weighted_gramian_factors(system, request.input_weight, request.output_weight)
     else:
         R, L = gramian_factors_or_nan(system)
+    if 0 in R.shape:
+        xp = namespace(R)
+        return _Piece(places, system, L, R, xp.zeros((*R.shape[:-2], 0), dtype=xp.float64), unstable, single)
+    real = not is_complex(R) or (isinstance(system, Modal) and system.real)
+    left, right, sigma = in_pieces(partial(_directions, real=real), len(places) // 64, L, R)
+    return _Piece(places, system, left, right, sigma, unstable, single)
+
+
+def _directions(L: Array, R: Array, *, real: bool) -> tuple[Array, Array, Array]:
+    """``L U``, ``R V`` and ``sigma`` of ``L^H R = U diag(sigma) V^H``, NaN where that is not finite."""
     xp = namespace(R)
     product = adjoint(L) @ R
-    if isinstance(system, Modal) and system.real:
-        product = xp.real(product)
-    if 0 in product.shape:
-        return _Piece(places, system, L, R, xp.zeros((*product.shape[:-2], 0), dtype=xp.float64), unstable, single)
-    lost = ~xp.isfinite(xp.sum(xp.abs(product), axis=(-2, -1)))
+    product = xp.real(product) if real and is_complex(product) else product
+    lost = ~xp.all(xp.isfinite(product), axis=(-2, -1))
     U, sigma, Vh = svd(xp.where(lost[:, None, None], xp.zeros_like(product), product))
-    sigma = xp.where(lost[:, None], xp.nan, sigma)
-    return _Piece(places, system, L @ xp.astype(U, L.dtype), R @ xp.astype(adjoint(Vh), R.dtype), sigma, unstable, single)
+    return L @ xp.astype(U, L.dtype), R @ xp.astype(adjoint(Vh), R.dtype), xp.where(lost[:, None], xp.nan, sigma)
 
 
 # ---------------------------------------------------------------- choosing orders
