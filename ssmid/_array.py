@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
 from threading import local
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -22,6 +22,8 @@ from threadpoolctl import ThreadpoolController
 
 Array: TypeAlias = Any
 """A NumPy array, a torch tensor, or any other array of the Python array API standard."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _WIDTHS = {"float32": 32, "complex64": 32, "float64": 64, "complex128": 64}
 
@@ -154,6 +156,15 @@ def broadcast_batch(**shapes: Sequence[int]) -> tuple[int, ...]:
         return np.broadcast_shapes(*(tuple(s) for s in shapes.values()))
     except ValueError:
         raise ValueError(f"expected batch shapes that broadcast, got { {k: tuple(v) for k, v in shapes.items()} }") from None
+
+
+def quiet(function: Function) -> Function:
+    """``function`` without NumPy's warnings of NaN and infinities.
+
+    They are results here: of the element of a batch that holds one, of a point on a pole. A decorator of helpers; of a function
+    with a doctest it would hide that, which calls ``quiet(helper)(...)`` instead.
+    """
+    return np.errstate(divide="ignore", invalid="ignore", over="ignore")(function)
 
 
 # ---------------------------------------------------------------- precision

@@ -16,6 +16,7 @@ from ssmid._array import (
     from_numpy,
     is_complex,
     namespace,
+    quiet,
     to_numpy,
     width,
 )
@@ -202,8 +203,7 @@ def dc_gain(system: System) -> Array:
     if isinstance(system, ImpulseResponse):
         return xp.sum(system.taps, axis=-1)
     point = xp.asarray([1.0 + 0j if system.is_discrete else 0j], dtype=xp.complex128, device=first.device)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = evaluate(system, point)[..., 0]
+    gain = quiet(evaluate)(system, point)[..., 0]
     gain = gain if _responds_in_complex(system) else xp.real(gain)
     sound = system.is_finite()
     sound = xp.reshape(sound, (*sound.shape, *(1,) * (gain.ndim - sound.ndim)))

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, is_complex, namespace, same_field, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, is_complex, namespace, quiet, same_field, to_numpy, width
 from ssmid.analysis.conversion import to_state_space, to_transfer_function, to_zpk
 from ssmid.analysis.substitution import (
     ALPHA,
@@ -69,7 +69,7 @@ def c2d(system: System, dt: float, method: Method = "zoh", *, prewarp: float | N
         raise ValueError(f"expected a continuous-time system (dt=0), got dt={system.dt}")
     if isinstance(dt, bool) or not isinstance(dt, (int, float, np.number)) or not isfinite(dt) or dt <= 0:
         raise ValueError(f"dt: expected a positive sample time in seconds, got {dt!r}")
-    return _discrete(system, method, _step(float(dt), method, prewarp), float(dt))
+    return quiet(_discrete)(system, method, _step(float(dt), method, prewarp), float(dt))
 
 
 def d2c(system: System, method: Method = "zoh", *, prewarp: float | None = None) -> Any:
@@ -87,7 +87,7 @@ def d2c(system: System, method: Method = "zoh", *, prewarp: float | None = None)
     dt = sample_time(system)
     if isinstance(system, SecondOrderSections):
         system = to_zpk(system)
-    return _continuous(system, method, _step(dt, method, prewarp), dt)
+    return quiet(_continuous)(system, method, _step(dt, method, prewarp), dt)
 
 
 def _check(system: System, method: str) -> None:

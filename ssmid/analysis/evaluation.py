@@ -8,7 +8,7 @@ from math import isqrt, prod
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, batched_on_host, double, is_complex, namespace, needs_gradient, on_gpu
+from ssmid._array import Array, as_complex, batched_on_host, double, is_complex, namespace, needs_gradient, on_gpu, quiet
 from ssmid.linalg import cauchy_product, powers, solve, transpose
 from ssmid.systems import (
     FrequencyResponse,
@@ -42,6 +42,7 @@ def _(system: FrequencyResponse, points: Array, derivative: int = 0) -> Array:
 
 
 @evaluate.register
+@quiet
 def _(system: Modal, points: Array, derivative: int = 0) -> Array:
     """The real part in time is half the sum over the poles and half that over their conjugates."""
     xp = namespace(system.poles)
@@ -81,6 +82,7 @@ def _(system: TransferFunction, points: Array, derivative: int = 0) -> Array:
     return ratio(num, den, points) * log_derivative(system, points)
 
 
+@quiet
 def ratio(num: Array, den: Array, points: Array) -> Array:
     """``num(x) / den(x)`` by Horner's rule, in x where ``|x| <= 1`` and in 1/x elsewhere, so that nothing overflows."""
     xp = namespace(num, den, points)
@@ -103,6 +105,7 @@ def horner(coefficients: Array, points: Array) -> Array:
 
 
 @evaluate.register
+@quiet
 def _(system: ZerosPolesGain, points: Array, derivative: int = 0) -> Array:
     points, zeros, poles, gain = (double(as_complex(a)) for a in (points, system.zeros, system.poles, system.gain))
     value = namespace(points).ones_like(points)
@@ -122,6 +125,7 @@ def _(system: SecondOrderSections, points: Array, derivative: int = 0) -> Array:
     return value * log_derivative(system, points) if derivative else value
 
 
+@quiet
 def log_derivative(system: System, points: Array) -> Array:
     """``H'(x) / H(x)``, term by term where the system is a product."""
     points = double(as_complex(points))

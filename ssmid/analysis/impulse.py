@@ -16,6 +16,7 @@ from ssmid._array import (
     fft_of,
     is_complex,
     namespace,
+    quiet,
     real_dtype,
     same_field,
     to_numpy,
@@ -70,7 +71,7 @@ def impulse_response(system: System, length: int | None = None, wrap: Wrap = "ca
         length = system.length if isinstance(system, ImpulseResponse) else grid_length(system)
     if int(length) != length or length < 1:
         raise ValueError(f"length: expected a whole number >= 1, got {length}")
-    return computed(ImpulseResponse, taps=_taps(system, int(length), wrap == "periodic"), dt=system.dt)
+    return computed(ImpulseResponse, taps=quiet(_taps)(system, int(length), wrap == "periodic"), dt=system.dt)
 
 
 @singledispatch

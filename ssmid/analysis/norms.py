@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ssmid._array import Array, astype_width, batched_on_host, double, is_complex, namespace, real_dtype, width
+from ssmid._array import Array, astype_width, batched_on_host, double, is_complex, namespace, quiet, real_dtype, width
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.fir_peak import fir_peak
 from ssmid.analysis.gramians import gramian_factors_or_nan, modal_realization
@@ -140,6 +140,7 @@ def _matrices(system: StateSpace) -> list[Array]:
     return [double(M) for M in (system.A, system.B, system.C, system.D)]
 
 
+@quiet
 def _euclidean(values: Array, axes: tuple[int, ...]) -> Array:
     """Root of the sum of squares, scaled so that neither 1e200 overflows nor 1e-200 vanishes."""
     xp = namespace(values)

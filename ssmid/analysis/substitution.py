@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, double, from_numpy, namespace, to_numpy, width
+from ssmid._array import Array, astype_width, double, from_numpy, namespace, quiet, to_numpy, width
 from ssmid.analysis.polynomial import finite_roots
 from ssmid.linalg import principal_log
 from ssmid.systems import TransferFunction, ZerosPolesGain
@@ -51,6 +51,7 @@ def sent_away(scaled: float) -> str:
     return f"expected no pole at {1 / (scaled or 1):.6g}, which the substitution takes to infinity, got one"
 
 
+@quiet
 def phi1(x: Array) -> Array:
     """``(e^x - 1) / x``, 1 at zero."""
     xp = namespace(x)
@@ -73,6 +74,7 @@ def restore_fraction(system: TransferFunction, alpha: float, step: float) -> Tra
     return _substituted(system, table, 1.0, step, 0, no_inverse(alpha))
 
 
+@quiet
 def _substituted(system: TransferFunction, table: np.ndarray, before: float, after: float, dt: float, why: str) -> TransferFunction:
     """Numerator and denominator in a new variable: coefficients of ``x^k`` scaled by ``before^k``, ``after^k`` around the table."""
     n = system.order
@@ -100,6 +102,7 @@ def _product_table(n: int, first: list[float], second: list[float]) -> np.ndarra
 # ---------------------------------------------------------------- roots
 
 
+@quiet
 def map_roots(system: ZerosPolesGain, method: str, step: float, dt: float) -> ZerosPolesGain:
     """Continuous to discrete, root by root: a substitution, or "matched"."""
     z, p, k = (to_numpy(double(a)) for a in (system.zeros, system.poles, system.gain))
@@ -120,22 +123,22 @@ def map_roots(system: ZerosPolesGain, method: str, step: float, dt: float) -> Ze
     return _factored(system, zeros, poles, gain, bad, sent_away(ALPHA.get(method, 0) * step), dt)
 
 
+@quiet
 def restore_roots(system: ZerosPolesGain, method: str, step: float, dt: float) -> ZerosPolesGain:
     """Discrete to continuous, the inverse of :func:`map_roots`."""
     z, p, k = (to_numpy(double(a)) for a in (system.zeros, system.poles, system.gain))
     lacking, alpha, why = p.shape[-1] - z.shape[-1], ALPHA.get(method, 0.0), NO_LOG
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if method in ALPHA:
-            # z - r_d = w dt (s - r) / (1 - alpha s dt); a zero with w = 0 came from infinity and leaves 1 - r_d
-            wz, wp = alpha * z + (1 - alpha), alpha * p + (1 - alpha)
-            infinite, bad, why = np.abs(wz) <= ROUNDING, (np.abs(wp) <= ROUNDING).any(-1), no_inverse(alpha)
-            zeros, poles = (z - 1) / (wz * step), (p - 1) / (wp * step)
-            gain = _product(k * (-alpha * step if alpha else 1.0) ** lacking, np.where(infinite, 1 - z, wz * step), wp * step)
-        else:
-            infinite, real = np.abs(z + 1) <= ROUNDING, not np.iscomplexobj(k)
-            bad = where_log_fails(p, real) | where_log_fails(np.where(infinite, 1.0, z), real)
-            zeros, poles = principal_log(z) / dt, principal_log(p) / dt
-            gain = _product(k, np.where(infinite, 2.0, dt * phi1(zeros * dt)), dt * phi1(poles * dt))
+    if method in ALPHA:
+        # z - r_d = w dt (s - r) / (1 - alpha s dt); a zero with w = 0 came from infinity and leaves 1 - r_d
+        wz, wp = alpha * z + (1 - alpha), alpha * p + (1 - alpha)
+        infinite, bad, why = np.abs(wz) <= ROUNDING, (np.abs(wp) <= ROUNDING).any(-1), no_inverse(alpha)
+        zeros, poles = (z - 1) / (wz * step), (p - 1) / (wp * step)
+        gain = _product(k * (-alpha * step if alpha else 1.0) ** lacking, np.where(infinite, 1 - z, wz * step), wp * step)
+    else:
+        infinite, real = np.abs(z + 1) <= ROUNDING, not np.iscomplexobj(k)
+        bad = where_log_fails(p, real) | where_log_fails(np.where(infinite, 1.0, z), real)
+        zeros, poles = principal_log(z) / dt, principal_log(p) / dt
+        gain = _product(k, np.where(infinite, 2.0, dt * phi1(zeros * dt)), dt * phi1(poles * dt))
     zeros, share = finite_roots(np.where(infinite, np.inf, zeros), float(np.max(np.abs(poles), initial=1 / dt, where=np.isfinite(poles))))
     zeros = np.concatenate([zeros, np.full((*zeros.shape[:-1], lacking if alpha else 0), 1 / (alpha * step or 1))], axis=-1)
     return _factored(system, zeros, poles, gain * share, bad, why, 0)
@@ -144,9 +147,8 @@ def restore_roots(system: ZerosPolesGain, method: str, step: float, dt: float) -
 def _product(gain: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """``gain prod(above) / prod(below)``, factor over factor so that neither product overflows; real where ``gain`` is."""
     common = min(above.shape[-1], below.shape[-1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.prod(above[..., :common] / below[..., :common], axis=-1)
-        ratio = ratio * np.prod(above[..., common:], axis=-1) / np.prod(below[..., common:], axis=-1)
+    ratio = np.prod(above[..., :common] / below[..., :common], axis=-1)
+    ratio = ratio * np.prod(above[..., common:], axis=-1) / np.prod(below[..., common:], axis=-1)
     return gain * (ratio if np.iscomplexobj(gain) else ratio.real)
 
 
