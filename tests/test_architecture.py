@@ -75,6 +75,21 @@ def test_rooms_do_not_import_each_other():
     TopologicalSorter(graph).prepare()
 
 
+def test_modules_do_not_import_each_other():
+    """Nor in a longer circle, and not inside functions either, where a circle would work and hide."""
+    modules = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
+    graph = {}
+    for name, path in modules.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                # a name of a package is its submodule or comes from its own file
+                found = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+                graph[name] |= found or ({node.module} & modules.keys())
+    del graph["ssmid"]  # loads its names on first use
+    list(TopologicalSorter(graph).static_order())
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) not in {"_array", "__init__"} and floor(room(p)) < 4], ids=lambda p: p.stem)
 def test_one_file_knows_numpy_from_torch(path):
     names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}

@@ -207,6 +207,7 @@ def _resolvent(A: Array, B: Array, C: Array, points: Array, power: int) -> Array
     return xp.concat(parts, axis=-1)
 
 
+@quiet
 def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.ndarray, power: int) -> np.ndarray:
     """One system at many points: balance, reduce once to Schur form, then back substitution for all points together.
 
@@ -229,10 +230,9 @@ def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.n
         return np.einsum("pn,nmk->pmk", C, state, optimize=True)
     T, Z = scipy.linalg.schur(A.astype(complex), check_finite=False)[:2]
     state = np.broadcast_to((Z.conj().T @ B)[:, :, None], (n, m, k)).astype(complex)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for _ in range(power):
-            state = _back_substitution(T, state, points)
-        return ((C @ Z) @ state.reshape(n, m * k)).reshape(len(C), m, k)
+    for _ in range(power):
+        state = _back_substitution(T, state, points)
+    return ((C @ Z) @ state.reshape(n, m * k)).reshape(len(C), m, k)
 
 
 def _back_substitution(T: np.ndarray, right: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from functools import singledispatch
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, on_host, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, on_host, quiet, to_numpy, width
 from ssmid.analysis.evaluation import horner
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.loss import warn_of_loss
@@ -184,6 +184,7 @@ def _eigensystem(A: Array) -> tuple[Array, Array, Array, Array, Host]:
     return poles, V, W, condition, defective
 
 
+@quiet
 def _eigenvectors(A: Array) -> tuple[Array, Array, Array, Array]:
     xp = namespace(A)
     poles, V = eig(A)

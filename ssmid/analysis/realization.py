@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, same_field, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, quiet, same_field, to_numpy, width
 from ssmid.analysis.block_diagonal import block_diagonalize
 from ssmid.analysis.gramians import gramian_factors
 from ssmid.analysis.loss import warn_of_loss
@@ -179,6 +179,7 @@ def _with_states(states: StateSpace, element: Any, more: tuple[Array, ...], retu
     return (result, astype_width(T, bits)) if return_transform else result
 
 
+@quiet
 def _balancing(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
     """Powers of two for the states that make rows and columns of ``[A B; C 0]`` alike in size."""
     n, size = len(A), len(A) + max(B.shape[1], C.shape[0])

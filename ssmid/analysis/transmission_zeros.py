@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from ssmid._array import quiet
+
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -34,6 +36,7 @@ def transmission_zeros(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarra
     return zeros[np.isfinite(zeros)]
 
 
+@quiet
 def _balanced(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> Matrices:
     """States scaled by powers of two so that rows and columns of the pencil are alike; inputs and outputs to the size of A."""
     if len(A):
