@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import singledispatch
 from math import prod
 
@@ -45,8 +46,8 @@ _NO_MODEL = "a FrequencyResponse has no poles or zeros: fit a model to it first 
 def poles(system: System) -> Array:
     """The poles, complex, ``(*batch, n)``: eigenvalues of A, roots of the denominator; zero for every tap after the first.
 
-    A :class:`Modal` bank gives the poles that it holds, be it one of each pair or both. Not differentiable but for factored forms.
-    Raises ValueError for a sampled spectrum.
+    Poles that a batch shares are returned once, and a :class:`Modal` bank gives those that it holds, be it one of each pair or both.
+    Not differentiable but for factored forms. Raises ValueError for a sampled spectrum.
 
     >>> poles(TransferFunction([1.0], [1.0, -0.75, 0.125])).real
     array([0.5 , 0.25])
@@ -258,9 +259,7 @@ def spectral_radius(system: System) -> Array:
     >>> float(spectral_radius(ZerosPolesGain([], [0.5, -0.9], 1.0)))
     0.9
     """
-    own = poles(system)
-    xp = namespace(own)
-    return xp.max(xp.abs(own), axis=-1) if own.shape[-1] else xp.zeros(own.shape[:-1], dtype=xp.abs(own).dtype, device=own.device)
+    return _largest(poles(system), abs, 0.0, system)
 
 
 def spectral_abscissa(system: System) -> Array:
@@ -269,10 +268,15 @@ def spectral_abscissa(system: System) -> Array:
     >>> float(spectral_abscissa(ZerosPolesGain([], [-2.0, -0.5], 1.0, dt=0)))
     -0.5
     """
-    own = poles(system)
+    return _largest(poles(system), namespace(next(iter(system.arrays.values()))).real, -float("inf"), system)
+
+
+def _largest(own: Array, measure: Callable[[Array], Array], none: float, system: System) -> Array:
+    """``(*batch,)`` the largest ``measure`` of the poles, ``none`` without poles; poles that a batch shares count for each."""
     xp = namespace(own)
-    real = xp.real(own)
-    return xp.max(real, axis=-1) if own.shape[-1] else xp.full(own.shape[:-1], -float("inf"), dtype=real.dtype, device=own.device)
+    size = measure(own)
+    found = xp.max(size, axis=-1) if own.shape[-1] else xp.full(own.shape[:-1], none, dtype=size.dtype, device=own.device)
+    return xp.broadcast_to(found, np.broadcast_shapes(tuple(found.shape), system.batch_shape))
 
 
 def is_stable(system: System) -> Array:

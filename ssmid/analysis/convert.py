@@ -90,7 +90,9 @@ def convert(system: System, to: type[System] | str, **options: Any) -> Conversio
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(f"options: expected those of {name!r}, got {sorted(options)}: {error}") from None
-    return Conversion(result, system, _backward_error(system, result), _ones(system) if condition is None else condition, transform)
+    condition = _ones(system) if condition is None else condition
+    condition = namespace(condition).broadcast_to(condition, np.broadcast_shapes(tuple(condition.shape), system.batch_shape))
+    return Conversion(result, system, _backward_error(system, result), condition, transform)
 
 
 # ---------------------------------------------------------------- the ways

@@ -92,7 +92,7 @@ def _(system: Modal, length: int, periodic: bool) -> Array:
     feedthrough = double(system.feedthrough)
     if system.real and is_complex(feedthrough):
         feedthrough = xp.real(feedthrough)
-    return astype_width(_assemble(feedthrough, later, periodic), width(system.poles))
+    return astype_width(assemble(feedthrough, later, periodic), width(system.poles))
 
 
 @_taps.register
@@ -102,7 +102,7 @@ def _(system: StateSpace, length: int, periodic: bool) -> Array:
         xp = namespace(A)
         eye = xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         C = transpose(solve(transpose(eye - xp.linalg.matrix_power(A, length)), transpose(C)))
-    taps = _assemble(D, markov_parameters(A, B, C, length), periodic)
+    taps = assemble(D, markov_parameters(A, B, C, length), periodic)
     taps = astype_width(taps, width(system.A))
     return taps[..., 0, 0, :] if system.outputs == system.inputs == 1 else taps
 
@@ -258,7 +258,7 @@ def _(system: SecondOrderSections | ZerosPolesGain, length: int, periodic: bool)
     return astype_width((transform.ifft if whole else transform.irfft)(spectrum, n=length, axis=-1), width(first))
 
 
-def _assemble(feedthrough: Array, later: Array, periodic: bool) -> Array:
+def assemble(feedthrough: Array, later: Array, periodic: bool = False) -> Array:
     """Tap 0 and the taps after it, ``later[t-1]``; wrapped, the last of these comes round onto tap 0."""
     xp = namespace(later)
     first = xp.broadcast_to(feedthrough[..., None], (*np.broadcast_shapes(feedthrough.shape, later.shape[:-1]), 1))

@@ -152,7 +152,8 @@ def companion_realization(system: System, form: str = "controllable", *, return_
     states = natural_state_space(system)
     if not states.outputs == states.inputs == 1:
         raise ValueError(f"expected one input and one output for a companion form, got {states.inputs} and {states.outputs}")
-    A, B, C = double(states.A), double(states.B), double(states.C)
+    whole = states.broadcast_arrays()
+    A, B, C = (double(whole[name]) for name in "ABC")
     if form == "observable":
         A, B, C = transpose(A), transpose(C), transpose(B)
     companion, T, output = _controllable_companion(A, B, C)

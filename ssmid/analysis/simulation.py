@@ -25,7 +25,7 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.cascade import cascade, cascade_filter
-from ssmid.analysis.impulse import WRONG_TYPE, has_tame_powers, impulse_response, in_delays, markov_parameters, power_rows
+from ssmid.analysis.impulse import WRONG_TYPE, assemble, has_tame_powers, impulse_response, in_delays, markov_parameters, power_rows
 from ssmid.linalg import powers, transpose
 from ssmid.systems import (
     FrequencyResponse,
@@ -151,8 +151,7 @@ def _(system: StateSpace, inputs: Array, state: Array) -> tuple[Array, Array]:
         rows, power = power_rows(A, C, size, then=True)
         columns = power_rows(transpose(A), transpose(B), size)[0]
         columns = xp.reshape(xp.flip(xp.reshape(columns, (*columns.shape[:-2], size, m, n)), axis=-3), columns.shape)
-        later = markov_parameters(A, B, C, size)
-        h = xp.concat([xp.broadcast_to(D[..., None], (*later.shape[:-1], 1)), later[..., : size - 1]], axis=-1)
+        h = assemble(D, markov_parameters(A, B, C, size))
         step = _same(transpose(power), inputs, state)
         return _toeplitz_table(h), transpose(rows), columns, lambda x: (x[..., None, :] @ step)[..., 0, :]
 

@@ -173,3 +173,10 @@ def test_zeros_of_a_real_bank_are_those_of_its_response():
         assert np.isfinite(found).sum() == states.order
         for z in found[np.isfinite(found)]:
             assert smallest(states.A, states.B, states.C, states.D, z) < 1e-14
+
+
+def test_stability_is_said_of_every_element_of_a_batch_that_shares_its_poles(xp):
+    bank = ssmid.StateSpace(*(xp.asarray(np.ones(shape) / 2) for shape in ((1, 1), (3, 1, 1), (2, 1, 1, 1))))
+    assert xp.numpy(is_stable(bank)).tolist() == [[True] * 3] * 2
+    assert xp.numpy(spectral_radius(bank)).tolist() == xp.numpy(spectral_abscissa(bank)).tolist() == [[0.5] * 3] * 2
+    assert spectral_radius(ssmid.ss(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)))) == 0

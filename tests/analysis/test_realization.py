@@ -204,3 +204,11 @@ def test_complex_systems(rng, function):
     result, T = function(system, return_transform=True)
     holds(system, result, T)
     close(result, system, 1e-10)
+
+
+@pytest.mark.parametrize("form", ["controllable", "observable"])
+def test_companion_form_of_a_batch_that_shares_its_input(xp, rng, form):
+    A, B, C = np.tril(rng.uniform(-0.5, 0.5, (3, 4, 4))), np.ones((4, 1)), np.ones((1, 4))
+    states = ssmid.StateSpace(*(xp.asarray(M) for M in (A, B, C)))
+    taps = xp.numpy(ssmid.impulse_response(companion_realization(states, form), 12).taps)
+    np.testing.assert_allclose(taps, xp.numpy(ssmid.impulse_response(states, 12).taps), atol=1e-12)

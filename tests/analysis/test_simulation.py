@@ -175,3 +175,13 @@ def test_gradients(method):
 def test_what_it_refuses(system, inputs, options, match):
     with pytest.raises(ValueError, match=match):
         simulate(system, inputs, **options)
+
+
+def test_recurrence_of_a_batch_of_feedthroughs(xp):
+    """Everything but D is shared by the batch."""
+    D = xp.asarray(np.array([1.0, -2.0, 0.0])[:, None, None])
+    one = xp.asarray(np.ones((1, 1)))
+    bank = ssmid.StateSpace(0.5 * one, one, one, D)
+    inputs = xp.asarray(np.ones(40))
+    expected = xp.numpy(ssmid.simulate(bank, inputs, method="convolution"))
+    np.testing.assert_allclose(xp.numpy(ssmid.simulate(bank, inputs, method="recurrence")), expected, rtol=1e-14, atol=1e-15)
