@@ -87,6 +87,15 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     return tuple(namespace(A).linalg.svd(A, full_matrices=False))
 
 
+def singular_values(A: Array) -> Array:
+    """Singular values, descending."""
+    if on_gpu(A):
+        return svd(A)[1]
+    if isinstance(A, np.ndarray) and A.ndim > 2:
+        return on_host(lambda a: _threaded(np.linalg.svdvals, a), A)[0]
+    return namespace(A).linalg.svdvals(A)
+
+
 def solve(A: Array, B: Array) -> Array:
     """``X`` with ``A X = B``, ``(*batch, n, n)`` and ``(*batch, n, k)``. A singular element gives NaN or infinity, not an exception."""
     xp = namespace(A, B)

@@ -31,8 +31,8 @@ from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.linalg import adjoint, eig, eigvals, inverse, triangular_factor
 from ssmid.systems import Modal, StateSpace, System
 
-_LARGEST_DIAGONAL = 512
-"""States times inputs (or outputs) up to which the diagonal form beats the Schur form."""
+_LARGEST_DIAGONAL, _WIDEST_DIAGONAL = 64, 512
+"""States, and columns of a factor (states times inputs), up to which the diagonal form beats the Schur form."""
 _PIECE = 64
 """Elements of a bank whose matrices stay in the cache."""
 _WORST_EIGENVECTORS = 1e5
@@ -96,7 +96,7 @@ def _(system: StateSpace) -> tuple[Array, Array]:
     A, B, C = (xp.broadcast_to(M, (*batch, *M.shape[-2:])) for M in matrices)
     if n == 0:
         R, L = A, A
-    elif batch and n * min(n, max(system.inputs, system.outputs)) <= _LARGEST_DIAGONAL:
+    elif batch and n <= _LARGEST_DIAGONAL and n * min(n, max(system.inputs, system.outputs)) <= _WIDEST_DIAGONAL:
         R, L = in_pieces(partial(_bank_factors, discrete=system.is_discrete), prod(batch) // _PIECE, A, B, C)
     else:
         R, L = batched_on_host(partial(schur_gramian_factors, discrete=system.is_discrete), A, B, C)

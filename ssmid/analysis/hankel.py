@@ -17,7 +17,7 @@ from ssmid._array import Array, astype_width, detach, double, finite_elements, f
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.gramians import gramian_factors
 from ssmid.analysis.krylov import Operator, Triplets, leading_triplets
-from ssmid.linalg import adjoint, block_hankel_products, eigh, svd, transpose
+from ssmid.linalg import adjoint, block_hankel_products, eigh, singular_values, svd, transpose
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, StateSpace, System
 
 DENSE = 256
@@ -108,7 +108,7 @@ def _of_system(system: System, count: int | None = None, *, padding: str = "zero
     product = adjoint(L) @ R
     xp = namespace(product)
     sound = finite_elements(product, 2)
-    sigma = svd(xp.where(sound[..., None, None], product, xp.zeros_like(product)))[1]
+    sigma = singular_values(xp.where(sound[..., None, None], product, xp.zeros_like(product)))
     sigma = xp.where(sound[..., None], sigma, xp.full_like(sigma, float("nan")))
     sigma = _padded(sigma, _checked_count(count, sigma.shape[-1]))
     error = sigma[..., :1] * (float(xp.finfo(sigma.dtype).eps) * max(1, sigma.shape[-1])) + xp.zeros_like(sigma)

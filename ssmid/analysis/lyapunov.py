@@ -10,7 +10,7 @@ with ``g = rho^-1 b`` (Penzl, Adv. Comput. Math. 8, 1998, section 3). Several co
 from __future__ import annotations
 
 import cmath
-from math import atan2, cos, sin, sqrt
+from math import atan2, copysign, cos, sin, sqrt
 
 import numpy as np
 import scipy.linalg
@@ -125,32 +125,38 @@ def _factor_pair(T: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     ``[[-x, a], [a, conj(x)]] / d``: a rotation by half the angle of ``(|x|, a)`` between two phases. In scalars, because it is
     done for every pair of poles.
     """
-    alpha, sign = float(T[0, 0]), 1.0 if T[0, 1] > 0 else -1.0
-    root = sqrt(abs(T[0, 1])), sqrt(abs(T[1, 0]))
-    pole, rate = complex(alpha, root[0] * root[1]), sqrt(-2 * alpha)
-    first = (b[0] / root[0] - 1j * sign * b[1] / root[1]) / sqrt(2)
-    size = float(np.linalg.norm(first))
+    (alpha, beta), (gamma, _) = T.tolist()
+    roots = sqrt(2 * abs(beta)), copysign(sqrt(2 * abs(gamma)), beta)
+    pole, rate = complex(alpha, roots[0] * abs(roots[1]) / 2), sqrt(-2 * alpha)
+    (uu, uv), (_, vv) = (b @ b.T).tolist()
+    uu, uv, vv = uu / roots[0] / roots[0], uv / roots[0] / roots[1], vv / roots[1] / roots[1]
+    size = sqrt(uu + vv)
     if size == 0:
         return np.zeros((2, 2)), np.zeros_like(b), T
-    unit = first.conj() / size
-    along = complex(first @ first) / size
-    rest = along * (1j * pole.imag / pole) * unit
-    if len(first) > 1:
-        rest = rest + (first - along * unit)
-    last = float(np.linalg.norm(rest))
+    # the modes have the inputs u - i v and u + i v, u = b[0] / roots[0], v = b[1] / roots[1]; rest is what the second step leaves
+    # of the first of them, as its real and imaginary rows
+    along = complex(uu - vv, -2 * uv) / size
+    beside = 1 if b.shape[1] > 1 else 0
+    turned = along / size * (1j * pole.imag / pole - beside)
+    rest = np.array([[(turned.real + beside) / roots[0], -turned.imag / roots[1]],
+                     [turned.imag / roots[0], (turned.real - beside) / roots[1]]]) @ b  # fmt: skip
+    last = sqrt(np.vdot(rest, rest))
     x, d, a = -along * rate / (2 * pole), size / rate, last / rate
-    g1, g2 = rest * (rate / last if last else 0.0), unit * rate
     half, turn = atan2(a, abs(x)) / 2, cmath.exp(0.5j * cmath.phase(x))
     c, s = cos(half), sin(half)
     q11, q12, q21, q22 = 1j * turn * c, turn * s, -1j * s / turn, c / turn
-    above, below = (a * q11 + x * q21, a * q12 + x * q22), (d * q21, d * q22)
-    rho = np.array([[(u + v).real * root[0] for u, v in zip(above, below, strict=True)],
-                    [-sign * (u - v).imag * root[1] for u, v in zip(above, below, strict=True)]]) / sqrt(2)  # fmt: skip
-    g = np.array([(q11.conjugate() * g1 + q21.conjugate() * g2).real, (q12.conjugate() * g1 + q22.conjugate() * g2).real])
-    y = -complex(g1 @ g2.conj())
-    Y = [[(u.conjugate() * (pole * w + y * z) + v.conjugate() * pole.conjugate() * z).real for w, z in ((q11, q21), (q12, q22))]
-         for u, v in ((q11, q21), (q12, q22))]  # fmt: skip
-    return rho, g, np.array(Y)
+    p1, p2, r1, r2 = a * q11 + x * q21, a * q12 + x * q22, d * q21, d * q22
+    rho = np.array([[(p1 + r1).real * roots[0] / 2, (p2 + r2).real * roots[0] / 2],
+                    [(r1 - p1).imag * roots[1] / 2, (r2 - p2).imag * roots[1] / 2]])  # fmt: skip
+    up, low = rate / last if last else 0.0, rate / size
+    g = up * np.array([[q11.real, q11.imag], [q12.real, q12.imag]]) @ rest
+    g += low * np.array([[q21.real / roots[0], q21.imag / roots[1]], [q22.real / roots[0], q22.imag / roots[1]]]) @ b
+    (ru, rv), (iu, iv) = (rest @ b.T).tolist()
+    y = -up * low * complex(ru / roots[0] + iv / roots[1], iu / roots[0] - rv / roots[1])
+    t1, t2, mirror = pole * q11 + y * q21, pole * q12 + y * q22, pole.conjugate()
+    Y = np.array([[(u.conjugate() * t + v.conjugate() * mirror * z).real for t, z in ((t1, q21), (t2, q22))]
+                  for u, v in ((q11, q21), (q12, q22))])  # fmt: skip
+    return rho, g, Y
 
 
 def _quasi_triangular_sylvester(T: np.ndarray, Y: np.ndarray, F: np.ndarray, starts: list[int]) -> np.ndarray:

@@ -126,11 +126,29 @@ def test_any_scale(n, exponent, discrete, seed):
     A, B, C = stable_matrix(rng, n, discrete), rng.standard_normal((n, 2)), rng.standard_normal((1, n))
     plain = hankel_values(*gramian_factors(StateSpace(A, B, C, dt=int(discrete))))
     scale = 10.0**exponent
-    for system in (StateSpace(A, B * scale, C / scale, dt=int(discrete)), StateSpace(A, B / scale, C * scale, dt=int(discrete))):
-        np.testing.assert_allclose(hankel_values(*gramian_factors(system)), plain, atol=1e-12 * plain[0])
+    scaled = [(A, B * scale, C / scale), (A, B / scale, C * scale)]
     if not discrete:
-        faster = StateSpace(A * scale, B * scale, C, dt=0)
-        np.testing.assert_allclose(hankel_values(*gramian_factors(faster)), plain, atol=1e-12 * plain[0])
+        scaled.append((A * scale, B * scale, C))
+    for matrices in scaled:
+        single = gramian_factors(StateSpace(*matrices, dt=int(discrete)))
+        bank = gramian_factors(StateSpace(*(M[None] for M in matrices), dt=int(discrete)))
+        for R, L in (single, (bank[0][0], bank[1][0])):
+            np.testing.assert_allclose(hankel_values(R, L), plain, atol=1e-12 * plain[0])
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("count", [3, 200])
+def test_a_bank_with_more_inputs_than_states(rng, discrete, count):
+    """Real and complex, by pieces of a large bank too: each element as it is alone."""
+    A = np.stack([stable_matrix(rng, 5, discrete) for _ in range(count)])
+    B, C = rng.standard_normal((count, 5, 7)), rng.standard_normal((count, 2, 5))
+    for field in (1, 1j):
+        R, L = gramian_factors(StateSpace(A, B * field, C, dt=int(discrete)))
+        assert R.shape == L.shape == A.shape
+        for k in (0, count - 1):
+            Wc, Wo = gramians(StateSpace(A[k], B[k], C[k], dt=int(discrete)))
+            np.testing.assert_allclose(R[k] @ R[k].conj().T, Wc, atol=1e-11 * np.abs(Wc).max())
+            np.testing.assert_allclose(L[k] @ L[k].conj().T, Wo, atol=1e-11 * np.abs(Wo).max())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
