@@ -16,16 +16,16 @@ from ssmid._array import Array, as_complex, fft_of, finite_elements, from_numpy,
 from ssmid.linalg import svd
 
 _OVERSAMPLING = 32
+_LARGEST_GRID, _LEAST_OVERSAMPLING = 2**22, 4
 _ZOOM = 64
 _MOST_ZOOMS = 64
-_RELATIVE = 5e-7
 _CHUNK = 2**22
 
 
-def fir_peak(taps: Array) -> tuple[Array, Array]:
+def fir_peak(taps: Array, rtol: float = 1e-6) -> tuple[Array, Array]:
     """Largest singular value of ``H`` and its frequency in rad/sample, each ``(*batch,)``.
 
-    taps : ``(*batch, p, m, length)``, float64 or complex128. Relative error at most 1e-6, proven. Frequencies in [0, pi] for real
+    taps : ``(*batch, p, m, length)``, float64 or complex128. Relative error at most ``rtol``, proven. Frequencies in [0, pi] for real
     taps, in [0, 2 pi) for complex ones. NaN gives NaN. Not differentiable.
     """
     xp = namespace(taps)
@@ -33,9 +33,10 @@ def fir_peak(taps: Array) -> tuple[Array, Array]:
     flat = xp.reshape(taps, (prod(batch), p, m, length))
     scale = xp.max(xp.abs(flat), axis=(-3, -2, -1), keepdims=True)
     flat = flat / xp.where(scale > 0, scale, xp.ones_like(scale))
-    size = next_fast_length(_OVERSAMPLING * length)
+    # a fine grid spares zooms; of millions of taps it costs more than they do
+    size = next_fast_length(max(min(_OVERSAMPLING * length, _LARGEST_GRID), _LEAST_OVERSAMPLING * length))
     rows = max(1, _CHUNK // (size * p * m))
-    parts = [_peaks(flat[start : min(start + rows, flat.shape[0]), ...], size) for start in range(0, flat.shape[0], rows)]
+    parts = [_peaks(flat[start : min(start + rows, flat.shape[0]), ...], size, rtol / 2) for start in range(0, flat.shape[0], rows)]
     gain, omega = (np.concatenate([p[k] for p in parts]) if parts else np.zeros(0) for k in (0, 1))
     omega = omega if is_complex(taps) else np.where(omega > pi, 2 * pi - omega, np.abs(omega))
     gain = from_numpy(gain, taps) * scale[:, 0, 0, 0]
@@ -53,7 +54,7 @@ def _gains(values: Array) -> Array:
     return xp.where(sound, sigma, xp.full_like(sigma, float("nan")))
 
 
-def _peaks(taps: Array, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _peaks(taps: Array, size: int, relative: float) -> tuple[np.ndarray, np.ndarray]:
     """Gains and frequencies on the host: the spectra stay where they are, what can still hold a maximum is a handful of points."""
     xp = namespace(taps)
     step = 2 * pi / size
@@ -64,7 +65,7 @@ def _peaks(taps: Array, size: int) -> tuple[np.ndarray, np.ndarray]:
     filters, points = to_numpy(gains >= threshold).nonzero()
     flat = np.bincount(filters, minlength=len(best)) > _MOST_ZOOMS
     centres = step * points
-    while _shortfall(taps, step) > _RELATIVE and len(filters):
+    while _shortfall(taps, step) > relative and len(filters):
         zoomed = ~flat[filters]
         filters, centres = filters[zoomed], centres[zoomed]
         gains, points = _zoom(taps, filters, centres, step)
@@ -73,7 +74,7 @@ def _peaks(taps: Array, size: int) -> tuple[np.ndarray, np.ndarray]:
         pair, offset = (gains >= (best * (1 - _shortfall(taps, step)))[filters][:, None]).nonzero()
         filters, centres = filters[pair], points[pair, offset]
     for index in np.flatnonzero(flat):
-        _search_fine_grid(taps[int(index) : int(index) + 1, ...], size, int(index), best, omega)
+        _search_fine_grid(taps[int(index) : int(index) + 1, ...], size, relative, int(index), best, omega)
     return best, omega
 
 
@@ -85,23 +86,31 @@ def _shortfall(taps: Array, step: float) -> float:
 def _zoom(taps: Array, filters: np.ndarray, centres: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Gains at ``_ZOOM`` points of the cell of width ``step`` around each centre, ``(cells, _ZOOM)``, and those points."""
     xp = namespace(taps)
-    t = np.arange(taps.shape[-1])
+    p, m, length = taps.shape[1:]
     offsets = step * ((np.arange(_ZOOM) + 0.5) / _ZOOM - 0.5)
+    # a long sum goes by pieces of the taps, so that the table of the fine exponentials stays small
+    piece = min(length, _CHUNK // _ZOOM)
+    t = np.arange(piece) * 1.0
     fine = from_numpy(np.exp(-1j * t[:, None] * offsets), taps)
     gains = np.empty((len(filters), _ZOOM))
-    rows = max(1, _CHUNK // prod(taps.shape[1:]))
+    rows = max(1, _CHUNK // (p * m * piece))
     for start in range(0, len(filters), rows):
-        part = slice(start, min(start + rows, len(filters)))
-        angle = from_numpy(centres[part], taps)[:, None] * from_numpy(t * 1.0, taps)
-        turn = (as_complex(xp.cos(angle)) - 1j * as_complex(xp.sin(angle)))[:, None, None, :]
-        gains[part] = to_numpy(_gains(xp.take(taps, from_numpy(filters[part], taps), axis=0) * turn @ fine))
+        cells = slice(start, min(start + rows, len(filters)))
+        chosen = xp.take(taps, from_numpy(filters[cells], taps), axis=0)
+        values = 0.0
+        for first in range(0, length, piece):
+            part = chosen[..., first : min(first + piece, length)]
+            angle = from_numpy(centres[cells], taps)[:, None] * (from_numpy(t[: part.shape[-1]], taps) + first)
+            turn = (as_complex(xp.cos(angle)) - 1j * as_complex(xp.sin(angle)))[:, None, None, :]
+            values = values + (part * turn) @ fine[: part.shape[-1], :] * from_numpy(np.exp(-1j * first * offsets), taps)
+        gains[cells] = to_numpy(_gains(values))
     return gains, centres[:, None] + offsets
 
 
-def _search_fine_grid(taps: Array, size: int, index: int, best: np.ndarray, omega: np.ndarray) -> None:
+def _search_fine_grid(taps: Array, size: int, relative: float, index: int, best: np.ndarray, omega: np.ndarray) -> None:
     """For a flat gain, where every point is a candidate: the whole fine grid, one FFT for each shift of the coarse one."""
     step = 2 * pi / size
-    shifts = int(np.ceil(np.sqrt(_shortfall(taps, step) / _RELATIVE)))
+    shifts = int(np.ceil(np.sqrt(_shortfall(taps, step) / relative)))
     t = np.arange(taps.shape[-1])
     for k in range(1, shifts):
         shift = k * step / shifts

@@ -11,8 +11,10 @@ from ssmid._array import Array, batched_on_host, namespace
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
+from ssmid.analysis.response_error import response_error
 from ssmid.analysis.splitting import split_unstable
 from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
+from ssmid.systems.base import same_time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +54,12 @@ class Reduction:
         """``(*batch,)`` the norm ``kind`` ("h2", "hankel", "hinf", "l1") of ``original - system``, measured, absolute.
 
         Of taps reduced with ``mimo=True`` the norm is that of the coupled system. An unstable part that both share cancels and is
-        left out; without that the norm would be infinite.
+        left out; without that the norm would be infinite. Of a response and a state space no difference longer than needed is made
+        (:func:`ssmid.analysis.response_error.response_error`).
         """
+        if isinstance(self.original, ImpulseResponse) and isinstance(self.system, StateSpace):
+            same_time(self.original, self.system)
+            return response_error(self.original, self.system, kind)
         difference = subtract(self.original, self.system)
         value = norm(difference, kind, mimo=self._coupled)
         if isinstance(difference, StateSpace) and bool(namespace(value).any(namespace(value).isinf(value))):
