@@ -79,13 +79,17 @@ def leading_triplets(
     size = 0
     done: list[tuple[Array, ...]] = []
     while True:
-        # a look costs a small SVD: the bases grow by half between two looks
+        # a look costs a small SVD an element: the bases grow by half between two looks
         size = min(basis, max(count + block, search.size + max(block, search.size // 2)))
         while search.size + block <= size:
             search.expand()
-        ritz = search.ritz(min(search.size, count + max(block, count // 2)))
         full = search.size + block > basis
         stop = search.products + 2 * block > max_products
+        kept = min(search.size, count + max(block, count // 2))
+        # until the bases are full a few elements of a large batch tell whether the others are worth a look
+        if not (full or stop) and (few := search.some(_SAMPLE)) is not None and not search.ritz(kept, few).settled(count, rtol, tail_rtol).all():
+            continue
+        ritz = search.ritz(kept)
         settled = ritz.settled(count, rtol, tail_rtol)
         ready = np.asarray(settled.all(-1) | stop)
         # leaving copies the bases of those that stay: that pays when many leave at once, and at a restart
@@ -97,6 +101,9 @@ def leading_triplets(
             search, ritz = search.take(stay), ritz.take(stay)
         if full:
             search.restart(ritz)
+
+
+_SAMPLE = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,31 +133,38 @@ class _Search:
 
     def __init__(self, operator: Operator, like: Array, block: int, basis: int, random: np.random.Generator) -> None:
         self.xp, self.operator, self.block, self.like = namespace(like), operator, block, like
-        self.size, self.products, self.steps, batch = 0, 0, 0, like.shape[0]
+        self.size, self.near, self.products, self.steps, batch = 0, 0, 0, 0, like.shape[0]
         self.elements = np.arange(batch)
         self.noise = {n: self._cast(random.standard_normal((block, n)) / n**0.5) for n in sorted({operator.rows, operator.columns})}
         self.left, self.right = self._zeros(batch, basis, operator.rows), self._zeros(batch, basis, operator.columns)
         self.projected, self.coupling = self._zeros(batch, basis, basis), self._zeros(batch, block, block)
-        self.following, _, _ = self._orthogonalize(self._zeros(batch, block, operator.columns), self.right[:, :0, :])
+        self.following, _, _ = self._orthogonalize(self._zeros(batch, block, operator.columns), self.right[:, :0, :], 0)
 
     def expand(self) -> None:
         """One more block in both bases."""
-        old, new, both = slice(0, self.size), slice(self.size, self.size + self.block), slice(0, self.size + self.block)
+        end = self.size + self.block
+        old, near, new = slice(0, self.size), slice(self.size - self.near, self.size), slice(self.size, end)
         self.right[:, new, :] = self.following
-        unit, coefficients, remainder = self._orthogonalize(self.operator.apply(self.following), self.left[:, old, :])
+        unit, coefficients, remainder = self._orthogonalize(self.operator.apply(self.following), self.left[:, old, :], self.near)
         self.left[:, new, :] = unit
-        self.projected[:, old, new] = transpose(coefficients)
+        self.projected[:, near, new] = transpose(coefficients)
         self.projected[:, new, new] = transpose(remainder)
-        self.following, _, self.coupling = self._orthogonalize(self.operator.adjoint(unit), self.right[:, both, :])
-        self.size += self.block
+        self.following, _, self.coupling = self._orthogonalize(self.operator.adjoint(unit), self.right[:, :end, :], self.block)
+        self.size, self.near = end, self.block
         self.products += 2 * self.block
 
-    def ritz(self, count: int) -> _Ritz:
-        """The ``count`` leading singular triplets of the projected operators, with error bars."""
+    def some(self, count: int) -> Array | None:
+        """The indices of ``count`` elements throughout a batch that has many more; None where it has not."""
+        batch = len(self.elements)
+        return from_numpy(np.arange(count) * batch // count, self.like) if batch > 8 * count else None
+
+    def ritz(self, count: int, indices: Array = None) -> _Ritz:
+        """The ``count`` leading singular triplets of the projected operators, with error bars; of the elements at ``indices``, or all."""
         xp = self.xp
-        Q, sigma, Zh = svd(self.projected[:, : self.size, : self.size])
+        projected, coupling = (x if indices is None else xp.take(x, indices, axis=0) for x in (self.projected, self.coupling))
+        Q, sigma, Zh = svd(projected[:, : self.size, : self.size])
         Q, sigma, Z = Q[:, :, :count], sigma[:, :count], adjoint(Zh)[:, :, :count]
-        rest = transpose(Q[:, self.size - self.block :, :]) @ self.coupling
+        rest = transpose(Q[:, self.size - self.block :, :]) @ coupling
         rounding = 4 * float(xp.finfo(sigma.dtype).eps) * self.operator.rows**0.5
         error = xp.linalg.vector_norm(rest, axis=-1) / 2**0.5 + rounding * sigma[:, :1]
         return _Ritz(Q, sigma, Z, error)
@@ -164,7 +178,7 @@ class _Search:
         eye = self.xp.eye(keep, dtype=self.like.dtype, device=self.like.device)
         self.projected = self.xp.zeros_like(self.projected)
         self.projected[:, new, new] = eye * ritz.sigma[:, None, :keep]
-        self.size = keep
+        self.size = self.near = keep
 
     def triplets(self, ritz: _Ritz, indices: Array, count: int, settled: np.ndarray) -> tuple[Array, ...]:
         """What is found of the elements at ``indices``, their places in the whole batch first."""
@@ -181,24 +195,25 @@ class _Search:
             setattr(self, name, self.xp.take(getattr(self, name), indices, axis=0))
         return self
 
-    def _orthogonalize(self, x: Array, basis: Array) -> tuple[Array, Array, Array]:
-        """``(unit, coefficients, remainder)`` with ``x = coefficients @ basis + remainder @ unit``, all rows orthonormal.
+    def _orthogonalize(self, x: Array, basis: Array, near: int) -> tuple[Array, Array, Array]:
+        """``(unit, coefficients, remainder)`` with ``x = coefficients @ basis[-near:] + remainder @ unit``, all rows orthonormal.
 
-        Projected twice, always, which is enough (Daniel, Gragg, Kaufman and Stewart, Math. Comp. 30, 1976): once saves half of the
-        work and loses orthogonality over many restarts, however strict the test of what is left. Where ``x`` is spent random
-        directions fill the block: noise of the size of rounding provides them.
+        The recurrence couples ``x`` to the last ``near`` rows alone. They are taken out first; then, of what is left at unit length,
+        the rounding errors along all rows: two projections, which is enough (Daniel, Gragg, Kaufman and Stewart, Math. Comp. 30,
+        1976), at the price of one. Where ``x`` is spent random directions fill the block: noise of the size of rounding provides them.
         """
         xp = self.xp
         scale = xp.max(xp.linalg.vector_norm(x, axis=-1), axis=-1)[:, None, None]
         scale = xp.where(scale == 0, xp.ones_like(scale), scale)
-        coefficients = x @ adjoint(basis)
-        x = x - coefficients @ basis
+        recent = basis[:, basis.shape[-2] - near :, :]
+        coefficients = x @ adjoint(recent)
+        x = x - coefficients @ recent
         # rolled, so that no step meets the noise of an earlier one
         self.steps += 1
         noise = xp.roll(self.noise[x.shape[-1]], self.steps, axis=-1)
         unit = x + float(xp.finfo(x.dtype).eps) * scale * noise
         unit = _orthonormal_rows(unit / xp.linalg.vector_norm(unit, axis=-1, keepdims=True))
-        unit = _orthonormal_rows(unit - (unit @ adjoint(basis)) @ basis)
+        unit = _orthonormal_rows(unit - (unit @ adjoint(basis)) @ basis, passes=2)
         return unit, coefficients, x @ adjoint(unit)
 
     def _zeros(self, *shape: int) -> Array:
@@ -209,8 +224,8 @@ class _Search:
         return self.xp.astype(array, self.like.dtype) if is_complex(self.like) else array
 
 
-def _orthonormal_rows(x: Array) -> Array:
-    return transpose(orthonormalize(transpose(x)))
+def _orthonormal_rows(x: Array, passes: int = 3) -> Array:
+    return transpose(orthonormalize(transpose(x), passes))
 
 
 def _in_order(done: list[tuple[Array, ...]], products: int, like: Array) -> Triplets:

@@ -112,7 +112,7 @@ def _hankel_values(device: str, data: Path | None, small: bool, repeats: int, cl
     filters = filters[:8, :512] if small else np.resize(filters, (1536, filters.shape[-1]))
     taps = torch.asarray(filters, device=device)
     bank = ImpulseResponse(taps)
-    ((timing, found),) = measure({OURS: lambda: hankel_spectrum(bank, values)}, repeats, 10.0, clock).values()
+    ((timing, found),) = measure({OURS: lambda: hankel_spectrum(bank, values, rtol=1e-6)}, repeats, 10.0, clock).values()
     sigma, converged = to_numpy(found.sigma).astype(float), to_numpy(found.converged)
     exact = np.stack([np.sort(np.abs(scipy.linalg.eigvalsh(scipy.linalg.hankel(h[1:].astype(float)))))[::-1] for h in filters[:_EXACT]])
     error = np.abs(sigma[:_EXACT] - exact[:, :values]).max() / exact[:, 0].min()
