@@ -8,7 +8,7 @@ from math import isqrt, prod
 import numpy as np
 import scipy.linalg
 
-from ssmid._array import Array, as_complex, batched_on_host, double, is_complex, namespace, needs_gradient, on_gpu, quiet
+from ssmid._array import Array, as_complex, batched_on_host, double, namespace, needs_gradient, on_gpu, quiet
 from ssmid.linalg import cauchy_product, powers, solve, transpose
 from ssmid.systems import (
     FrequencyResponse,
@@ -53,10 +53,7 @@ def _(system: Modal, points: Array, derivative: int = 0) -> Array:
         values = (values + xp.conj(sums(xp.conj(points), poles, residues))) / 2
     if derivative:
         return -values
-    feedthrough = double(system.feedthrough)
-    if system.real and is_complex(feedthrough):
-        feedthrough = xp.real(feedthrough)
-    return values + as_complex(feedthrough)[..., None]
+    return values + as_complex(double(system.feedthrough))[..., None]
 
 
 def _cauchy_square(points: Array, poles: Array, residues: Array) -> Array:

@@ -89,10 +89,7 @@ def _(system: Modal, length: int, periodic: bool) -> Array:
         turn = xp.where(poles == 0, -xp.ones_like(poles), xp.expm1(length * xp.log(nonzero)))
         residues = residues / -turn
     later = vandermonde_product(poles, residues, length, real=system.real)
-    feedthrough = double(system.feedthrough)
-    if system.real and is_complex(feedthrough):
-        feedthrough = xp.real(feedthrough)
-    return astype_width(assemble(feedthrough, later, periodic), width(system.poles))
+    return astype_width(assemble(double(system.feedthrough), later, periodic), width(system.poles))
 
 
 @_taps.register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, real_dtype, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, double, from_numpy, namespace, real_dtype, to_numpy, width
 from ssmid.analysis.polynomial import Host
 from ssmid.analysis.ragged import Result, padded_states
 from ssmid.systems import Modal, StateSpace
@@ -34,7 +34,7 @@ def modal_state_space(modal: Modal, mimo: bool = False) -> StateSpace:
     A, B, C, _ = padded_states(lambda re, im, at: element(at, re + 1j * im), arrays, ndims, (m, p, 0))
     feedthrough = xp.broadcast_to(double(modal.feedthrough), modal.batch_shape)
     bits = width(modal.residues)
-    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, _real_if(modal.real, feedthrough))), dt=modal.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (A, B, C, feedthrough)), dt=modal.dt)
 
 
 # ---------------------------------------------------------------- banks of scalars, vectorized
@@ -80,7 +80,7 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     A = A + coupling[..., :, None] * _eye(xp, n, poles, 1) - coupling[..., None, :] * _eye(xp, n, poles, -1)
     D = xp.broadcast_to(double(modal.feedthrough), batch)[..., None, None]
     bits = width(modal.residues)
-    return StateSpace(*(astype_width(M, bits) for M in (A, B[..., :, None], C[..., None, :], _real_if(True, D))), dt=modal.dt)
+    return StateSpace(*(astype_width(M, bits) for M in (A, B[..., :, None], C[..., None, :], D)), dt=modal.dt)
 
 
 def _second_of_a_pair(poles: Host) -> Host:
@@ -105,10 +105,6 @@ def _complex_diagonal(modal: Modal) -> StateSpace:
 
 def _eye(xp, n: int, like: Array, k: int) -> Array:
     return xp.eye(n, k=k, dtype=real_dtype(like), device=like.device)
-
-
-def _real_if(real: bool, array: Array) -> Array:
-    return namespace(array).real(array) if real and is_complex(array) else array
 
 
 # ---------------------------------------------------------------- several inputs and outputs, one element

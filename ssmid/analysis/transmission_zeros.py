@@ -42,8 +42,8 @@ def _balanced(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> Mat
     if len(A):
         A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)
         B, C = B[order] / scale[:, None], C[:, order] * scale
-    size = np.linalg.norm(A) or 1.0
-    left, right = (np.linalg.norm(M) or 1.0 for M in (C, B))
+    # by the largest entries: their squares may leave the range of the numbers
+    size, left, right = (np.abs(M).max(initial=0.0) or 1.0 for M in (A, C, B))
     # zeros do not change when inputs and outputs are scaled
     return A, B * (size / right), C * (size / left), D * (size / right) * (size / left)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ssmid._array import Array, as_complex, harmonize, namespace
+from ssmid._array import Array, as_complex, harmonize, is_complex, namespace
 from ssmid.systems.base import System, expect_shape
 
 
@@ -18,7 +18,7 @@ class Modal(System):
 
     Discrete time: ``h[0] = feedthrough``, ``h[t] = Re sum_i residues_i poles_i^(t-1)`` for t >= 1 (Massaroli et al. 2023, eq. 3.1).
     Continuous time: ``h(t) = Re sum_i residues_i exp(poles_i t)`` and an impulse of weight ``feedthrough`` at t = 0.
-    With ``real=False`` the response is the complex sum itself.
+    With ``real=False`` the response is the complex sum itself. Of the feedthrough, too, a real system keeps the real part.
 
     Every function of ssmid returns real systems with poles closed under conjugation, so that ``order`` counts real states.
     A bank may also hold one pole of each pair with a doubled residue: taking the real part makes that the same system.
@@ -48,6 +48,8 @@ class Modal(System):
             xp = namespace(poles)
             dtype = xp.real(as_complex(poles)).dtype if self.real else as_complex(poles).dtype
             feedthrough = xp.zeros((), dtype=dtype, device=poles.device)
+        elif self.real and is_complex(feedthrough):
+            feedthrough = namespace(feedthrough).real(feedthrough)
         self._settle(poles=as_complex(poles), residues=as_complex(residues), feedthrough=feedthrough)
 
     @property

@@ -180,3 +180,14 @@ def test_stability_is_said_of_every_element_of_a_batch_that_shares_its_poles(xp)
     assert xp.numpy(is_stable(bank)).tolist() == [[True] * 3] * 2
     assert xp.numpy(spectral_radius(bank)).tolist() == xp.numpy(spectral_abscissa(bank)).tolist() == [[0.5] * 3] * 2
     assert spectral_radius(ssmid.ss(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)))) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("side", ["B", "C"])
+def test_zeros_at_any_scale(scale, side):
+    """Inputs and outputs in any unit: squares of these leave the range of the numbers."""
+    sides = {"B": np.ones((2, 1)), "C": np.array([[1.0, 2.0]])}
+    sides[side] = scale * sides[side]
+    system = ssmid.StateSpace(np.diag([0.5, 0.3]), **sides)
+    np.testing.assert_allclose(zeros(system), [1.3 / 3], rtol=1e-13)
+    np.testing.assert_allclose(ssmid.to_zpk(system).gain / scale, 3.0, rtol=1e-12)

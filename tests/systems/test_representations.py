@@ -156,3 +156,13 @@ def test_the_batch_is_that_of_all_arrays(xp):
     assert xp.numpy(modal.is_finite()).tolist() == [[True] * 3, [False] * 3]
     single = ssmid.StateSpace(*(xp.asarray(np.ones((2, 2))) for _ in range(3)))
     assert xp.numpy(single.is_finite()) == np.True_
+
+
+def test_a_real_bank_keeps_the_real_part_of_its_feedthrough(xp):
+    """Norms, taps and state space of one bank speak of one system."""
+    modal = ssmid.Modal(xp.asarray(np.array([0.5, 0.3])), xp.asarray(np.array([1.0, 2.0])), xp.asarray(np.array(1 + 1j)))
+    assert xp.numpy(modal.feedthrough) == 1.0
+    taps = ssmid.impulse_response(modal, 100)
+    for kind in ("h2", "hinf", "l1"):
+        np.testing.assert_allclose(xp.numpy(ssmid.norm(modal, kind)), xp.numpy(ssmid.norm(taps, kind)), rtol=2e-6)
+    assert ssmid.Modal([0.5], [1.0], 1 + 1j, real=False).feedthrough == 1 + 1j
