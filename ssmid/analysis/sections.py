@@ -7,6 +7,8 @@ as it is, so its computed eigenvalues are its diagonal blocks' own. No polynomia
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, from_numpy, to_numpy, width
@@ -242,7 +244,7 @@ def _in_delays(pairs: list[tuple[Host, Host]], gain: complex) -> Host:
     return rows
 
 
-def _delayed(roots: Host, order: int) -> list[complex]:
+def _delayed(roots: Host, order: int) -> list[Any]:
     """Coefficients in powers of 1/z of ``prod (z - roots) / z^order``, padded to three."""
     c = [1.0]
     if len(roots) == 1:
