@@ -78,6 +78,8 @@ def balanced_truncation(
     request = _Request(order, tol, tol_norm or "bound", max_order, match_dc, input_weight, output_weight)
     modal = isinstance(system, Modal) and not mimo and not request.weighted
     work = system if isinstance(system, StateSpace) or (modal and isinstance(system, Modal)) else to_state_space(system, mimo=mimo)
+    if order is not None and (int(order) != order or order < 1):
+        raise ValueError(f"order: expected 1 to {work.order}, got {order}")
     return _assembled([_reduced(piece, request) for piece in _pieces(work, request)], system, work, request)
 
 
@@ -100,9 +102,8 @@ class _Request:
             raise ValueError(f"tol_norm: expected 'bound' or 'h2', got {self.tol_norm!r}")
         if self.weighted and self.tol is not None and self.tol_norm == "bound":
             raise ValueError("tol: expected an order or tol_norm='h2' with frequency weights, which have no bound beforehand")
-        for name, value in (("order", self.order), ("max_order", self.max_order)):
-            if value is not None and (int(value) != value or value < 1):
-                raise ValueError(f"{name}: expected a positive integer, got {value}")
+        if self.max_order is not None and (int(self.max_order) != self.max_order or self.max_order < 1):
+            raise ValueError(f"max_order: expected a positive integer, got {self.max_order}")
 
     @property
     def weighted(self) -> bool:

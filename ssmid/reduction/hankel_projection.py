@@ -84,11 +84,11 @@ class Request:
             raise ValueError(f"expected either order or tol, got order={self.order} and tol={self.tol}")
         if self.tol is not None and not self.tol > 0:
             raise ValueError(f"tol: expected a positive number, got {self.tol}")
-        for name, value in (("order", self.order), ("max_order", self.max_order)):
-            if value is not None and (int(value) != value or value < 1):
-                raise ValueError(f"{name}: expected a positive integer, got {value}")
-        if self.order is not None and self.order > max(1, available):
-            raise ValueError(f"order: expected 1 to {available} (the size of the Hankel matrix), got {self.order}")
+        if self.max_order is not None and (int(self.max_order) != self.max_order or self.max_order < 1):
+            raise ValueError(f"max_order: expected a positive integer, got {self.max_order}")
+        most = max(1, available)
+        if self.order is not None and (int(self.order) != self.order or not 1 <= self.order <= most):
+            raise ValueError(f"order: expected 1 to {most}, got {self.order}")
 
 
 def realize(response: ImpulseResponse, request: Request, method: str, *, mimo: bool) -> Reduction:

@@ -9,15 +9,15 @@ import numpy as np
 
 from ssmid._array import to_numpy
 from ssmid.analysis.characteristics import is_stable
-from ssmid.analysis.hankel import hankel_spectrum
-from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
+from ssmid.analysis.response_error import response_error
 from ssmid.reduction.result import Reduction
+from ssmid.report.progress import Stage
 from ssmid.report.tables import Report, Table, percent
-from ssmid.systems import ImpulseResponse, System
+from ssmid.systems import ImpulseResponse, StateSpace
 
-_HANKEL_RTOL = 1e-2
-"""To what the Hankel norm of the error is measured: two digits of how near it is to the best."""
+_RTOL = 1e-2
+"""To what Hankel and H-infinity norms of the error of a response are measured: two digits of how near it is to the best."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Certificate:
     """How good a reduction is, for each channel. Arrays have one flat axis.
 
     channels : the batch index of each   order : int   error : relative l2   hankel : Hankel-norm error, measured
-    best : sigma_{order+1}, what no stable model of the order gets below   bound : of the error at any frequency
+    best : sigma_{order+1}, what no stable model of the order gets below   peak : the largest error at any frequency, measured
+    bound : of the peak, known beforehand; NaN where not all Hankel values are known, because then it says little
     scale : sigma_1, the Hankel norm of the original   converged, stable : boolean   tol : the relative l2 error asked for, if any
     """
 
@@ -34,6 +35,7 @@ class Certificate:
     error: np.ndarray
     hankel: np.ndarray
     best: np.ndarray
+    peak: np.ndarray
     bound: np.ndarray
     scale: np.ndarray
     converged: np.ndarray
@@ -56,40 +58,39 @@ class Certificate:
         return bool(np.all(self.converged & self.met))
 
 
-def certify(reduction: Reduction, tol: float | None = None) -> Certificate:
-    """Measures the errors of ``reduction``; the Hankel norm of the error to a per cent.
+def certify(reduction: Reduction, tol: float | None = None, stage: Stage | None = None) -> Certificate:
+    """Measures the errors of ``reduction``; of a response the Hankel and H-infinity norms to a per cent.
 
     A model that extrapolates (ERA, which has no a-priori bound) is held to the samples; every other one to all time.
     """
+    stage = stage or (lambda description, done=None, total=None: None)
     batch = tuple(reduction.converged.shape)
-    original, bound = reduction.original, to_numpy(reduction.bound)
-    extrapolates = isinstance(original, ImpulseResponse) and bound.size > 0 and not np.isfinite(bound[~np.isnan(bound)]).any()
-    difference = subtract(original, reduction.system, length=original.length if extrapolates else None)  # pyright: ignore[reportAttributeAccessIssue]
-    # of taps whose channels are coupled into one system, two batch axes more than there are models
+    original, model, bound = reduction.original, reduction.system, to_numpy(reduction.bound)
+    extrapolates = bound.size > 0 and not np.isfinite(bound[~np.isnan(bound)]).any()
     coupled = isinstance(original, ImpulseResponse) and len(original.batch_shape) > len(batch)
 
     def flat(value: Any) -> np.ndarray:
         return np.broadcast_to(to_numpy(value) if not isinstance(value, int) else np.asarray(value), batch).reshape(-1)
 
-    def energy(system: System) -> np.ndarray:
-        size = to_numpy(norm(system, "h2")).astype(float)
-        return flat(np.linalg.norm(size, axis=(-2, -1)) if coupled else size)
+    def measured(kind: str, name: str) -> np.ndarray:
+        stage(f"error: {name}")
+        if isinstance(original, ImpulseResponse) and isinstance(model, StateSpace):
+            return flat(response_error(original, model, kind, rtol=_RTOL, extrapolates=extrapolates)).astype(float)
+        return flat(reduction.measured(kind)).astype(float)
 
-    if isinstance(difference, ImpulseResponse):
-        hankel = hankel_spectrum(_without_tail(difference), 1, rtol=_HANKEL_RTOL, mimo=coupled).sigma[..., 0]
-    else:
-        hankel = norm(difference, "hankel")
+    errors = {kind: measured(kind, name) for kind, name in (("h2", "energy"), ("hankel", "Hankel norm"), ("hinf", "largest gain"))}
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = energy(difference) / energy(original)
+        error = errors["h2"] / flat(norm(original, "h2", mimo=coupled)).astype(float)
     sigma, best = to_numpy(reduction.sigma), flat(reduction.lower_bound)
     largest = sigma[..., 0] if sigma.shape[-1] else np.zeros(batch)
     return Certificate(
         channels=list(np.ndindex(*batch)),
         order=flat(reduction.order),
         error=error,
-        hankel=np.maximum(flat(hankel), best),  # a Ritz value and sigma_{order+1} both are lower bounds
+        hankel=np.maximum(errors["hankel"], best),  # a Ritz value and sigma_{order+1} both are lower bounds
         best=best,
-        bound=flat(bound),
+        peak=errors["hinf"],
+        bound=np.where(_knows_all_values(reduction), flat(bound), np.nan),
         scale=flat(largest),
         converged=flat(reduction.converged),
         stable=flat(is_stable(reduction.system)),
@@ -97,17 +98,13 @@ def certify(reduction: Reduction, tol: float | None = None) -> Certificate:
     )
 
 
-def _without_tail(difference: ImpulseResponse) -> ImpulseResponse:
-    """``difference`` without the last taps that its Hankel norm does not feel.
-
-    Dropping taps changes the Hankel norm by at most the sum of their moduli, and the norm is at least that of the first column.
-    """
-    size = np.abs(to_numpy(difference.taps)).astype(float)
-    size = size / np.maximum(size.max(-1, keepdims=True), np.finfo(float).tiny)
-    dropped = np.cumsum(size[..., ::-1], axis=-1)[..., ::-1]
-    felt = dropped > _HANKEL_RTOL / 5 * np.linalg.norm(size[..., 1:], axis=-1, keepdims=True)
-    length = max(2, int(felt.sum(-1).max(initial=0)) + 1)
-    return ImpulseResponse(difference.taps[..., :length], difference.dt)
+def _knows_all_values(reduction: Reduction) -> bool:
+    """Whether the a-priori bound is a sum of known Hankel values; of a long response the sum of the others is a bound itself."""
+    original = reduction.original
+    if not isinstance(original, ImpulseResponse):
+        return True
+    channels = original.taps.shape[-3:-1] if len(original.batch_shape) > reduction.converged.ndim else (1, 1)
+    return reduction.sigma.shape[-1] >= min(channels) * (original.length - 1)
 
 
 def certificate_report(reduction: Reduction, certificate: Certificate, title: str) -> Report:
@@ -118,9 +115,12 @@ def certificate_report(reduction: Reduction, certificate: Certificate, title: st
         facts["tolerance"], facts["tolerance met"] = c.tol, bool(np.all(c.met))
     facts["converged"] = bool(np.all(c.converged))
     worst_first = np.argsort(np.where(np.isnan(c.error), np.inf, c.error), kind="stable")[::-1]
-    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "bound", "stable", "converged"]
-    numbers = (c.order, c.error, c.hankel, c.best, c.times_best, c.bound, c.stable, c.converged)
+    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "H-infinity error", "bound", "stable", "converged"]
+    numbers = (c.order, c.error, c.hankel, c.best, c.times_best, c.peak, c.bound, c.stable, c.converged)
     rows = [[_name(c.channels[i]), *(column[i].item() for column in numbers)] for i in worst_first]
+    if not np.isfinite(c.bound).any():
+        bound = columns.index("bound")
+        columns, rows = columns[:bound] + columns[bound + 1 :], [row[:bound] + row[bound + 1 :] for row in rows]
     if len(rows) > 1:
         facts["median relative l2 error"] = _nanmedian(c.error)
         facts["worst relative l2 error"] = _nanmax(c.error)
@@ -165,6 +165,8 @@ def _words_of_one(c: Certificate) -> list[str]:
         f"In Hankel norm the error is {times:.2g} times the best that any stable model of order {order} can reach; "
         f"it is {share} of the norm of the original."
     )
+    known = f" (known beforehand to be at most {c.bound[0]:.3g})" if np.isfinite(c.bound[0]) else ""
+    sentences.append(f"The largest error at any frequency is {c.peak[0]:.3g}{known}.")
     if times < 2:
         sentences.append("No method gains more than that factor at this order: for a much smaller error take a larger order.")
     else:

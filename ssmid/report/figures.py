@@ -39,10 +39,13 @@ def draw(folder: Path, reduction: Reduction, error: np.ndarray) -> list[Path]:
     index = tuple(int(i) for i in index) if reduction.converged.shape else ()
     original, reduced = _one_channel(reduction, index)
     name = f"channel {','.join(str(i) for i in index)}, the worst" if index else ""
+    worst, ports = name, _ports(reduction.system)
+    if ports != (1, 1):
+        name = ", ".join(part for part in (name, f"output 0 of {ports[0]}, input 0 of {ports[1]}") if part)
     hertz = True if original.dt is not True and original.dt != 1 else None
     made = [
         _figure(folder / "bode.png", lambda ax: _bode(ax, original, reduced, hertz), name),
-        _figure(folder / "poles.png", lambda ax: plot.pole_zero(reduced, ax=ax, zeros=False), name, (4.8, 4.8)),
+        _figure(folder / "poles.png", lambda ax: plot.pole_zero(reduced, ax=ax, zeros=False), worst, (4.8, 4.8)),
         _figure(folder / "hankel.png", lambda ax: plot.hankel_spectrum(reduction, ax=ax)),
     ]
     if original.is_discrete:
@@ -52,6 +55,10 @@ def draw(folder: Path, reduction: Reduction, error: np.ndarray) -> list[Path]:
         if index and isinstance(reduction.original, ImpulseResponse):
             made.append(_bank(folder / "bank.png", reduction, reduction.original))
     return made
+
+
+def _ports(system: System) -> tuple[int, int]:
+    return (system.outputs, system.inputs) if isinstance(system, StateSpace) else (1, 1)
 
 
 def _figure(path: Path, onto: Callable[[Axes], object], title: str = "", size: tuple[float, float] = (6.4, 3.8)) -> Path:

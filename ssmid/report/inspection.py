@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import pi
 from typing import Any
 
@@ -47,9 +48,21 @@ def inspection(system: System, title: str, *, count: int = 64, mimo: bool = Fals
     stage(f"{count} Hankel singular values")
     options: dict[str, Any] = {"mimo": mimo, "rtol": _RTOL} if isinstance(system, ImpulseResponse) else {}
     spectrum = hankel_spectrum(system, count, **options)
+    states = _states(system, mimo)
+    if states <= count:  # all there are: no zeros are listed, and no order is beyond them
+        first = slice(max(1, states))
+        arrays = {name: getattr(spectrum, name)[..., first] for name in ("sigma", "error", "converged")}
+        spectrum, count = dataclasses.replace(spectrum, **arrays), max(1, states) + 1
     sigma, sound = _relative(spectrum)
     tables += [_hankel_table(spectrum), _order_table(sigma, count)]
     return Report(title, facts, tables, _words(spectrum, sigma, sound, count))
+
+
+def _states(system: System, mimo: bool) -> int:
+    """How many Hankel values a system can have that are not zero."""
+    if isinstance(system, ImpulseResponse):
+        return (system.length - 1) * (min(system.taps.shape[-3:-1]) if mimo else 1)
+    return system.order  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _facts(system: System) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def test_an_order_above_what_the_data_carries_quotes_it(rng):
     [
         ({}, "expected either order or tol, got order=None and tol=None"),
         ({"order": 2, "tol": 0.1}, "expected either order or tol"),
-        ({"order": 0}, "order: expected a positive integer, got 0"),
+        ({"order": 0}, "order: expected 1 to 9, got 0"),
         ({"order": 10}, "order: expected 1 to 9"),
         ({"tol": -1e-3}, "tol: expected a positive number, got -0.001"),
         ({"tol": float("nan")}, "tol: expected a positive number, got nan"),
