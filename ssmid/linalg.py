@@ -149,8 +149,9 @@ def cholesky_qr(X: Array, passes: int = 3) -> Array:
         gram = adjoint(X) @ X
         if step == 0:
             trace = xp.linalg.trace(gram)[..., None, None]
-            gram = gram + (11 * (X.shape[-2] * X.shape[-1] + X.shape[-1] ** 2) * xp.finfo(X.dtype).eps * trace + xp.finfo(X.dtype).tiny) * eye
-        # torch's cholesky would wait for the device to raise an error that the shift rules out
+            shift = 11 * (X.shape[-2] * X.shape[-1] + X.shape[-1] ** 2) * xp.finfo(X.dtype).eps
+            gram = gram + (shift * trace + xp.finfo(X.dtype).tiny) * eye
+        # torch's own would wait for the device to raise an error, which the shift rules out
         L = xp.linalg.cholesky_ex(gram)[0] if hasattr(xp.linalg, "cholesky_ex") else xp.linalg.cholesky(gram)
         X = X @ adjoint(solve_triangular(L, xp.zeros_like(gram) + eye, lower=True))
     return X
@@ -159,37 +160,38 @@ def cholesky_qr(X: Array, passes: int = 3) -> Array:
 def jacobi_svd(A: Array) -> tuple[Array, Array, Array]:
     """``U, s, Vh`` of many square matrices ``(*batch, n, n)`` by one-sided block Jacobi, all of it in 32 x 32 problems.
 
-    Hestenes' method by pairs of blocks of columns, in rounds of disjoint pairs (Becka, Oksa and Vajtersic, Parallel Computing 28,
-    2002): a pair is rotated by the eigenvectors of its Gram matrix until ``|w_i* w_j| <= sqrt(n) eps max(|w_i|, |w_j|) |A|_F`` in
-    all of it: a backward error of rounding. Where that is not reached, as in steeply graded spectra, whose Gram matrices do not know the
-    small columns, LAPACK takes the element. The columns are those of A*, the better start where A comes from Lanczos. Not differentiable.
+    Hestenes' method by pairs of blocks of rows, in rounds of disjoint pairs (Becka, Oksa and Vajtersic, Parallel Computing 28, 2002):
+    a pair is rotated by the eigenvectors of its Gram matrix until ``|w_i* w_j| <= sqrt(n) eps max(|w_i|, |w_j|) |A|_F`` in all of
+    it: a backward error of rounding. Where that is not reached, as in steeply graded spectra, whose Gram matrices do not know the
+    small rows, LAPACK takes the element. Not differentiable.
     """
     xp, n = namespace(A), A.shape[-1]
     flat = xp.reshape(A, (prod(A.shape[:-2]), n, n))
     sound = xp.all(xp.isfinite(flat), axis=(-2, -1))
     flat = xp.where(sound[:, None, None], flat, xp.zeros_like(flat))
     norm = xp.linalg.matrix_norm(flat)
-    # columns that fill the last pair of blocks: orthogonal to all others and longer, so that they come first and are cut off
+    # rows that fill the last pair of blocks: orthogonal to all others and longer, so that they come first and are cut off
     extra = -n % _LARGEST_ON_GPU
     eye = xp.eye(n + extra, dtype=A.dtype, device=A.device)
     W = xp.zeros_like(eye) + xp.where(norm > 0, 2 * norm, xp.ones_like(norm))[:, None, None] * eye
-    W[:, extra:, extra:] = adjoint(flat)
-    both = xp.concat([W, xp.zeros_like(W) + eye], axis=-2)
+    W[:, extra:, extra:] = flat
+    both = xp.concat([W, xp.zeros_like(W) + eye], axis=-1)
     rotating = sound
     for _ in range(_SWEEPS):
         rotating = sum(_rotate(both, pairs, norm) for pairs in _rounds((n + extra) // _LARGEST_ON_GPU)) > 0
-        if not xp.any(rotating):
+        # a sweep for a few costs more than their LAPACK
+        if 100 * int(xp.sum(xp.astype(rotating, xp.int64))) <= flat.shape[0]:
             break
-    sigma = xp.linalg.vector_norm(both[:, : n + extra, :], axis=-2)
+    sigma = xp.linalg.vector_norm(both[:, :, : n + extra], axis=-1)
     order = xp.argsort(sigma, axis=-1, descending=True)[:, extra:]
     sigma = xp.take_along_axis(sigma, order, axis=-1)
-    both = xp.take_along_axis(both, order[:, None, :], axis=-1)
-    # A* U = V diag(sigma): where sigma is rounding the columns of V are any orthonormal ones
+    both = xp.take_along_axis(both, order[:, :, None], axis=-2)
+    # U* A = diag(sigma) V*: where sigma is rounding the rows of V* are any orthonormal ones
     floor = float(xp.finfo(A.dtype).eps) * sigma[:, :1] + float(xp.finfo(A.dtype).tiny)
     noise = xp.astype(from_numpy(np.random.default_rng(0).standard_normal((n, n)) / n**0.5, A), A.dtype)
-    V = both[:, extra : n + extra, :] / xp.maximum(sigma, floor)[:, None, :]
-    V = cholesky_qr(V + xp.where((sigma > floor)[:, None, :], xp.zeros_like(V), noise))
-    U = cholesky_qr(both[:, n + 2 * extra :, :])
+    Vh = both[:, :, extra : n + extra] / xp.maximum(sigma, floor)[:, :, None]
+    V = cholesky_qr(adjoint(Vh + xp.where((sigma > floor)[:, :, None], xp.zeros_like(Vh), noise)))
+    U = cholesky_qr(adjoint(both[:, :, n + 2 * extra :]))
     rest = xp.nonzero(rotating)[0]
     if rest.shape[0]:
         U[rest], sigma[rest], Vh = on_host(lambda a: _threaded(lambda x: np.linalg.svd(x, full_matrices=False), a), flat[rest])
@@ -202,29 +204,28 @@ _SWEEPS = 10
 
 
 def _rotate(both: Array, pairs: np.ndarray, norm: Array) -> Array:
-    """Makes the columns of each pair orthogonal where they are not, in place, longest first; how many pairs were not, per element.
+    """Makes the rows of each pair orthogonal where they are not, in place, longest first; how many pairs were not, per element.
 
-    both : ``(batch, 2 n, n)``, the columns over the rotations so far   pairs : ``(count, 32)`` columns
+    both : ``(batch, n, 2 n)``, the rows beside the rotations so far   pairs : ``(count, 32)`` rows
     """
-    xp, batch, n = namespace(both), both.shape[0], both.shape[-1]
+    xp, batch, n = namespace(both), both.shape[0], both.shape[1]
     index = from_numpy(pairs.reshape(-1), both)
-    columns = xp.reshape(xp.take(both, index, axis=-1), (batch, 2 * n, *pairs.shape))
-    columns = xp.moveaxis(columns, -2, 1)
-    W = columns[:, :, :n, :]
-    gram = adjoint(W) @ W
-    length = xp.linalg.vector_norm(W, axis=-2)
+    rows = xp.reshape(xp.take(both, index, axis=1), (batch, *pairs.shape, 2 * n))
+    W = rows[..., :n]
+    gram = W @ adjoint(W)
+    length = xp.linalg.vector_norm(W, axis=-1)
     allowed = n**0.5 * float(xp.finfo(norm.dtype).eps) * norm[:, None, None, None] * xp.maximum(length[..., :, None], length[..., None, :])
     apart = 1 - xp.eye(pairs.shape[-1], dtype=norm.dtype, device=norm.device)
     active = xp.any(xp.abs(gram) * apart > allowed, axis=(-2, -1))
     where = xp.nonzero(active)
     if where[0].shape[0]:
-        columns[where] = columns[where] @ xp.flip(eigh(gram[where])[1], axis=-1)
-        both[:, :, index] = xp.reshape(xp.moveaxis(columns, 1, -2), (batch, 2 * n, pairs.size))
+        rows[where] = adjoint(xp.flip(eigh(gram[where])[1], axis=-1)) @ rows[where]
+        both[:, index, :] = xp.reshape(rows, (batch, pairs.size, 2 * n))
     return xp.sum(xp.astype(active, xp.int64), axis=-1)
 
 
 def _rounds(pairs: int) -> Iterator[np.ndarray]:
-    """The columns ``(pairs, 32)`` of each round of a round robin of ``2 pairs`` blocks."""
+    """The rows ``(pairs, 32)`` of each round of a round robin of ``2 pairs`` blocks."""
     block = np.arange(_LARGEST_ON_GPU // 2)
     for turn in range(2 * pairs - 1):
         circle = np.concatenate([[0], 1 + np.roll(np.arange(2 * pairs - 1), turn)])

@@ -95,3 +95,26 @@ def test_triangular_solve(xp, rng):
     np.testing.assert_allclose(R @ xp.numpy(linalg.solve_triangular(xp.asarray(R), xp.asarray(B))), B, atol=1e-13)
     L = np.swapaxes(R, -1, -2).copy()
     np.testing.assert_allclose(L @ xp.numpy(linalg.solve_triangular(xp.asarray(L), xp.asarray(B), lower=True)), B, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["full", "graded", "low rank", "zero", "tiny", "complex"])
+@pytest.mark.parametrize("n", [33, 64, 80])
+def test_block_jacobi_is_a_singular_value_decomposition(rng, n, kind):
+    U, V = (np.linalg.qr(rng.standard_normal((6, n, n)))[0] for _ in range(2))
+    sigma = {"graded": 0.5 ** np.arange(n), "low rank": 1.0 * (np.arange(n) < 5), "zero": np.zeros(n), "tiny": 1e-120 / np.arange(1, n + 1)}
+    A = U * sigma.get(kind, 1 / np.arange(1, n + 1)) @ V
+    A = A + 1j * V if kind == "complex" else A
+    left, values, right = linalg.jacobi_svd(A)
+    exact = np.linalg.svd(A)[1]
+    np.testing.assert_allclose(values, exact, rtol=0, atol=2e-14 * exact.max())
+    np.testing.assert_allclose(left * values[:, None, :] @ right, A, rtol=0, atol=2e-14 * exact.max())
+    for Q in (left, right):
+        np.testing.assert_allclose(Q @ Q.conj().mT, np.broadcast_to(np.eye(n), A.shape), atol=2e-14)
+
+
+def test_block_jacobi_marks_what_is_not_finite(rng):
+    A = rng.standard_normal((3, 40, 40))
+    A[1, 2, 3] = np.nan
+    values = linalg.jacobi_svd(A)[1]
+    assert np.isnan(values[1]).all()
+    np.testing.assert_allclose(values[[0, 2]], np.linalg.svd(A[[0, 2]])[1], rtol=1e-12)

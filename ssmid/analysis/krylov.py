@@ -87,7 +87,8 @@ def leading_triplets(
         stop = search.products + 2 * block > max_products
         kept = min(search.size, count + max(block, count // 2))
         # until the bases are full a few elements of a large batch tell whether the others are worth a look
-        if not (full or stop) and (few := search.some(_SAMPLE)) is not None and not search.ritz(kept, few).settled(count, rtol, tail_rtol).all():
+        few = None if full or stop else search.some(_SAMPLE)
+        if few is not None and not search.ritz(kept, few).settled(count, rtol, tail_rtol).all():
             continue
         ritz = search.ritz(kept)
         settled = ritz.settled(count, rtol, tail_rtol)

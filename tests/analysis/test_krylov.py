@@ -125,3 +125,13 @@ def test_a_loose_tolerance_relative_to_the_last_value_takes_fewer_products(rng):
 def test_a_basis_that_cannot_hold_the_search_is_refused(rng):
     with pytest.raises(ValueError, match="basis: expected 9 to 50 vectors, got 8"):
         search(matrices_with(rng, np.ones(50), 1), 5, basis=8)
+
+
+def test_a_few_elements_of_a_large_batch_decide_when_all_are_looked_at(rng):
+    A = matrices_with(rng, 0.1 ** np.arange(50), 40)
+    quick = search(A, 5, basis=40)
+    assert quick.products < 2 * 40, "the bases never filled"
+    A[7] = matrices_with(rng, np.linspace(2, 1, 50), 1)[0]
+    mixed = search(A, 5, basis=40)
+    assert mixed.converged.all()
+    np.testing.assert_allclose(mixed.sigma, np.linalg.svd(A)[1][:, :5], atol=1e-9)
