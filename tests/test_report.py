@@ -106,7 +106,9 @@ def test_percent(ratio, text):
 # ---------------------------------------------------------------- the certificate in words
 
 
-def certificate(order=16, error=0.032, hankel=1.4, best=1.0, peak=1.75, bound=nan, scale=10.0, converged=True, stable=True, tol=None) -> Certificate:
+def certificate(
+    order=16, error=0.032, hankel=1.4, best=1.0, peak=1.75, bound=nan, scale=10.0, converged=True, stable=True, tol=None
+) -> Certificate:
     arrays = [np.atleast_1d(np.asarray(a)) for a in (order, error, hankel, best, peak, bound, scale, converged, stable)]
     arrays = np.broadcast_arrays(*arrays)
     return Certificate(list(np.ndindex(*arrays[0].shape)) if arrays[0].size > 1 else [()], *arrays, tol)

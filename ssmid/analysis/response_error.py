@@ -55,7 +55,8 @@ def response_error(
     extrapolates : leave out what the model does beyond the last tap.
 
     Energy, Hankel norm and l1 norm count the whole tail. The H-infinity norm is that of the first N taps, N doubled until the
-    bound of the rest is negligible or N is 16 times the response (65,536 taps if that is more); the bound is added. Infinite for an unstable model (unless it extrapolates), NaN for NaN.
+    bound of the rest is negligible or N is 16 times the response (65,536 taps if that is more); the bound is added.
+    Infinite for an unstable model (unless it extrapolates), NaN for NaN.
 
     >>> import numpy as np
     >>> from ssmid import ss
@@ -273,7 +274,7 @@ def _bordered(e: _Difference) -> _Bordered:
     R, L = e.factors
     power = e.power(N)
     U, S, Vh = svd(adjoint(L) @ power @ R)
-    q = max(1, int(to_numpy(xp.count_nonzero(S > _NEGLIGIBLE / 8 * e.size[:, None], axis=-1)).max(initial=0)))
+    q = max(1, int(to_numpy(xp.count_nonzero(_NEGLIGIBLE / 8 * e.size[:, None] < S, axis=-1)).max(initial=0)))
     reached, observed = power @ R @ adjoint(Vh[:, :q, :]), adjoint(U[:, :, :q]) @ adjoint(L) @ power
     F = xp.moveaxis(markov_parameters(e.A, reached, e.C, N), -2, -3)
     G = markov_parameters(e.A, e.B, observed, N)

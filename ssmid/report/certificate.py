@@ -115,7 +115,8 @@ def certificate_report(reduction: Reduction, certificate: Certificate, title: st
         facts["tolerance"], facts["tolerance met"] = c.tol, bool(np.all(c.met))
     facts["converged"] = bool(np.all(c.converged))
     worst_first = np.argsort(np.where(np.isnan(c.error), np.inf, c.error), kind="stable")[::-1]
-    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "H-infinity error", "bound", "stable", "converged"]
+    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "H-infinity error", "bound"]
+    columns += ["stable", "converged"]
     numbers = (c.order, c.error, c.hankel, c.best, c.times_best, c.peak, c.bound, c.stable, c.converged)
     rows = [[_name(c.channels[i]), *(column[i].item() for column in numbers)] for i in worst_first]
     if not np.isfinite(c.bound).any():
