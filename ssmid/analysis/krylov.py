@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, is_complex, namespace, to_numpy
+from ssmid._array import Array, from_numpy, is_complex, namespace, one_blas_thread, to_numpy
 from ssmid.linalg import adjoint, orthonormalize, svd, transpose
 
 Product = Callable[[Array], Array]
@@ -51,6 +51,7 @@ class Triplets:
     products: int
 
 
+@one_blas_thread
 def leading_triplets(
     operator: Operator,
     count: int,

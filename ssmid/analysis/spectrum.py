@@ -37,7 +37,6 @@ from ssmid.systems import (
 )
 from ssmid.systems.base import computed, sample_time
 
-
 _LARGEST_SUM = 2**22
 """Terms (systems x poles x points) above which the spectrum of a modal bank on the FFT grid is the FFT of its wrapped taps: an
 eighth of the time of the sums over poles, with an error relative to the peak of each spectrum, about points x rounding."""

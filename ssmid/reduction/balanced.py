@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, double, from_numpy, in_pieces, is_complex, namespace, to_numpy, width
+from ssmid._array import Array, astype_width, double, from_numpy, in_pieces, is_complex, namespace, same_field, to_numpy, width
 from ssmid.analysis.conversion import to_modal, to_state_space
 from ssmid.analysis.gramians import gramian_factors_or_nan, modal_realization
 from ssmid.analysis.norms import norm
@@ -310,8 +310,8 @@ def _group(piece: _Piece, members: np.ndarray, order: int, through: int) -> Matr
         if piece.system.real:
             A, B, C = xp.real(A), xp.real(B), xp.real(C)
     else:
-        A, B = adjoint(left) @ chosen(piece.system.A) @ right, adjoint(left) @ chosen(piece.system.B)
-        C, D = chosen(piece.system.C) @ right, chosen(piece.system.D)
+        A, B, C, D, left, right = same_field(*(chosen(M) for M in piece.system.arrays.values()), left, right)
+        A, B, C = adjoint(left) @ A @ right, adjoint(left) @ B, C @ right
     if states > order:
         A, B, C, D = _perturbed(A, B, C, D, order, discrete=piece.system.is_discrete)
     if piece.unstable is not None:

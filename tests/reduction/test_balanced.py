@@ -339,3 +339,12 @@ def test_no_warnings_on_good_input(rng):
         warnings.simplefilter("error")
         balanced_truncation(random_system(rng, True, batch=(3,)), 4)
         balanced_truncation(random_system(rng, False), tol=0.1, match_dc=True)
+
+
+def test_one_complex_matrix_makes_a_complex_reduction(xp, rng):
+    A, B, C = np.diag([0.9, -0.5, 0.1]), np.ones((3, 1)), np.array([[1 + 1j, 2.0, 0.01j]])
+    system = StateSpace(xp.asarray(A), xp.asarray(B), xp.asarray(C))
+    fit = balanced_truncation(system, 2)
+    error = np.abs(xp.numpy(frequency_response(subtract(system, fit.system), points=64).values)).max()
+    assert xp.numpy(fit.lower_bound) <= error * 1.001
+    assert error <= xp.numpy(fit.bound) * 1.001
