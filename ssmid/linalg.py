@@ -27,10 +27,12 @@ from ssmid._array import (
     next_fast_length,
     on_gpu,
     on_host,
+    one_blas_thread,
     real_dtype,
 )
 
 _LARGEST_ON_GPU = 32
+_SMALL_FOR_BLAS = 512
 _MANY = 256
 """From so many matrices on, block Jacobi on a GPU beats LAPACK on its host."""
 _CHUNK_BYTES = 2**27
@@ -88,7 +90,7 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition ``U, s, Vh``, values descending."""
     if on_gpu(A) and A.shape[-2] == A.shape[-1] > _LARGEST_ON_GPU and prod(A.shape[:-2]) >= _MANY:
         return jacobi_svd(A)
-    if (on_gpu(A) and min(A.shape[-2:]) > _LARGEST_ON_GPU) or (isinstance(A, np.ndarray) and A.ndim > 2):
+    if (on_gpu(A) and min(A.shape[-2:]) > _LARGEST_ON_GPU) or isinstance(A, np.ndarray):
         return on_host(lambda a: _threaded(lambda x: np.linalg.svd(x, full_matrices=False), a), A)
     return tuple(namespace(A).linalg.svd(A, full_matrices=False))
 
@@ -97,7 +99,7 @@ def singular_values(A: Array) -> Array:
     """Singular values, descending."""
     if on_gpu(A):
         return svd(A)[1]
-    if isinstance(A, np.ndarray) and A.ndim > 2:
+    if isinstance(A, np.ndarray):
         return on_host(lambda a: _threaded(np.linalg.svdvals, a), A)[0]
     return namespace(A).linalg.svdvals(A)
 
@@ -248,7 +250,8 @@ def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.nd
     flat = matrices.reshape(prod(matrices.shape[:-2]), *matrices.shape[-2:])
     sound = np.asarray(np.isfinite(flat).all((-2, -1)))
     clean = flat if sound.all() else np.where(sound[:, None, None], flat, np.eye(*flat.shape[-2:], dtype=flat.dtype))
-    results = in_pieces(function, min(len(clean), 4 * cores()) if clean.size >= 2**16 else 1, clean)
+    pieces = min(len(clean), 4 * cores()) if clean.size >= 2**16 else 1
+    results = in_pieces(function if clean.shape[-1] > _SMALL_FOR_BLAS else one_blas_thread(function), pieces, clean)
     for result in results:
         result[~sound] = np.nan
     return tuple(r.reshape(*matrices.shape[:-2], *r.shape[1:]) for r in results)

@@ -16,9 +16,12 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import get_lapack_funcs
 
+from ssmid._array import one_blas_thread
+
 _BLOCK = 48
 
 
+@one_blas_thread
 def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discrete: bool) -> tuple[np.ndarray, np.ndarray]:
     """``R``, ``L`` ``(n, n)`` with ``Wc = R R^H``, ``Wo = L L^H`` of one stable system of NumPy matrices, real for real matrices.
 

@@ -32,6 +32,8 @@ from ssmid._array import (
     namespace,
     needs_gradient,
     on_gpu,
+    quiet,
+    same_field,
     width,
 )
 from ssmid.linalg import solve_triangular
@@ -98,15 +100,13 @@ def unwrap_numerator(b: Array, a: Array, length: int) -> Array:
     return _numerator(h[..., :n], a)
 
 
+@quiet
 def rational_spectrum(num: Array, den: Array, points: int) -> Array:
     """``num / den`` in powers of 1/z, ``(*batch, coefficients)`` each, at ``exp(2 pi i k / points)``.
 
     Real coefficients: k = 0 .. points // 2; complex ones: the whole circle. Orders above ``points`` are folded.
     """
-    num, den = harmonize(num=num, den=den)
-    if is_complex(num) != is_complex(den):
-        xp = namespace(num, den)
-        num, den = (x if is_complex(x) else xp.astype(x, (den if x is num else num).dtype) for x in (num, den))
+    num, den = same_field(*harmonize(num=num, den=den))
     return _folded_spectrum(num, points) / _folded_spectrum(den, points)
 
 

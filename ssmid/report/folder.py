@@ -43,7 +43,7 @@ def fit_into(
     with _made(folder):
         reduction = _reduce(system, method, order, tol, mimo)
     stage(f"{title}: errors", 1, steps)
-    certificate = certify(reduction, tol, lambda name, done=None, total=None: stage(f"{title}: {name}", 1, steps))
+    certificate = certify(reduction, tol, lambda description, done=None, total=None: stage(f"{title}: {description}", 1, steps))
     report = certificate_report(reduction, certificate, title)
     stage(f"{title}: writing the model", 2, steps)
     paths = _write_models(folder, reduction, certificate, title)

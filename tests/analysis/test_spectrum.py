@@ -311,17 +311,15 @@ def test_a_large_modal_bank_takes_the_fft_of_its_taps(xp, monkeypatch, points):
     monkeypatch.setattr(spectrum, "_LARGEST_SUM", 0)
     for pole in (1.0, -1.0, 1.5):
         wild = ssmid.Modal(xp.asarray([pole + 0j]), xp.asarray([1.0 + 0j]))
-        with np.errstate(all="ignore"):
-            got = xp.numpy(ssmid.frequency_response(wild, points=16).values)
+        got = xp.numpy(ssmid.frequency_response(wild, points=16).values)
         z = np.exp(2j * np.pi * np.arange(9) / 16)
         away = abs(z - pole) > 1e-9
-        np.testing.assert_allclose(got[away], (1 / (z - pole))[away], rtol=1e-12)
+        np.testing.assert_allclose(got[away], 1 / (z[away] - pole), rtol=1e-12)
 
 
 def test_a_spectrum_on_a_pole_is_not_an_error():
     """An integrator has no finite gain at frequency zero; the other frequencies are answered."""
     integrator = ssmid.tf([1.0], [1.0, -1.0])
-    with np.errstate(all="ignore"):
-        values = ssmid.frequency_response(integrator, points=8).values
+    values = ssmid.frequency_response(integrator, points=8).values
     assert not np.isfinite(values[0])
     np.testing.assert_allclose(values[1:], 1 / (np.exp(2j * np.pi * np.arange(1, 5) / 8) - 1), rtol=1e-12)
