@@ -238,6 +238,13 @@ def test_one_response_at_a_time(rng):
 # ---------------------------------------------------------------- reduction
 
 
+def test_a_bound_that_says_nothing_is_not_drawn(rng):
+    """Noise: a few known Hankel values, and a bound of the others that outweighs them."""
+    fit = ssmid.balanced_truncation(ImpulseResponse(rng.standard_normal(600)), 3)
+    assert float(fit.bound) > 2 * float(fit.sigma.sum())
+    assert not [name for name in labels(plot.hankel_spectrum(fit)) if "bound" in name]
+
+
 def test_hankel_spectrum_with_the_cut_and_the_bound(response):
     fit = reduction_of(response, 3)
     ax = plot.hankel_spectrum(fit)

@@ -24,7 +24,8 @@ def hankel_spectrum(source: Any, order: int | None = None, *, count: int | None 
         not converged), a system, or an array of values
     order : where the spectrum is cut   count : how many values to compute of a system
 
-    The bound over the order is ``2 sum(tail)`` (Enns 1984, Glover 1984), drawn where the whole tail is known.
+    The bound over the order is ``2 sum(tail)`` (Enns 1984, Glover 1984). Of a long response the tail is itself bounded; the line is
+    left out where that bound outweighs all that is known, and says nothing.
     A batch is drawn relative to each first value: the median and the range of the middle 80 %.
     """
     bound = None
@@ -41,7 +42,7 @@ def hankel_spectrum(source: Any, order: int | None = None, *, count: int | None 
         else:
             sigma = sigma.reshape(-1).astype(float)
             _values(ax, sigma, source if isinstance(source, HankelSpectrum) else None)
-            if bound is not None and order is not None:
+            if bound is not None and order is not None and bound.reshape(-1)[0] <= 2 * sigma.sum():
                 _bound(ax, sigma, order, float(bound.reshape(-1)[0]))
             ax.set_ylabel("Hankel singular value")
         logarithmic(ax)
