@@ -205,18 +205,11 @@ def dc_gain(system: System) -> Array:
         return xp.sum(system.taps, axis=-1)
     point = xp.asarray([1.0 + 0j if system.is_discrete else 0j], dtype=xp.complex128, device=first.device)
     gain = quiet(evaluate)(system, point)[..., 0]
-    gain = gain if _responds_in_complex(system) else xp.real(gain)
+    gain = gain if system.is_complex else xp.real(gain)
     sound = system.is_finite()
     sound = xp.reshape(sound, (*sound.shape, *(1,) * (gain.ndim - sound.ndim)))
     infinite = ~(xp.isfinite(xp.real(gain)) & xp.isfinite(xp.imag(gain))) if is_complex(gain) else ~xp.isfinite(gain)
     return astype_width(xp.where(infinite & sound, xp.full_like(gain, float("inf")), gain), width(first))
-
-
-def _responds_in_complex(system: System) -> bool:
-    if isinstance(system, Modal):
-        return not system.real
-    names = ("gain",) if isinstance(system, ZerosPolesGain) else tuple(system.arrays)
-    return any(is_complex(system.arrays[name]) for name in names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

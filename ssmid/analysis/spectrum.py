@@ -29,8 +29,6 @@ from ssmid.systems import (
     FrequencyResponse,
     ImpulseResponse,
     Modal,
-    SecondOrderSections,
-    StateSpace,
     System,
     TransferFunction,
     ZerosPolesGain,
@@ -130,7 +128,7 @@ def _on_grid(system: System, points: int) -> FrequencyResponse:
         transform = fft_of(taps)
         values = (transform.fft if is_complex(taps) else transform.rfft)(taps, n=points, axis=-1)
         return computed(FrequencyResponse, values=values, omega=grid(points, step, taps, whole=is_complex(taps)), dt=system.dt)
-    whole = is_complex_system(system)
+    whole = system.is_complex
     if isinstance(system, TransferFunction):
         num, den = in_delays(system)
         values = rational_spectrum(double(num), double(den), points)
@@ -147,19 +145,6 @@ def _fade_and_return(system: Modal, points: int) -> bool:
     xp = namespace(system.poles)
     turned = double(system.poles) ** points
     return not bool(xp.any((xp.abs(turned) > 1e3) | (xp.abs(turned - 1) < 1e-6)))
-
-
-def is_complex_system(system: System) -> bool:
-    """Whether the impulse response is complex, so that the spectrum has no symmetry."""
-    match system:
-        case Modal():
-            return not system.real
-        case ZerosPolesGain():
-            return is_complex(system.gain)
-        case StateSpace() | TransferFunction() | ImpulseResponse() | SecondOrderSections():
-            return any(is_complex(a) for a in system.arrays.values())
-        case _:
-            return False
 
 
 def _part_of_grid(system: FrequencyResponse, points: int) -> FrequencyResponse:
@@ -264,7 +249,7 @@ def group_delay(system: System, omega: Any = None, *, points: int | None = None)
     if omega is None:
         if int(points) != points or points < 1:  # pyright: ignore[reportArgumentType, reportOptionalOperand]
             raise ValueError(f"points: expected a whole number >= 1, got {points}")
-        omega = grid(points, sample_time(system), double(first), whole=is_complex_system(system))  # pyright: ignore[reportArgumentType]
+        omega = grid(points, sample_time(system), double(first), whole=system.is_complex)  # pyright: ignore[reportArgumentType]
     x = on_contour(system, _checked_omega(omega, first))
     xp = namespace(x)
     if isinstance(system, ZerosPolesGain):

@@ -82,7 +82,7 @@ def nyquist(
         colors: list[Any] = []
         for row, name in zip(values, names, strict=True):
             (line,) = ax.plot(np.real(row), np.imag(row), label=_joined(label, name), linestyle="-")
-            if not spectrum.is_complex_system(system):
+            if not system.is_complex:
                 ax.plot(np.real(row), -np.imag(row), color=line.get_color(), linewidth=0.7, linestyle="--")
             colors.append(line.get_color())
         sizes = np.abs(values[np.isfinite(values)])

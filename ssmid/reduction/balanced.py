@@ -166,13 +166,11 @@ def _pieces(system: StateSpace | Modal, request: _Request) -> list[_Piece]:
 
 def _flattened(system: StateSpace | Modal) -> Any:
     """The same elements in one batch axis, in double precision."""
-    batch = system.batch_shape
-    cores = {"poles": 1, "residues": 1, "feedthrough": 0}
-    arrays = {}
-    for name, array in system.arrays.items():
-        core = tuple(array.shape[array.ndim - cores.get(name, 2) :])
-        xp = namespace(array)
-        arrays[name] = xp.reshape(xp.broadcast_to(double(array), (*batch, *core)), (prod(batch), *core))
+    size = prod(system.batch_shape)
+    arrays = {
+        name: namespace(a).reshape(double(a), (size, *a.shape[a.ndim - system.core_ndim[name] :]))
+        for name, a in system.broadcast_arrays().items()
+    }
     return dataclasses.replace(system, **arrays)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from typing import Any, ClassVar, Self, TypeVar
 
-from ssmid._array import Array, broadcast_batch, check_finite, device, dtype_name, finite_elements, namespace
+from ssmid._array import Array, broadcast_batch, check_finite, device, dtype_name, finite_elements, is_complex, namespace
 
 AnySystem = TypeVar("AnySystem", bound="System")
 
@@ -55,6 +55,11 @@ class System:
     @property
     def is_discrete(self) -> bool:
         return self.dt is True or self.dt != 0
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the impulse response is complex, so that the spectrum has no symmetry."""
+        return any(is_complex(a) for a in self.arrays.values())
 
     @property
     def dtype(self) -> Any:

@@ -43,6 +43,11 @@ class FrequencyResponse(System):
         """The number of frequencies."""
         return self.omega.shape[-1]
 
+    @property
+    def is_complex(self) -> bool:
+        """False: values on half the circle do not tell, and are taken as those of a real response."""
+        return False
+
     def _describe(self) -> Iterator[str]:
         yield f"points={self.points}"
 

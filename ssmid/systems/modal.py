@@ -57,6 +57,11 @@ class Modal(System):
         """The number of modes: the number of real states where poles are closed under conjugation."""
         return self.poles.shape[-1]
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether the response is the complex sum itself: poles and residues always are complex."""
+        return not self.real
+
     def _describe(self) -> Iterator[str]:
         yield f"order={self.order}"
         if not self.real:

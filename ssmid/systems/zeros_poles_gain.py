@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ssmid._array import Array, as_complex, harmonize
+from ssmid._array import Array, as_complex, harmonize, is_complex
 from ssmid.systems.base import System, expect_shape
 
 
@@ -40,6 +40,11 @@ class ZerosPolesGain(System):
     def order(self) -> int:
         """The number of poles."""
         return self.poles.shape[-1]
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the gain is complex: zeros and poles always are."""
+        return is_complex(self.gain)
 
     def _describe(self) -> Iterator[str]:
         yield from (f"order={self.order}", f"zeros={self.zeros.shape[-1]}")
