@@ -21,14 +21,14 @@ from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, StateSpace
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Realization(Reduction):
     """A reduction that may be unstable.
 
     spectral_radius : ``(*batch,)`` the largest modulus of the poles   stable : ``(*batch,)`` whether it is below 1
     """
 
-    spectral_radius: Array = None
+    spectral_radius: Array
 
     @property
     def stable(self) -> Array:

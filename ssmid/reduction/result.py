@@ -1,13 +1,15 @@
-"""What a reduction says: the smaller system, its certificate, and the errors that can be measured on request."""
+"""What every result says: the system, its order and error, what was done to its poles and why; and what a reduction says beside."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import cached_property, partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ssmid._array import Array, batched_on_host, namespace
+from ssmid._array import Array, batched_on_host, namespace, to_numpy
+from ssmid.analysis.characteristics import is_stable
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
@@ -17,8 +19,89 @@ from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
 from ssmid.systems.base import same_time
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reduction:
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What was done to poles on the way to a result.
+
+    action : "dropped", "reflected", "moved", "added"   poles : as they were (as they are, for "added")   why : one clause of words
+    element : the batch index of the system
+    """
+
+    action: str
+    poles: tuple[complex, ...]
+    why: str
+    element: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """What every reduction and every identification returns. Not made by users.
+
+    system : the model   method : its name
+    order : int, or ``(*batch,)`` integers where each element has its own (smaller ones are padded with zero states)
+    converged : ``(*batch,)`` boolean   condition : ``(*batch,)`` of the problem that was solved last (its docstring says which)
+    changes : what was done to poles, and why; empty where nothing was
+    error : ``(*batch,)`` measured   error_kind : what it is, in words
+    lower_bound : ``(*batch,)`` what no system of this order gets below, in the norm that each class names; None where none is known
+    """
+
+    system: System
+    method: str
+    order: int | Array
+    converged: Array
+    condition: Array
+    changes: tuple[Change, ...] = ()
+
+    if TYPE_CHECKING:  # fields of some, measured on request by others
+
+        @property
+        def error(self) -> Array: ...
+
+        @property
+        def error_kind(self) -> str: ...
+
+    @property
+    def stable(self) -> Array:
+        """``(*batch,)`` boolean: all poles inside the circle or the left half plane."""
+        return is_stable(self.system)
+
+    def explain(self) -> str:
+        """Three lines: the error, how far it can be trusted, what happened to poles."""
+        return "\n".join((self._words_of_error(), self._words_of_trust(), self._words_of_poles()))
+
+    def _words_of_error(self) -> str:
+        orders, error = np.unique(to_numpy(self.order) if not isinstance(self.order, int) else [self.order]), to_numpy(self.error)
+        order = f"order {orders[0]}" if len(orders) == 1 else f"orders {orders.min()} to {orders.max()}" if len(orders) else "no order"
+        finite = error[np.isfinite(error)]
+        if finite.size == 0:
+            return f"{self.method}, {order}: the {self.error_kind} is not finite."
+        size = f"{finite[0]:.3g}" if error.ndim == 0 else f"{np.median(finite):.3g} in the median, {finite.max():.3g} at worst"
+        return f"{self.method}, {order}: {self.error_kind} {size}{self._words_of_bound()}."
+
+    def _words_of_bound(self) -> str:
+        """What stands behind the error: how much of it no method could avoid."""
+        return ""
+
+    def _words_of_trust(self) -> str:
+        converged, condition = to_numpy(self.converged), to_numpy(self.condition)
+        failed = int(np.sum(~converged))
+        settled = "Converged" if failed == 0 else "Not converged" if converged.ndim == 0 else f"{failed} of {converged.size} not converged"
+        finite = condition[np.isfinite(condition)]
+        return f"{settled}; condition {finite.max():.2g}." if finite.size else f"{settled}; condition not finite."
+
+    def _words_of_poles(self) -> str:
+        stable = to_numpy(self.stable)
+        unstable = int(np.sum(~stable))
+        words = "Stable" if unstable == 0 else "Unstable" if stable.ndim == 0 else f"{unstable} of {stable.size} unstable"
+        counts: dict[tuple[str, str], int] = {}
+        for change in self.changes:
+            counts[change.action, change.why] = counts.get((change.action, change.why), 0) + len(change.poles)
+        done = [f"{count} {'pole' if count == 1 else 'poles'} {action} ({why})" for (action, why), count in counts.items()]
+        return f"{words}, {'complex' if self.system.is_complex else 'real'}; {', '.join(done) if done else 'no pole was moved or dropped'}."
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Reduction(Result):
     """A smaller system and how near it is to the original and to the best possible.
 
     system : the reduced system   original : what it was made from   method : its name
@@ -29,18 +112,14 @@ class Reduction:
     converged : ``(*batch,)`` boolean   condition : ``(*batch,)`` of the projection, sigma_1 / sigma_order
     """
 
-    system: System
     original: System
-    method: str
-    order: int | Array
     sigma: Array
     bound: Array
     lower_bound: Array
-    converged: Array
-    condition: Array
+    error_kind: ClassVar[str] = "relative l2 error"  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @cached_property
-    def error(self) -> Array:
+    def error(self) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(*batch,)`` relative l2 (H2) error, measured: ``norm(original - system) / norm(original)``; 0 where both are zero.
 
         In continuous time the feedthrough, whose norm is infinite, is left out of the norm of the original.
@@ -65,6 +144,14 @@ class Reduction:
         if isinstance(difference, StateSpace) and bool(namespace(value).any(namespace(value).isinf(value))):
             value = norm(_without_cancelled(difference), kind)
         return value
+
+    def _words_of_bound(self) -> str:
+        error, best = to_numpy(self.measured("hankel")), to_numpy(self.lower_bound)
+        known = np.isfinite(error) & (best > 0)
+        if not known.any():
+            return ""
+        times = (error[known] / best[known]).max()
+        return f"; in Hankel norm {times:.3g} times sigma_(order+1), which no stable system of that order gets below"
 
     @property
     def _coupled(self) -> bool:
