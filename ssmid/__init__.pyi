@@ -12,6 +12,7 @@ from .analysis.realization import balanced_realization, companion_realization, m
 from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
 from .identification.era import Realization, era
+from .identification.initial_state import estimate_initial_state
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, save
 from .reduction.balanced import balanced_truncation

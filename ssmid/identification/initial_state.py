@@ -1,0 +1,115 @@
+"""The state that a record starts from: what a free simulation of measured data needs beside the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, astype_width, batched_on_host, double, from_numpy, namespace, quiet, same_field, width
+from ssmid.analysis.impulse import power_rows
+from ssmid.analysis.simulation import simulate
+from ssmid.identification.record import Record
+from ssmid.linalg import triangular_factor
+from ssmid.systems import StateSpace
+from ssmid.systems.base import sample_time
+
+
+def estimate_initial_state(system: StateSpace, record: Record) -> Array:
+    """The initial state ``(*batch, n)`` from which the free simulation of ``system`` is nearest to the outputs of ``record``.
+
+    The linear least-squares problem ``y - y_rest = [C; C A; ...] x_0`` of all samples, ``y_rest`` the output from rest; states that
+    the outputs do not show are given the smallest x_0 that does as well. A bank of systems takes a batch of records alike.
+    An element with NaN, or whose free motion overflows within the record, gives NaN. Not differentiable.
+
+    Raises TypeError for anything but a StateSpace and a Record, ValueError for channels or sample times that do not fit.
+
+    >>> system = StateSpace([[0.9]], [[1.0]], [[2.0]])
+    >>> record = Record(np.ones(50), simulate(system, np.ones(50), np.array([3.0])))
+    >>> estimate_initial_state(system, record).round(12)
+    array([3.])
+    """
+    check_fits(system, record)
+    residual = double(record.outputs) - free_simulation(system, record.inputs)
+    A, C = same_field(double(system.A), double(system.C))
+    state = batched_on_host(quiet(_nearest_state), _like(A, residual), _like(C, residual), residual)
+    return astype_width(state[..., 0], width(record.outputs))
+
+
+def free_simulation(system: StateSpace, inputs: Array, state: Array | None = None) -> Array:
+    """Outputs ``(*batch, p, T)`` for ``inputs`` ``(*batch, m, T)`` from ``state`` ``(*batch, n)``, from rest when left out; float64.
+
+    The axes of :class:`Record` whatever the number of channels. Always the recurrence, which stays exact where responses grow.
+    """
+    xp = namespace(inputs)
+    system, inputs = system.map(lambda M: _like(double(M), inputs)), double(inputs)
+    if state is not None:
+        state = _like(double(state), inputs)
+    if system.inputs == 0:
+        # a time series: a system with an input that is zero, of which it is the free motion
+        B, D = (xp.zeros((*M.shape[:-1], 1), dtype=M.dtype, device=M.device) for M in (system.B, system.D))
+        system = dataclasses.replace(system, B=B, D=D)
+        inputs = xp.zeros((*inputs.shape[:-2], 1, inputs.shape[-1]), dtype=inputs.dtype, device=inputs.device)
+    if system.inputs == system.outputs == 1:
+        return quiet(simulate)(system, inputs[..., 0, :], state, method="recurrence")[..., None, :]
+    return quiet(simulate)(system, inputs, state, method="recurrence")
+
+
+def free_motion(A: np.ndarray, C: np.ndarray, length: int) -> np.ndarray:
+    """``[C; C A; ...; C A^(length-1)]`` as ``(length, p, n)``."""
+    return power_rows(A, C, length)[0].reshape(length, *C.shape)
+
+
+def least_squares(columns: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
+    """The smallest solution ``(k, r)`` of ``columns x = right`` in the least-squares sense, and the condition of the columns.
+
+    Columns are scaled to length one, so that neither units nor decaying states count as dependence; singular values at the level
+    of rounding are taken as zero. NaN throughout where an entry is not finite.
+    """
+    k = columns.shape[-1]
+    if not (np.isfinite(columns).all() and np.isfinite(right).all()):
+        return np.full((k, right.shape[-1]), np.nan), np.nan
+    length = _lengths(columns)
+    R = triangular_factor(np.concatenate([columns / length, right], -1))
+    U, s, Vh = np.linalg.svd(R[:, :k], full_matrices=False)
+    sound = s > max(columns.shape) * np.finfo(float).eps * s.max(initial=0)
+    x = Vh.T @ (np.divide(1, s, out=np.zeros_like(s), where=sound)[:, None] * (U.T @ R[:, k:]))
+    return x / length[:, None], float(s[0] / s[-1]) if len(s) == k and k and s[-1] > 0 else np.inf if k else 1.0
+
+
+def check_fits(system: Any, record: Any) -> None:
+    """TypeError or ValueError unless ``record`` may be one of ``system``."""
+    if not isinstance(system, StateSpace):
+        raise TypeError(f"expected a StateSpace, got {type(system).__name__}: ssmid.to_state_space makes one")
+    if not isinstance(record, Record):
+        raise TypeError(f"expected a Record, got {type(record).__name__}: ssmid.Record(inputs, outputs, dt) makes one")
+    sizes = (record.outputs.shape[-2], record.inputs.shape[-2])
+    if (system.outputs, system.inputs) != sizes:
+        raise ValueError(f"expected a record of {system.outputs} outputs and {system.inputs} inputs, got {sizes[0]} and {sizes[1]}")
+    sample_time(system)
+    if system.dt is not True and record.dt is not True and system.dt != record.dt:
+        raise ValueError(f"expected a record of the sample time of the system, {system.dt}, got {record.dt}")
+
+
+def _nearest_state(A: np.ndarray, C: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    columns = free_motion(A, C, residual.shape[-1])
+    # largest exponents out of the sums of squares: outputs of 1e200 are outputs
+    scale = np.abs(residual).max(initial=0)
+    scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+    x, _ = least_squares(columns.reshape(prod(columns.shape[:2]), -1), residual.T.reshape(-1, 1) / scale)
+    return x * scale
+
+
+def _lengths(columns: np.ndarray) -> np.ndarray:
+    """``(k,)`` Euclidean lengths of columns of any scale, 1 for a column of zeros."""
+    largest = np.abs(columns).max(axis=0, initial=0)
+    largest = np.where(largest > 0, largest, 1.0)
+    length = largest * np.linalg.norm(columns / largest, axis=0)
+    return np.where(length > 0, length, 1.0)
+
+
+def _like(array: Array, other: Array) -> Array:
+    """``array`` as the kind of ``other`` where it is a plain NumPy array."""
+    return from_numpy(array, other) if isinstance(array, np.ndarray) else array
