@@ -16,6 +16,7 @@ from .identification.initial_state import estimate_initial_state
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, save
 from .reduction.balanced import balanced_truncation
+from .reduction.irka import irka
 from .reduction.result import Reduction
 from .systems import (
     ConversionWarning,
