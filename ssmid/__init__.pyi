@@ -13,11 +13,15 @@ from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
 from .identification.era import Realization, era
 from .identification.initial_state import estimate_initial_state
+from .identification.rational_least_squares import RationalLeastSquaresFit, estimate_delay, rational_least_squares
+from .identification.record import Record
+from .identification.result import Fit
+from .identification.rkfit import rkfit
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, save
 from .reduction.balanced import balanced_truncation
 from .reduction.irka import irka
-from .reduction.result import Reduction
+from .reduction.result import Change, Reduction, Result
 from .systems import (
     ConversionWarning,
     FrequencyResponse,

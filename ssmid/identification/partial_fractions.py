@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, namespace
+from ssmid._array import Array, as_complex, namespace, quiet
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.result import Fit
 from ssmid.identification.samples import Samples
-from ssmid.linalg import adjoint, orthonormalize, singular_values, solve
+from ssmid.linalg import scaled_least_squares
 from ssmid.systems import Modal, StateSpace
 
 
@@ -54,20 +54,16 @@ def fit_residues(
     columns = xp.broadcast_to(columns, (*batch, *columns.shape[-2:]))
     if real:
         columns, right = (xp.concat([xp.real(M), xp.imag(M)], axis=-2) for M in (columns, right))
-    length = xp.linalg.vector_norm(columns, axis=-2, keepdims=True)
-    columns = columns / xp.astype(xp.where(length > 0, length, xp.ones_like(length)), columns.dtype)
-    Q = orthonormalize(columns)
-    R = adjoint(Q) @ columns
-    x = solve(R, adjoint(Q) @ right) / xp.astype(xp.matrix_transpose(xp.where(length > 0, length, xp.ones_like(length))), columns.dtype)
-    sigma = singular_values(R)
+    x, condition = scaled_least_squares(columns, right)
     x = xp.matrix_transpose(x)
     x = xp.reshape(x, (*batch, *channels, x.shape[-1]))
     residues = _residues(x[..., :d], poles, shared) if real else x[..., :d]
     D = x[..., -1] if feedthrough else xp.zeros_like(x[..., 0])
     poles = xp.reshape(poles, (*poles.shape[:-1], *(1,) * shared, d))
-    return Modal(poles, residues, D, samples.dt, real), sigma[..., 0] / sigma[..., -1]
+    return Modal(poles, residues, D, samples.dt, real), condition
 
 
+@quiet
 def basis(points: Array, poles: Array, *, real: bool) -> Array:
     """``(*batch, k, d)`` partial fractions at ``points`` ``(*batch, k)``.
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import warnings
+from typing import Any, TypeVar
 
-from ssmid._array import Array
+import numpy as np
+
+from ssmid._array import Array, to_numpy
 from ssmid.reduction.result import Result
+
+AnyResult = TypeVar("AnyResult", bound=Result)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,3 +32,13 @@ class Fit(Result):
 
     def _words_of_bound(self) -> str:
         return "" if self.lower_bound is None else "; a lower bound is known"
+
+
+def told_if_unstable(result: AnyResult, verb: str, advice: str) -> AnyResult:
+    """``result``; a warning from the caller's caller where a model is unstable, which says how many and what gives stable ones."""
+    stable = to_numpy(result.stable)
+    unstable = int(np.sum(~stable & np.isfinite(to_numpy(result.error))))
+    if unstable:
+        some = "the model is" if stable.ndim == 0 else f"{unstable} of {stable.size} models are"
+        warnings.warn(f"{verb}: {some} unstable; {advice}", stacklevel=3)
+    return result

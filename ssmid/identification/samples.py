@@ -51,8 +51,9 @@ class Samples:
             fitted = fitted[..., 0, 0, :]
         axes = (-3, -2, -1) if coupled else (-1,)
         largest = xp.max(xp.abs(self.values), axis=axes)
-        rms = xp.sqrt(xp.mean(xp.abs(fitted - self.values) ** 2, axis=axes))
-        return xp.where(largest > 0, rms / xp.where(largest > 0, largest, xp.ones_like(largest)), rms)
+        unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+        difference = xp.abs(fitted - self.values) / xp.reshape(unit, (*unit.shape, *(1,) * len(axes)))
+        return xp.sqrt(xp.mean(difference**2, axis=axes))
 
 
 def samples(data: Any, values: Any = None, *, dt: float | bool | None = None) -> Samples:
@@ -66,7 +67,7 @@ def samples(data: Any, values: Any = None, *, dt: float | bool | None = None) ->
     """
     if isinstance(data, FrequencyResponse):
         if values is not None or dt is not None:
-            raise ValueError("expected a FrequencyResponse alone, got values or dt beside it: they are its own")
+            raise ValueError("expected a FrequencyResponse alone (it has values and dt of its own), got values or dt too; name order=")
         omega = double(data.omega)
         points = 1j * as_complex(omega)
         if data.is_discrete:

@@ -1,0 +1,65 @@
+"""Polynomials on a set of points, in the basis that is orthonormal there: evaluated, multiplied and solved for roots without powers.
+
+Arnoldi's iteration with the multiplication by the point (Brubeck, Nakatsukasa & Trefethen, SIAM Rev. 63, 2021, sec. 2). With
+``real`` the inner product is the real part, which is the one over the points and their conjugates: coefficients then are real for
+functions with ``f(conj x) = conj f(x)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ssmid._array import Array, as_complex, namespace
+from ssmid.linalg import adjoint, eigvals
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Basis:
+    """The polynomials ``v_0 .. v_n`` with ``x v_j = sum_i recurrence_ij v_i``.
+
+    values : ``(*batch, k, n + 1)`` complex, at the points   recurrence : ``(*batch, n + 1, n)`` upper Hessenberg, real where the basis is
+    """
+
+    values: Array
+    recurrence: Array
+
+    def leading(self, coefficients: Array) -> Array:
+        """``(*batch,)`` the coefficient of the highest power of ``sum_j coefficients_j v_j``."""
+        xp, degree = namespace(coefficients), coefficients.shape[-1] - 1
+        growth = xp.linalg.diagonal(self.recurrence, offset=-1)[..., :degree]
+        return coefficients[..., -1] * xp.real(self.values[..., 0, 0]) / xp.prod(xp.real(growth), axis=-1)
+
+    def roots(self, coefficients: Array) -> Array:
+        """``(*batch, degree)`` the roots of ``sum_j coefficients_j v_j``: eigenvalues of the recurrence with its last column changed.
+
+        The row ``(v_0 .. v_{n-1})(x)`` is a left eigenvector of it where ``v_n(x)`` is what the root makes of the others.
+        """
+        xp, degree = namespace(coefficients), coefficients.shape[-1] - 1
+        square = self.recurrence[..., :degree, :degree]
+        if degree == 0:
+            return as_complex(coefficients[..., :0])
+        last = xp.arange(degree, device=coefficients.device) == degree - 1
+        below = self.recurrence[..., degree, degree - 1][..., None]
+        column = below * coefficients[..., :degree] / coefficients[..., degree:]
+        return as_complex(eigvals(square - column[..., :, None] * xp.astype(last, column.dtype)))
+
+
+def arnoldi(points: Array, degree: int, *, real: bool) -> Basis:
+    """The orthonormal basis up to ``degree`` on complex ``points`` ``(*batch, k)``; two passes of Gram and Schmidt a vector."""
+    xp = namespace(points)
+    values = xp.ones_like(points)[..., None] / points.shape[-1] ** 0.5
+    columns = []
+    for j in range(degree):
+        new = points[..., None] * values[..., j : j + 1]
+        total = xp.zeros_like(adjoint(values) @ new)
+        for _ in range(2):
+            inner = adjoint(values) @ new
+            if real:
+                inner = as_complex(xp.real(inner))
+            new, total = new - values @ inner, total + inner
+        norm = as_complex(xp.linalg.vector_norm(new, axis=-2, keepdims=True))
+        values = xp.concat([values, new / norm], axis=-1)
+        rest = xp.zeros((*norm.shape[:-2], degree - 1 - j, 1), dtype=norm.dtype, device=norm.device)
+        columns.append(xp.concat([total, norm, rest], axis=-2))
+    recurrence = xp.concat(columns, axis=-1) if columns else values[..., :1, :0]
+    return Basis(values, xp.real(recurrence) if real else recurrence)

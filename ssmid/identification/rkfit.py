@@ -1,0 +1,245 @@
+"""RKFIT: common poles of sampled transfer functions, relocated through an orthonormal basis of rational functions.
+
+Berljafa & Güttel (SIAM J. Sci. Comput. 39, 2017): with V the rational functions over the poles at hand, orthonormal on the points, the
+function v in V for which ``F v`` is nearest to V again has its zeros near the poles of F. They are the poles of the next step. It is
+the fixed point of vector fitting, in a basis whose condition does not depend on the poles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from ssmid._array import (
+    Array,
+    as_array,
+    as_complex,
+    astype_width,
+    double,
+    from_numpy,
+    in_threads,
+    is_array,
+    namespace,
+    quiet,
+    to_numpy,
+    width,
+)
+from ssmid.analysis.polynomial import Host
+from ssmid.identification.delay import laplace
+from ssmid.identification.partial_fractions import RationalFit, as_state_space, closed, fit_residues, reflected
+from ssmid.identification.result import told_if_unstable
+from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.reduction.result import Change
+
+_SETTLED, _EXACT = 1e-9, 1e-14
+
+
+def rkfit(
+    data: Any,
+    values: Any = None,
+    order: int | None = None,
+    *,
+    poles: Any = None,
+    weights: Any = None,
+    dt: float | bool | None = None,
+    iterations: int = 20,
+    stable: bool = True,
+    mimo: bool = False,
+    shared: int = 0,
+) -> RationalFit:
+    """Samples fitted by partial fractions whose poles are relocated until they stand still. Not differentiable.
+
+    data, values, dt : ``(points, values)`` of s (or of z with ``dt``), or a :class:`FrequencyResponse`; ``(*batch, k)``
+    order : the number of poles; that of ``poles`` where these are given
+    poles : ``(order,)`` closed under conjugation, to start from (another fit's: ``fit.modal.poles``); lightly damped ones over the
+        points where left out
+    weights : ``(k,)`` or ``(*batch, k)`` positive, of the errors   stable : unstable poles are mirrored after every step
+    mimo : the last two batch axes are outputs and inputs of one system with common poles
+    shared : the last ``shared`` batch axes have common poles, and stay systems of their own
+
+    Of all steps the one of least error is kept. ``converged``: no pole moves by more than 1e-9 of the largest; where data are noisy
+    the fixed point of the iteration is near the least-squares fit, which :func:`ssmid.rational_least_squares` goes on to.
+    Raises ValueError for orders that the points cannot determine.
+
+    >>> omega = np.linspace(0.1, 10, 50)
+    >>> fit = rkfit(1j * omega, 1 / (1j * omega + 2) + 1 / ((1j * omega + 0.1) ** 2 + 9), order=3)
+    >>> np.sort_complex(fit.modal.poles.round(8)), bool(fit.converged)
+    (array([-2. +0.j, -0.1-3.j, -0.1+3.j]), True)
+    """
+    given = samples(data, values, dt=dt)
+    xp, shared = namespace(given.values), 2 if mimo else shared
+    batch = given.values.shape[: given.values.ndim - 1 - shared]
+    if given.values.ndim - 1 < shared:
+        raise ValueError(f"expected values with {shared} batch axes that share poles, got shape {tuple(given.values.shape)}")
+    weight = None if weights is None else double(as_array(weights, "weights", like=given.values))
+    first = _start(given, order, poles)
+    problems = list(_problems(given, first, weight, batch))
+
+    def relocated(problem: tuple[Host, Host, Host, Host]) -> _Relocated:
+        return _relocated(*problem, dt=given.dt, iterations=iterations, stable=stable)
+
+    results = in_threads(relocated, problems)
+    found = from_numpy(np.stack([r.poles for r in results]).reshape(*batch, first.shape[-1]), given.values) * given.scale
+    modal, condition = fit_residues(given, found, weights=weight, shared=shared)
+    system = as_state_space(modal, mimo=mimo)
+    bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
+    changes = [
+        Change("reflected", tuple((r.mirrored * given.scale).tolist()), "unstable", index)
+        for index, r in zip(np.ndindex(*batch), results, strict=True)
+        if len(r.mirrored)
+    ]
+    error = given.error(system if mimo else modal, coupled=mimo)
+    converged = from_numpy(np.asarray([r.converged for r in results]).reshape(batch), given.values)
+    one_a_channel = xp.zeros(error.shape, dtype=xp.bool, device=error.device)
+    fit = RationalFit(
+        system=system.map(lambda x: astype_width(x, bits)),
+        method="RKFIT",
+        order=system.order,
+        converged=converged if mimo else converged[(..., *(None,) * shared)] | one_a_channel,
+        condition=condition if mimo else condition[(..., *(None,) * shared)] + xp.zeros_like(error),
+        changes=tuple(changes),
+        data=data if values is None else given,
+        error=error,
+        error_kind=RMS,
+        modal=modal.map(lambda x: astype_width(x, bits)),
+    )
+    return told_if_unstable(fit, "rkfit", "stable=True gives stable ones")
+
+
+def _start(given: Samples, order: int | None, poles: Any) -> Array:
+    """``(*batch, order)`` poles in units of the scale."""
+    most = given.count - 1
+    if poles is not None:
+        poles = double(as_complex(as_array(poles, "poles", like=given.values))) / given.scale
+        if poles.ndim == 0 or order not in (None, poles.shape[-1]):
+            raise ValueError(f"poles: expected {order} of them, got shape {tuple(poles.shape)}")
+        order = poles.shape[-1]
+    if order is None or isinstance(order, bool) or not 1 <= order <= most:
+        raise ValueError(f"order: expected 1 to {most} for {given.count} points, got {order}")
+    return _spread(given, order) if poles is None else poles
+
+
+def _problems(given: Samples, first: Array, weight: Array | None, batch: tuple[int, ...]) -> Iterator[tuple[Host, Host, Host, Host]]:
+    """Points, values of all channels, weights and poles of each element, in units of the scale and of the largest value."""
+    values = to_numpy(given.values).reshape(*batch, -1, given.count)
+    points = np.broadcast_to(to_numpy(given.points) / given.scale, given.values.shape).reshape(values.shape)
+    weights = np.ones(given.count) if weight is None else to_numpy(weight)
+    weights = np.broadcast_to(weights, given.values.shape).reshape(values.shape)
+    poles = np.broadcast_to(to_numpy(first), (*batch, first.shape[-1]))
+    for index in np.ndindex(*batch):
+        largest = np.abs(values[index]).max()
+        size = largest if 0 < largest < np.inf else 1.0
+        yield points[index][0], values[index] / size, weights[index], closed(poles[index])
+
+
+# ---------------------------------------------------------------- one element, on the host
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relocated:
+    """poles : of the step whose error is least   mirrored : unstable ones in that step, before they were mirrored"""
+
+    poles: Host
+    mirrored: Host
+    converged: bool
+
+
+@quiet
+def _relocated(points: Host, values: Host, weights: Host, poles: Host, dt: float | bool, iterations: int, stable: bool) -> _Relocated:
+    best, mirrored, least, moved = poles, poles[:0], np.inf, np.inf
+    nothing = _Relocated(np.full(len(poles), np.nan + 0j), poles[:0], False)
+    if not all(np.isfinite(x).all() for x in (points, values, weights)):
+        return nothing
+    for _ in range(iterations):
+        try:
+            new = _step(points, values, weights, poles)
+        except np.linalg.LinAlgError:
+            break
+        if not np.isfinite(new).all():
+            break
+        inside = reflected(new, dt) if stable else new
+        moved = max(np.abs(inside[:, None] - poles).min(0).max(initial=0), np.abs(inside[:, None] - poles).min(1).max(initial=0))
+        poles, error = closed(inside), _error(points, values, weights, inside)
+        if error < least:
+            best, mirrored, least = poles, new[inside != new], error
+        if moved <= _SETTLED * np.abs(poles).max() or error <= _EXACT:
+            break
+    return _Relocated(best, mirrored, bool(moved <= _SETTLED * np.abs(best).max() or least <= _EXACT))
+
+
+def _step(points: Host, values: Host, weights: Host, poles: Host) -> Host:
+    """The zeros of the function v over ``poles`` for which ``F v`` is nearest to such functions, all channels together."""
+    V, K, H = rational_basis(points, poles)
+    factors = []
+    for value, weight in zip(values, weights, strict=True):
+        columns, product = real_rows(weight[:, None] * V), real_rows((weight * value)[:, None] * V)
+        Q = np.linalg.qr(columns)[0]
+        factors.append(np.linalg.qr(product - Q @ (Q.T @ product), mode="r"))
+    c = np.linalg.svd(np.concatenate(factors))[2][-1]
+    # an orthogonal transformation that makes v the first function: what is left of the pencil has the zeros of v as eigenvalues
+    G = np.linalg.qr(c[:, None], mode="complete")[0].T
+    zeros = scipy.linalg.eigvals((G @ H)[1:], (G @ K)[1:])
+    return closed(zeros) if len(closed(zeros)) == len(poles) else zeros
+
+
+def _error(points: Host, values: Host, weights: Host, poles: Host) -> float:
+    V = rational_basis(points, poles)[0]
+    total = 0.0
+    for value, weight in zip(values, weights, strict=True):
+        Q = np.linalg.qr(real_rows(weight[:, None] * V))[0]
+        right = real_rows((weight * value)[:, None])
+        total += float(np.sum((right - Q @ (Q.T @ right)) ** 2))
+    return (total / values.size) ** 0.5
+
+
+def real_rows(columns: Host) -> Host:
+    return np.concatenate([columns.real, columns.imag])
+
+
+def rational_basis(points: Host, poles: Host) -> tuple[Host, Host, Host]:
+    """``V (k, n+1)``, K and H ``(n+1, n)`` real with ``x V K = V H``: functions over ``poles``, orthonormal on points and conjugates.
+
+    The rational Arnoldi decomposition (Ruhe 1994) in real arithmetic (Berljafa & Güttel, SIAM J. Matrix Anal. 36, 2015, sec. 4): a
+    pair p, p* gives ``u = w / ((x-p)(x-p*))`` and ``x u``, where ``x (x u) = w + 2 Re p (x u) - |p|^2 u``.
+    """
+    V = np.ones((len(points), 1), complex) / len(points) ** 0.5
+    K, H, i = [], [], 0
+    while i < len(poles):
+        p, pair = poles[i], poles[i].imag != 0
+        w = np.zeros(len(poles) + 1)
+        w[V.shape[1] - 1] = 1.0
+        u = V[:, -1] / ((points - p) * (points - p.conjugate()) if pair else points - p)
+        V, first = _appended(V, u, len(poles) + 1)
+        if not pair:
+            K, H, i = [*K, first], [*H, w + p.real * first], i + 1
+            continue
+        V, second = _appended(V, points * u, len(poles) + 1)
+        K, H, i = [*K, first, second], [*H, second, w + 2 * p.real * second - abs(p) ** 2 * first], i + 2
+    return V, np.stack(K, 1), np.stack(H, 1)
+
+
+def _appended(V: Host, u: Host, size: int) -> tuple[Host, Host]:
+    """V with the normalized rest of ``u``, and the coordinates ``(size,)`` of u in it."""
+    coordinates = np.zeros(size)
+    n = V.shape[1]
+    rest = u
+    for _ in range(2):
+        inner = (V.conj().T @ rest).real
+        rest, coordinates[:n] = rest - V @ inner, coordinates[:n] + inner
+    coordinates[n] = np.linalg.norm(rest)
+    return np.concatenate([V, rest[:, None] / coordinates[n]], 1), coordinates
+
+
+def _spread(given: Samples, order: int) -> Array:
+    """``(order,)`` lightly damped poles spread over the points as these are (their quantiles), in units of the scale."""
+    angles = to_numpy(laplace(given))
+    step = 0.0 if given.dt is not True and given.dt == 0 else 1.0 if given.dt is True else float(given.dt)
+    omega = np.unique(np.abs(np.imag(angles)))
+    omega = omega / (given.scale if step == 0 else 1.0)
+    chosen = np.quantile(omega, (np.arange(order // 2) + 0.5) / max(1, order // 2))
+    s = np.concatenate([(-0.01 + 1j) * np.maximum(chosen, 1e-3 * omega.max()), -np.full(order % 2, omega.max() + 0j)])
+    return from_numpy(closed(np.exp(s * step) if step else s), given.values)
