@@ -159,6 +159,21 @@ def cholesky_qr(X: Array, passes: int = 3) -> Array:
     return X
 
 
+def scaled_least_squares(columns: Array, right: Array) -> tuple[Array, Array]:
+    """``x`` ``(*batch, n, k)`` with the smallest ``|columns x - right|``, and the condition ``(*batch,)`` of the columns.
+
+    columns : ``(*batch, rows, n)``, rows >= n, scaled to length one, then QR   right : ``(*batch, rows, k)``   Differentiable.
+    """
+    xp = namespace(columns, right)
+    length = xp.linalg.vector_norm(columns, axis=-2, keepdims=True)
+    length = xp.astype(xp.where(length > 0, length, xp.ones_like(length)), columns.dtype)
+    columns = columns / length
+    Q = orthonormalize(columns)
+    R = adjoint(Q) @ columns
+    sigma = singular_values(R)
+    return solve(R, adjoint(Q) @ right) / transpose(length), sigma[..., 0] / sigma[..., -1]
+
+
 def jacobi_svd(A: Array) -> tuple[Array, Array, Array]:
     """``U, s, Vh`` of many square matrices ``(*batch, n, n)`` by one-sided block Jacobi, all of it in 32 x 32 problems.
 
@@ -237,6 +252,8 @@ def _rounds(pairs: int) -> Iterator[np.ndarray]:
 
 def triangular_factor(A: Array) -> Array:
     """Upper triangular ``R`` with ``R^H R = A^H A``, of QR: ``(*batch, n, n)`` of ``(*batch, k, n)``, k >= n. Not differentiable."""
+    if isinstance(A, np.ndarray):
+        return np.linalg.qr(A, mode="r")
     if on_gpu(A):
         return on_host(lambda a: _threaded(lambda x: np.linalg.qr(x, mode="r"), a), A)[0]
     return namespace(A).linalg.qr(A, mode="reduced")[1]
