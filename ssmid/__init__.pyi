@@ -11,15 +11,21 @@ from .analysis.norms import norm
 from .analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization, similarity
 from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
+from .identification.arx import arx
 from .identification.era import Realization, era
+from .identification.exponentials import esprit, matrix_pencil, prony
+from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
+from .identification.prediction_error import armax, box_jenkins, oe
 from .identification.rational_least_squares import RationalLeastSquaresFit, estimate_delay, rational_least_squares
 from .identification.record import Record
 from .identification.result import Fit
 from .identification.rkfit import rkfit
+from .identification.validation import fit_percent, predict, residual_test, validate
 from .interop import from_control, from_scipy, to_control, to_scipy
-from .io import load, read, save
+from .io import load, read, read_record, save
 from .reduction.balanced import balanced_truncation
+from .reduction.hankel_norm import hankel_norm_approximation
 from .reduction.irka import irka
 from .reduction.result import Change, Reduction, Result
 from .systems import (

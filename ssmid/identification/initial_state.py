@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import Array, astype_width, batched_on_host, double, from_numpy, namespace, quiet, same_field, width
-from ssmid.analysis.impulse import power_rows
+from ssmid.analysis.impulse import markov_parameters
 from ssmid.analysis.simulation import simulate
 from ssmid.identification.record import Record
 from ssmid.linalg import triangular_factor
@@ -59,7 +59,7 @@ def free_simulation(system: StateSpace, inputs: Array, state: Array | None = Non
 
 def free_motion(A: np.ndarray, C: np.ndarray, length: int) -> np.ndarray:
     """``[C; C A; ...; C A^(length-1)]`` as ``(length, p, n)``."""
-    return power_rows(A, C, length)[0].reshape(length, *C.shape)
+    return np.moveaxis(markov_parameters(A, np.eye(A.shape[-1], dtype=A.dtype), C, length), -1, 0)
 
 
 def least_squares(columns: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:

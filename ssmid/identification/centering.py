@@ -1,0 +1,75 @@
+"""Means and straight trends taken off records, by one rule for training and for what is predicted later."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, double, from_numpy, namespace, to_numpy
+from ssmid.identification.record import Record
+
+CENTERS = ("mean", "trend")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Centering:
+    """What a linear model sees a record without: ``level + slope t`` of each channel, t in samples. Made by :func:`centering`.
+
+    inputs : ``(*batch, m, 2)`` level and slope   outputs : ``(*batch, p, 2)``
+
+    A mean is the working point of the system and holds for every later record; a trend is that of one record only, so that its slope
+    is taken off the record it was found in and another record has its own found.
+    """
+
+    inputs: Array
+    outputs: Array
+    center: str | None = None
+
+    def removed(self, record: Record) -> Record:
+        """``record`` about the working point."""
+        return record if self.center is None else Record(record.inputs - self._line(record, 0), record.outputs - self._line(record, 1), record.dt)
+
+    def restored(self, outputs: Array, record: Record) -> Array:
+        """Outputs of a model back at the level of ``record``."""
+        return outputs if self.center is None else outputs + self._line(record, 1)
+
+    def _line(self, record: Record, of: int) -> Array:
+        lines = self if self.center == "mean" else centering(record, "trend")
+        line = (lines.inputs, lines.outputs)[of]
+        t = from_numpy(np.arange(record.length, dtype=float), line)
+        t = namespace(line).astype(t, line.dtype)
+        return line[..., :1] + line[..., 1:] * t
+
+
+def centering(records: Record | list[Record], center: str | None) -> Centering:
+    """The common mean of all samples of ``records``, or the straight line of least squares of a single one; zero for ``None``.
+
+    Raises ValueError for any other ``center``.
+
+    >>> centering(Record(np.zeros(3), np.array([1.0, 2.0, 6.0])), "mean").outputs
+    array([[3., 0.]])
+    """
+    if center is not None and center not in CENTERS:
+        raise ValueError(f'center: expected "mean", "trend" or None, got {center!r}')
+    listed = [records] if isinstance(records, Record) else records
+    lines = [_lines([getattr(record, name) for record in listed], center) for name in ("inputs", "outputs")]
+    return Centering(*lines, center)
+
+
+def _lines(signals: list[Array], center: str | None) -> Array:
+    xp = namespace(*signals)
+    joined = double(xp.concat(signals, axis=-1))
+    level = xp.mean(joined, axis=-1) if joined.shape[-2] else joined[..., 0]
+    if center != "trend":
+        level = level if center == "mean" else xp.zeros_like(level)
+        return _narrow(xp.stack([level, xp.zeros_like(level)], axis=-1), signals[0])
+    count = joined.shape[-1]
+    t = from_numpy(np.arange(count) - (count - 1) / 2, joined)
+    slope = xp.sum(joined * t, axis=-1) / max(float(to_numpy(xp.sum(t * t))), 1.0)
+    return _narrow(xp.stack([level - slope * (count - 1) / 2, slope], axis=-1), signals[0])
+
+
+def _narrow(line: Array, like: Any) -> Array:
+    return namespace(line).astype(line, like.dtype)

@@ -1,0 +1,110 @@
+"""Least squares of smooth residuals by Levenberg and Marquardt, where some points may be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ssmid.linalg import triangular_factor
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimum:
+    """theta : where it was found   residuals : there   point : what ``evaluate`` kept   root : ``(k, k)`` with ``root root^T`` the
+    inverse of ``J^T J`` over the directions that the data show   condition : of J with columns of length one"""
+
+    theta: np.ndarray
+    residuals: np.ndarray
+    point: Any
+    root: np.ndarray
+    condition: float
+    converged: bool
+    iterations: int
+
+
+def minimize(
+    theta: np.ndarray,
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, Any] | None],
+    jacobian: Callable[[np.ndarray, Any], np.ndarray],
+    *,
+    iterations: int,
+    tol: float,
+    retract: Callable[[np.ndarray, Any], tuple[np.ndarray, Any]] | None = None,
+) -> Minimum:
+    """The nearest minimum of ``|evaluate(theta)|^2`` downhill from ``theta``.
+
+    evaluate : residuals and anything the Jacobian is made from; None refuses a point (an unstable model), as does a sum of squares
+        that is not less. The damping follows Nielsen's rule of the gain ratio (Madsen, Nielsen &
+        Tingleff 2004, alg. 3.16); columns of the Jacobian are scaled to length one, directions at the level of rounding left alone.
+    tol : stops where the step is expected to take less than this part off the sum of squares, and not more than ``iterations``.
+    retract : new coordinates after each step: theta of the accepted point in them (data-driven local coordinates)
+
+    Raises ValueError where the start itself is refused.
+    """
+    start = evaluate(theta)
+    if start is None:
+        raise ValueError("expected a start with finite prediction errors, inside the region asked for")
+    residuals, point = start
+    cost, damping, grow = float(residuals @ residuals), 1e-3, 2.0
+    tiny = (np.finfo(float).eps * len(residuals)) ** 2 * cost
+    converged, done = False, 0
+    while True:
+        J = jacobian(theta, point)
+        length, g, s, Vh = _decomposed(J, residuals)
+        sound = s > max(J.shape) * np.finfo(float).eps * s.max(initial=0)
+        promise = float(np.sum(g[sound] ** 2))
+        if promise <= tol * cost or cost <= tiny or done >= iterations:
+            converged = promise <= tol * cost or cost <= tiny
+            break
+        done += 1
+        accepted = False
+        for _ in range(30):
+            step = -(Vh[sound].T @ (s[sound] * g[sound] / (s[sound] ** 2 + damping))) / length
+            trial = evaluate(theta + step)
+            new = float(trial[0] @ trial[0]) if trial is not None else np.inf
+            if new < cost:
+                share = (s[sound] ** 2 * (s[sound] ** 2 + 2 * damping)) / (s[sound] ** 2 + damping) ** 2
+                gain = (cost - new) / max(float(np.sum(g[sound] ** 2 * share)), np.finfo(float).tiny)
+                damping *= max(1 / 10, 1 - (2 * gain - 1) ** 3)
+                grow, accepted = 2.0, True
+                break
+            damping, grow = max(damping, 1e-12) * grow, grow * 2
+            if damping > 1e12:
+                break
+        if not accepted:
+            converged = promise <= 1e3 * tol * cost
+            break
+        assert trial is not None
+        small = cost - new <= tol * cost and promise <= 1e2 * tol * cost
+        theta, (residuals, point), cost = theta + step, trial, new
+        if retract is not None:
+            theta, point = retract(theta, point)
+        if small:
+            converged = True
+            break
+    return Minimum(theta, residuals, point, _inverse_root(length, s, Vh, sound), _condition(s), converged, done)
+
+
+def _decomposed(J: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Column lengths, ``U^T residuals``, ``s`` and ``V^T`` of the thin SVD of J with columns of length one, by one QR of both."""
+    largest = np.abs(J).max(0, initial=0)
+    largest[largest == 0] = 1
+    length = largest * np.linalg.norm(J / largest, axis=0)
+    length[length == 0] = 1
+    k = J.shape[1]
+    both = np.concatenate([J / length, residuals[:, None]], -1)
+    R = triangular_factor(both) if len(both) > k else both
+    U, s, Vh = np.linalg.svd(R[:, :k], full_matrices=False)
+    return length, U.T @ R[:, k], s, Vh
+
+
+def _inverse_root(length: np.ndarray, s: np.ndarray, Vh: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    inverse = np.divide(1, s, out=np.zeros_like(s), where=sound)
+    return Vh.T * inverse / length[:, None]
+
+
+def _condition(s: np.ndarray) -> float:
+    return float(s[0] / s[-1]) if len(s) and s[-1] > 0 else np.inf if len(s) else 1.0

@@ -1,0 +1,314 @@
+"""Prediction-error methods for polynomial models: ARMAX, output error, Box-Jenkins.
+
+The coefficients that leave the smallest errors of one-step prediction (Ljung, System Identification, 2nd ed. 1999, ch. 7 and 10), by
+Gauss-Newton steps with exact derivatives from a start by linear least squares: Hannan and Rissanen (Biometrika 69, 1982) where
+there is a noise polynomial, Steiglitz and McBride (IEEE Trans. AC 10, 1965) for output error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.signal import lfilter
+
+from ssmid._array import in_threads, one_blas_thread
+from ssmid.identification.arx import host_data, warn_unstable
+from ssmid.identification.centering import centering
+from ssmid.identification.gauss_newton import Minimum, minimize
+from ssmid.identification.initial_state import least_squares
+from ssmid.identification.polynomial_gradient import Coefficients, Degrees, Experiments, errors_of, jacobian, pack, unpack
+from ssmid.identification.polynomial_models import diagonal, innovations_form, sensitivities
+from ssmid.identification.prediction_error_result import (
+    ERROR_OF_PREDICTION,
+    ERROR_OF_SIMULATION,
+    Estimate,
+    PredictionErrorFit,
+    relative_error,
+    stacked,
+)
+from ssmid.identification.record import Record, experiments
+
+_WITHIN = 1 - 1e-9
+"""The largest modulus of roots that are mirrored into the circle."""
+
+
+def armax(
+    record: Record | list[Record],
+    na: int,
+    nb: int,
+    nc: int,
+    delay: int = 1,
+    *,
+    center: str | None = None,
+    stable: bool = False,
+    iterations: int = 50,
+    tol: float = 1e-8,
+) -> PredictionErrorFit:
+    """``A(q) y = B(q) u + C(q) e``: noise that enters with the dynamics of the system, itself a moving average. Not differentiable.
+
+    record, center : as for :func:`ssmid.arx`   na, nb, nc : lags of A, B and C of each output   delay : the first lag of the inputs
+    stable : A inside the unit circle (C is always; otherwise nothing could be predicted)
+    iterations, tol : Gauss-Newton steps at most; it ends where a step would take less than this part off the sum of squares
+
+    Each output has its own polynomials. What came before a record is estimated with them (``fit.initial_state``), so that nothing is
+    assumed about it. Unstable models are warned of. Raises ValueError for records with fewer samples than there are parameters.
+
+    >>> rng = np.random.default_rng(0)
+    >>> u, e = rng.standard_normal((2, 2000))
+    >>> fit = armax(Record(u, lfilter([0, 1.0], [1, -0.9], u) + 0.1 * lfilter([1, 0.5], [1, -0.9], e)), 1, 1, 1)
+    >>> fit.polynomials.A[0, 0].round(2), fit.polynomials.B[0, 0].round(2), fit.polynomials.C[0].round(1)
+    (array([ 1. , -0.9]), array([0., 1.]), array([1. , 0.5]))
+    """
+    fit = _fitted(record, (na, nb, nc, 0, 0), delay, "ARMAX", center, stable, iterations, tol)
+    warn_unstable(fit, "armax", "stable=True keeps it inside the circle")
+    return fit
+
+
+def oe(
+    record: Record | list[Record],
+    nb: int,
+    nf: int,
+    delay: int = 1,
+    *,
+    center: str | None = None,
+    iterations: int = 50,
+    tol: float = 1e-8,
+) -> PredictionErrorFit:
+    """``y = B(q)/F(q) u + e``: the model whose free simulation is nearest to the outputs, always stable. Not differentiable.
+
+    record, center, delay, iterations, tol : as for :func:`armax`   nb, nf : lags of B and F; the inputs of an output share F
+
+    The initial state of each record is estimated with the coefficients. The Kalman gain is zero: one-step prediction is simulation.
+
+    >>> u = np.random.default_rng(0).standard_normal(300)
+    >>> fit = oe(Record(u, lfilter([0, 1.0, 0.5], [1, -1.6, 0.8], u)), 2, 2)
+    >>> fit.polynomials.F[0].round(9), float(fit.error) < 1e-12
+    (array([ 1. , -1.6,  0.8]), True)
+    """
+    return _fitted(record, (0, nb, 0, 0, nf), delay, "OE", center, True, iterations, tol)
+
+
+def box_jenkins(
+    record: Record | list[Record],
+    nb: int,
+    nc: int,
+    nd: int,
+    nf: int,
+    delay: int = 1,
+    *,
+    center: str | None = None,
+    iterations: int = 50,
+    tol: float = 1e-8,
+) -> PredictionErrorFit:
+    """``y = B(q)/F(q) u + C(q)/D(q) e``: the system and its noise with dynamics of their own, always stable. Not differentiable.
+
+    As :func:`oe`, with the noise a filter of white noise that starts from rest. The states are those of B/F, then those of C/D.
+
+    >>> rng = np.random.default_rng(0)
+    >>> u, e = rng.standard_normal((2, 3000))
+    >>> fit = box_jenkins(Record(u, lfilter([0, 1.0], [1, -0.5], u) + lfilter([1.0], [1, -0.9], e)), 1, 0, 1, 1)
+    >>> fit.polynomials.F[0].round(1), fit.polynomials.D[0].round(1)
+    (array([ 1. , -0.5]), array([ 1. , -0.9]))
+    """
+    return _fitted(record, (0, nb, nc, nd, nf), delay, "Box-Jenkins", center, True, iterations, tol)
+
+
+def _fitted(
+    record: Any, lags: tuple[int, ...], delay: int, method: str, center: str | None, stable: bool, iterations: int, tol: float
+) -> PredictionErrorFit:
+    records = experiments(record)
+    for name, value in zip(("na", "nb", "nc", "nd", "nf", "delay"), (*lags, delay), strict=True):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
+    m = records[0].inputs.shape[-2]
+    degrees = Degrees(lags[0], lags[1] if m else 0, lags[2], lags[3], lags[4], delay, m)
+    needed, length = degrees.model + degrees.start * len(records), sum(r.length for r in records)
+    if length < needed or degrees.model == 0:
+        raise ValueError(f"expected at least {max(needed, 1)} samples for {needed} parameters (at least 1), got {length}")
+    base = centering(records, center)
+    data = host_data([base.removed(r) for r in records])
+    elements = [[(u[i], y[i]) for u, y in data] for i in range(len(data[0][1]))]
+    estimates = in_threads(lambda element: _element(element, degrees, stable, iterations, tol), elements)
+    kind = ERROR_OF_SIMULATION if method == "OE" else ERROR_OF_PREDICTION
+    fields = stacked(estimates, records, records[0].batch_shape, isinstance(record, list))
+    return PredictionErrorFit(**fields, data=record, method=method, centering=base, error_kind=kind)
+
+
+@one_blas_thread
+def _element(data: Experiments, degrees: Degrees, stable: bool, iterations: int, tol: float) -> Estimate:
+    """The outputs of one system, each by itself."""
+    found = []
+    for i in range(len(data[0][1])):
+        own = [(u, y[i]) for u, y in data]
+        bad = not all(np.isfinite(u).all() and np.isfinite(y).all() for u, y in own)
+        found.append(_unknown(degrees, own) if bad else _output(own, degrees, stable, iterations, tol))
+    return _joined(found, data, degrees)
+
+
+def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, tol: float) -> tuple[Minimum, Coefficients, np.ndarray]:
+    """The minimum for one output, in units in which all signals have a largest value of 1; what these do to each parameter."""
+    height = max(max(np.abs(y).max() for _, y in data), 0) or 1.0
+    levels = np.max([np.abs(u).max(-1, initial=0) for u, _ in data], axis=0)
+    levels[levels == 0] = 1
+    scaled = [(u / levels[:, None], y / height) for u, y in data]
+    g = degrees
+
+    def evaluate(theta: np.ndarray) -> tuple[np.ndarray, Any] | None:
+        x = unpack(theta, g, len(data))
+        watched = (x.a, x.c, x.d, x.f) if stable else (x.c, x.f)
+        if any(_radius(p) >= 1 for p in watched if len(p) > 1):
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            signals = errors_of(x, scaled)
+            errors = np.concatenate([e for _, _, e in signals])
+            return (errors, (x, signals)) if np.isfinite(errors @ errors) else None
+
+    start = _start_of_noise(scaled, g, stable) if g.nc or g.nd or not g.nf else _start_of_output(scaled, g)
+    best = minimize(pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, scaled, point[1]), iterations=iterations, tol=tol)
+    units = np.ones(len(best.theta))
+    units[g.na : g.na + g.nb * g.inputs] = np.repeat(height / levels, g.nb)
+    units[g.model :] = height
+    return best, unpack(best.theta * units, g, len(data)), units
+
+
+def _start_of_output(data: Experiments, g: Degrees) -> Coefficients:
+    """Steiglitz and McBride: equation errors of the record filtered by the last denominator; the best of ten, from an ARX model."""
+    f, best, least = np.ones(1), None, np.inf
+    zero = np.zeros(g.model + len(data) * g.start)
+    for _ in range(10):
+        x = _with(unpack(zero, g, len(data)), f=np.concatenate([f, np.zeros(g.nf + 1 - len(f))]))
+        columns = -jacobian(x, g, data, [(y, y, y) for _, y in data])
+        right = np.concatenate([lfilter([1.0], f, y) for _, y in data])
+        theta = least_squares(columns, right[:, None])[0][:, 0]
+        f = _inside(unpack(theta, g, len(data)).f)
+        x = _numerator(data, g, f)
+        cost = sum(float(e @ e) for _, _, e in errors_of(x, data))
+        if cost < least:
+            best, least = x, cost
+    assert best is not None
+    return best
+
+
+def _numerator(data: Experiments, g: Degrees, f: np.ndarray) -> Coefficients:
+    """B and the starts of least squares for a given F."""
+    zero = unpack(np.zeros(g.model + len(data) * g.start), g, len(data))
+    columns = -jacobian(_with(zero, f=f), g, data, [(0 * y, y, y) for _, y in data])
+    theta = least_squares(columns, np.concatenate([y for _, y in data])[:, None])[0][:, 0]
+    return _with(unpack(theta, g, len(data)), f=f)
+
+
+def _start_of_noise(data: Experiments, g: Degrees, stable: bool) -> Coefficients:
+    """Hannan and Rissanen: the errors of a long ARX model stand for the noise in a second regression.
+
+    With F the first regression gives way to the output-error model, and what that leaves is regressed on itself.
+    """
+    lags = max(g.na, g.nb + g.delay, g.nc, g.nd)
+    samples = sum(len(y) for _, y in data)
+    long = max(1, min(3 * lags + 10, samples // (4 * (1 + g.inputs)) - 1))
+    x = unpack(np.zeros(g.model + len(data) * g.start), g, len(data))
+    if g.nf or g.nd:
+        plain = Degrees(0, g.nb, 0, 0, g.nf, g.delay, g.inputs)
+        x = _start_of_output(data, plain) if g.nf else _numerator(data, plain, np.ones(1))
+        left = [(np.zeros((0, len(y))), e) for (_, y), (_, _, e) in zip(data, errors_of(x, data), strict=True)]
+        noise = _regressed(left, Degrees(g.nd, 0, g.nc, 0, 0, 0, 0), long, True)
+        starts = np.pad(x.starts, ((0, 0), (0, g.start - x.starts.shape[1])))
+        return Coefficients(np.ones(1), x.b, x.f, noise.c, noise.a, starts)
+    return _regressed(data, g, long, stable)
+
+
+def _regressed(data: Experiments, g: Degrees, long: int, stable: bool) -> Coefficients:
+    guess = [np.zeros(len(y)) for _, y in data]
+    if g.nc:
+        first = Degrees(long, long if g.inputs else 0, 0, 0, 0, g.delay, g.inputs)
+        guess = [e for _, _, e in errors_of(_linear(data, first, guess), data)]
+    x = _linear(data, g, guess)
+    c, a = _inside(x.c), _inside(x.a) if stable else x.a
+    given = Degrees(0, g.nb, 0, 0, 0, g.delay, g.inputs)
+    filtered = [(np.stack([lfilter([1.0], c, s) for s in u]) if len(u) else u, lfilter(a, c, y)) for u, y in data]
+    again = _numerator(filtered, Degrees(0, given.nb, 0, 0, 0, g.delay, g.inputs), np.ones(1))
+    if (a is not x.a and len(a) > 1) or (c is not x.c and len(c) > 1):
+        x = _with(x, b=again.b if g.nb else x.b)
+    return _with(x, a=a, c=c)
+
+
+def _linear(data: Experiments, g: Degrees, guess: list[np.ndarray]) -> Coefficients:
+    """Least squares of ``A y - B u - (C - 1) guess``, with the starts free."""
+    x = unpack(np.zeros(g.model + len(data) * g.start), g, len(data))
+    columns = -jacobian(x, g, data, [(y, y, e) for (_, y), e in zip(data, guess, strict=True)])
+    right = np.concatenate([y for _, y in data])[:, None]
+    return unpack(least_squares(columns, right)[0][:, 0], g, len(data))
+
+
+def _with(x: Coefficients, **changed: np.ndarray) -> Coefficients:
+    return Coefficients(**{**x.__dict__, **changed})
+
+
+def _radius(polynomial: np.ndarray) -> float:
+    return float(np.abs(np.roots(polynomial)).max(initial=0)) if np.isfinite(polynomial).all() else np.inf
+
+
+def _inside(polynomial: np.ndarray) -> np.ndarray:
+    """``polynomial`` with the roots outside the circle mirrored into it; itself where there are none."""
+    if len(polynomial) == 1 or _radius(polynomial) <= _WITHIN:
+        return polynomial
+    roots = np.roots(polynomial)
+    outside = np.abs(roots) > 1
+    roots[outside] = 1 / roots[outside].conj()
+    moduli = np.abs(roots)
+    return np.poly(np.where(moduli > _WITHIN, roots * _WITHIN / np.where(moduli > 0, moduli, 1), roots)).real
+
+
+def _unknown(g: Degrees, data: Experiments) -> tuple[Minimum, Coefficients, np.ndarray]:
+    """What is said of a record with NaN."""
+    theta = np.full(g.model + len(data) * g.start, np.nan)
+    errors = np.full(sum(len(y) for _, y in data), np.nan)
+    return Minimum(theta, errors, None, np.full((len(theta), len(theta)), np.nan), np.nan, False, 0), unpack(theta, g, len(data)), theta
+
+
+def _joined(found: list[tuple[Minimum, Coefficients, np.ndarray]], data: Experiments, g: Degrees) -> Estimate:
+    """One state space of all outputs. The covariance takes their errors as unrelated where parameters of two outputs meet."""
+    p, k = len(found), g.model
+    x = [c for _, c, _ in found]
+    polynomials = (
+        diagonal(np.stack([c.a for c in x])), np.stack([c.b for c in x]),
+        *(np.stack([getattr(c, name) for c in x]) for name in ("c", "d", "f")),
+    )
+    matrices = innovations_form(*polynomials)
+    lengths = [y.shape[-1] for _, y in data]
+    heights = [np.abs(np.concatenate([y[i] for _, y in data])).max() or 1.0 for i in range(p)]
+    errors = np.stack([best.residuals * h for (best, _, _), h in zip(found, heights, strict=True)])
+    free = max(sum(lengths) - k - len(data) * g.start, 1)
+    noise = errors @ errors.T / free
+    covariance = np.zeros((p * k, p * k))
+    for i, (best, _, units) in enumerate(found):
+        root = (best.root * units[:, None])[:k]
+        own = slice(i * k, (i + 1) * k)
+        covariance[own, own] = root @ root.T * (noise[i, i] / heights[i] ** 2)
+    states = np.zeros((len(data), len(matrices[0])))
+    starts = np.stack([c.starts for c in x], -1).reshape(len(data), -1)
+    states[:, : starts.shape[1]] = starts
+    pieces = np.split(errors, np.cumsum(lengths)[:-1], axis=-1)
+    conditions = [best.condition for best, _, _ in found]
+    return Estimate(
+        matrices, states, noise, np.concatenate([pack(c, g)[:k] for c in x]), covariance, sensitivities(polynomials, _directions(g, p)),
+        relative_error([y for _, y in data], pieces), max(conditions), all(b.converged for b, _, _ in found),
+        max(b.iterations for b, _, _ in found), polynomials,
+    )
+
+
+def _directions(g: Degrees, p: int) -> tuple[np.ndarray, ...]:
+    """Unit changes of A, B, C, D and F by each parameter, those of the first output first."""
+    basis = np.eye(g.model)
+    zero = unpack(np.zeros(g.model), g, 0)
+    each = [unpack(row, g, 0) for row in basis]
+    out = []
+    for i in range(p):
+        parts = []
+        for name in ("a", "b", "c", "d", "f"):
+            change = np.stack([getattr(e, name) - getattr(zero, name) for e in each])
+            wide = np.zeros((len(each), p, *change.shape[1:]))
+            wide[:, i] = change
+            parts.append(diagonal(wide) if name == "a" else wide)
+        out.append(parts)
+    return tuple(np.concatenate(parts) for parts in zip(*out, strict=True))
