@@ -36,14 +36,14 @@ def hinf_norm(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, dis
     G = A, B, C, D / b / c
     flipped = False
     if discrete:
-        G, flipped = _to_continuous(*G)
+        G, flipped = to_continuous(*G)
     gain, omega = _level_set(*G)
     if discrete:
         omega = abs(2 * np.arctan(omega) - (np.pi * np.sign(omega or 1.0) if flipped else 0.0))
     return np.array(gain * b * c), np.array(omega)
 
 
-def _to_continuous(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> tuple[tuple[np.ndarray, ...], bool]:
+def to_continuous(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> tuple[tuple[np.ndarray, ...], bool]:
     """``G(s)`` with ``z = (1 + s)/(1 - s)``, or of ``G(-z)`` (second result True) where the poles keep farther from z = -1 so."""
     poles = np.linalg.eigvals(A) if len(A) else np.zeros(0)
     flipped = bool(np.abs(poles + 1).min(initial=2.0) < np.abs(poles - 1).min(initial=2.0))
