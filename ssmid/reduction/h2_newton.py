@@ -1,0 +1,255 @@
+"""The l2-optimal poles of many rational approximations at once: Newton's method in a trust region, every derivative in closed form.
+
+Residues are eliminated (variable projection: Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973), which leaves the squared error
+``E = |g|^2 - F`` as a function of the poles alone. With the Blaschke product B of the poles, the best approximation of given poles
+leaves the error ``B eta``, eta analytic in the disk, and everything that Newton's method asks for is made of
+
+    alpha_j = eta(p_j),   slope_j = eta'(p_j),   rho_j = r_j B'(p_j)
+
+(r_j the residues): no Gram matrix is solved, because the inverse of a Cauchy matrix and all of its derivatives are again products
+of differences of poles. The condition ``alpha = 0`` is that of Meier and Luenberger (IEEE Trans. Automat. Control 12, 1967).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid.linalg import eigh
+from ssmid.reduction.h2_poles import Chart, arranged, chart
+
+_FIRST_RADIUS, _LARGEST_RADIUS = 0.5, 4.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Local:
+    """What an original looks like from a set of poles ``(batch, d)``: zeros where a pole is not live.
+
+    error : ``(batch,)`` squared   noise, blur : ``(batch,)`` the rounding of it, and of ``rho alpha`` times the distance to the circle
+    """
+
+    error: Array
+    noise: Array
+    blur: Array
+    rho: Array
+    alpha: Array
+    slope: Array
+
+    def where(self, chosen: Array, other: Local) -> Local:
+        """This where ``chosen``, ``other`` elsewhere."""
+        xp = namespace(self.error)
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        return Local(*(xp.where(chosen if a.ndim == 1 else chosen[:, None], a, b) for a, b in pairs))
+
+
+class Source(Protocol):
+    """The originals of a batch, strictly proper, carried to power series ``g(w)`` in the unit disk; conjugate coefficients for complex banks."""
+
+    @property
+    def energy(self) -> Array:
+        """``(batch,)`` the squared norms."""
+        ...
+
+    def take(self, chosen: Array) -> Source:
+        """Those of some batch elements."""
+        ...
+
+    def __call__(self, poles: Array, live: Array) -> Local: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Optimum:
+    """poles, live : ``(batch, d)``   local : there   converged : ``(batch,)``   iterations : ``(batch,)``   history : squared errors"""
+
+    poles: Array
+    live: Array
+    local: Local
+    converged: Array
+    iterations: Array
+    history: Array
+
+
+def mirrored(x: Array, real: bool) -> Array:
+    """The other half of a bilinear form: itself in a bank closed under conjugation, else the conjugate."""
+    return x if real else namespace(x).conj(x)
+
+
+@quiet
+def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_iterations: int, gtol: float) -> Optimum:
+    """Poles of least error from a start ``(batch, d)``; d even where ``real``. The error never rises.
+
+    Stops where the cosine of every tangent with the error is at most ``gtol``, where rounding hides more, or after
+    ``max_iterations``. Elements that are done leave the batch.
+    """
+    xp = namespace(poles)
+    count = poles.shape[0]
+    if real:
+        order = arranged(poles, live, 0)
+        poles, live = (xp.take_along_axis(x, order, axis=-1) for x in (poles, live))
+    state = _State(poles, live, source(poles, live), xp.full((count,), _FIRST_RADIUS, dtype=xp.float64, device=poles.device))
+    places = np.arange(count)
+    result = {"converged": np.zeros(count, bool), "iterations": np.zeros(count, np.int64)}
+    history = [to_numpy(state.local.error)]
+    left: list[tuple[np.ndarray, _State]] = []
+    for iteration in range(max_iterations + 1):
+        ready, failed = _done(state, gtol, source.energy, real)
+        stop = ready | failed | (iteration == max_iterations)
+        result["converged"][places[ready]] = True
+        result["iterations"][places[~(ready | failed)]] += iteration < max_iterations
+        if stop.all() or stop.sum() >= len(stop) / 4:
+            gone, stay = (np.flatnonzero(s) for s in (stop, ~stop))
+            left.append((places[gone], state.take(from_numpy(gone, poles))))
+            if len(stay) == 0:
+                break
+            places, keep = places[stay], from_numpy(stay, poles)
+            state, source = state.take(keep), source.take(keep)
+        state = _advanced(source, state, iteration, real)
+        errors = history[-1].copy()
+        errors[places] = to_numpy(state.local.error)
+        history.append(errors)
+    back = from_numpy(np.argsort(np.concatenate([p for p, _ in left])), poles)
+    whole = _State.joined([s for _, s in left]).take(back)
+    return Optimum(
+        whole.poles,
+        whole.live,
+        whole.local,
+        from_numpy(result["converged"], poles),
+        from_numpy(result["iterations"], poles),
+        from_numpy(np.stack(history, axis=-1), poles),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _State:
+    poles: Array
+    live: Array
+    local: Local
+    radius: Array
+
+    def take(self, chosen: Array) -> _State:
+        def part(x: Array) -> Array:
+            return namespace(x).take(x, chosen, axis=0)
+
+        local = Local(*(part(getattr(self.local, f.name)) for f in dataclasses.fields(Local)))
+        return _State(part(self.poles), part(self.live), local, part(self.radius))
+
+    @staticmethod
+    def joined(states: list[_State]) -> _State:
+        xp = namespace(states[0].poles)
+
+        def whole(get: Any) -> Array:
+            return xp.concat([get(s) for s in states], axis=0)
+
+        local = Local(*(whole(lambda s, name=f.name: getattr(s.local, name)) for f in dataclasses.fields(Local)))
+        return _State(whole(lambda s: s.poles), whole(lambda s: s.live), local, whole(lambda s: s.radius))
+
+
+def cosines(poles: Array, local: Local, energy: Array) -> tuple[Array, Array]:
+    """``(batch,)`` the largest cosine between the error and the change by a pole, and what rounding makes of it."""
+    xp = namespace(poles)
+    inside = 1 - xp.abs(poles) ** 2
+    slopes = xp.max(xp.abs(local.rho * local.alpha) * inside, axis=-1)
+    fitted = xp.clip(energy - local.error, min=0.0)
+    size = xp.sqrt(fitted * xp.clip(local.error, min=0.0))
+    safe = xp.where(size > 0, size, xp.ones_like(size))
+    return xp.where(slopes > 0, slopes / safe, slopes), local.blur / safe
+
+
+def _done(state: _State, gtol: float, energy: Array, real: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Elements that have converged, and those that cannot go on."""
+    xp = namespace(state.poles)
+    cosine, noise = cosines(state.poles, state.local, energy)
+    ready = (cosine <= gtol) | (cosine <= noise) | (energy == 0)
+    failed = (state.radius < 1e-12) | ~xp.isfinite(state.local.error)
+    return to_numpy(ready), to_numpy(failed & ~ready)
+
+
+def _advanced(source: Source, state: _State, turn: int, real: bool) -> _State:
+    """One step of all elements; those whose error would rise stay, with a smaller radius."""
+    xp = namespace(state.poles)
+    poles, live, local = state.poles, state.live, state.local
+    if real:
+        poles, live, local = _arranged(poles, live, local, turn)
+    here = chart(poles, live, real=real)
+    gradient, hessian = derivatives(here, local)
+    step, predicted = _step(gradient, hessian, state.radius)
+    trial = here.moved(step)
+    trial = xp.where(live, trial, xp.zeros_like(trial))
+    new = source(trial, live)
+    drop = local.error - new.error
+    ratio = drop / xp.where(predicted > 0, predicted, xp.ones_like(predicted))
+    # where the change is below rounding the gradient tells: it is known to a relative accuracy that the error is not
+    flat = (xp.abs(drop) <= local.noise) & (predicted <= local.noise)
+    inside = 1 - xp.abs(poles) ** 2
+    smaller = xp.max(xp.abs(new.rho * new.alpha) * (1 - xp.abs(trial) ** 2), axis=-1) < 0.5 * xp.max(xp.abs(local.rho * local.alpha) * inside, axis=-1)
+    good = xp.isfinite(new.error) & xp.where(flat, smaller, (drop > 0) & (ratio > 1e-4))
+    length = xp.linalg.vector_norm(step, axis=-1)
+    radius = xp.where(ratio < 0.25, 0.25 * xp.minimum(length, state.radius), state.radius)
+    radius = xp.where((ratio > 0.75) & (length > 0.9 * state.radius), 2 * state.radius, radius)
+    radius = xp.where(good, xp.clip(xp.where(flat, state.radius, radius), max=_LARGEST_RADIUS), xp.minimum(radius, 0.25 * length))
+    radius = xp.where(flat & ~good, xp.zeros_like(radius), radius)
+    return _State(xp.where(good[:, None], trial, poles), live, new.where(good, local), radius)
+
+
+def _arranged(poles: Array, live: Array, local: Local, turn: int) -> tuple[Array, Array, Local]:
+    xp = namespace(poles)
+    order = arranged(poles, live, turn)
+
+    def reordered(x: Array) -> Array:
+        return xp.take_along_axis(x, order, axis=-1)
+
+    changed = dataclasses.replace(local, rho=reordered(local.rho), alpha=reordered(local.alpha), slope=reordered(local.slope))
+    return reordered(poles), reordered(live), changed
+
+
+def derivatives(here: Chart, local: Local) -> tuple[Array, Array]:
+    """Gradient ``(batch, n)`` and Hessian ``(batch, n, n)`` of the squared error in the coordinates of a chart.
+
+    With ``f = rho alpha`` the derivatives of F by the poles,
+    ``S_jk = (rho_k alpha_j - rho_j alpha_k) / (p_j - p_k)``, ``S_jj = 2 rho_j slope_j`` and
+    ``M_jk = (alpha_j alpha*_k - rho_j rho*_k) / (1 - p_j p*_k)``, the star of complex banks only. The Gram matrix of what a change
+    of the poles leaves outside the span, the Gauss-Newton part, is the second term of M.
+    """
+    xp = namespace(here.poles)
+    poles, rho, alpha = here.poles, local.rho, local.alpha
+    difference = poles[..., :, None] - poles[..., None, :]
+    same = difference == 0
+    S = rho[..., None, :] * alpha[..., :, None] - rho[..., :, None] * alpha[..., None, :]
+    eye = xp.eye(poles.shape[-1], dtype=poles.dtype, device=poles.device)
+    S = xp.where(same, xp.zeros_like(S), S / xp.where(same, xp.ones_like(S), difference)) + eye * (2 * rho * local.slope)[..., None, :]
+    other = [mirrored(x, here.real) for x in (poles, rho, alpha)]
+    M = alpha[..., :, None] * other[2][..., None, :] - rho[..., :, None] * other[1][..., None, :]
+    M = M / (1 - poles[..., :, None] * other[0][..., None, :])
+    f = rho * alpha
+    if here.real:
+        return -here.gradient(2 * f), -here.hessian(2 * f, 2 * (S + M), M)
+    return -here.gradient(f), -here.hessian(f, S, M)
+
+
+def _step(gradient: Array, hessian: Array, radius: Array) -> tuple[Array, Array]:
+    """The least of the quadratic model within the radius (Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4, 1983) and what it promises."""
+    xp = namespace(gradient)
+    finite = xp.all(xp.isfinite(hessian), axis=(-2, -1)) & xp.all(xp.isfinite(gradient), axis=-1)
+    hessian = xp.where(finite[:, None, None], hessian, xp.zeros_like(hessian))
+    gradient = xp.where(finite[:, None], gradient, xp.zeros_like(gradient))
+    values, vectors = eigh(hessian)
+    along = (xp.matrix_transpose(vectors) @ gradient[..., None])[..., 0]
+    size = xp.max(xp.abs(values), axis=-1, keepdims=True)
+    floor = 1e-14 * size + float(xp.finfo(size.dtype).smallest_normal)
+    length = xp.linalg.vector_norm(along, axis=-1, keepdims=True)
+    lower = xp.clip(-values[..., :1], min=0.0) + floor
+    upper = lower + length / radius[:, None] + floor
+    tight = xp.linalg.vector_norm(along / (values + lower), axis=-1, keepdims=True) > radius[:, None]
+    least = lower
+    for _ in range(40):
+        middle = xp.sqrt(lower * upper)
+        long = xp.linalg.vector_norm(along / (values + middle), axis=-1, keepdims=True) > radius[:, None]
+        lower, upper = xp.where(long, middle, lower), xp.where(long, upper, middle)
+    shift = xp.where(tight, upper, least)
+    # an unbounded model without a tight radius goes to it along the steepest curvature
+    coordinates = -along / (values + shift)
+    predicted = -xp.sum(coordinates * (along + values * coordinates / 2), axis=-1)
+    return (vectors @ coordinates[..., None])[..., 0], predicted
