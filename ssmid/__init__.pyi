@@ -21,6 +21,7 @@ from .identification.rational_least_squares import RationalLeastSquaresFit, esti
 from .identification.record import Record
 from .identification.result import Fit
 from .identification.rkfit import rkfit
+from .identification.subspace import SubspaceFit, cva, moesp, n4sid
 from .identification.validation import fit_percent, predict, residual_test, validate
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, read_record, save
