@@ -39,6 +39,10 @@ _FORMS = (
     "modal, block-modal, companion, observable, transfer-function, zpk, sos, state-space, balanced, minimal, impulse-response, "
     "or frequency-response"
 )
+_METHODS = (
+    "for taps and models: balanced, hankel, h2 (models too: irka); for taps: era, prony, matrix-pencil, esprit; for frequency "
+    "responses: aaa, vector-fitting, loewner, rkfit, rational, frequency-subspace; for records: identify, n4sid, moesp, cva"
+)
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 
 
@@ -103,27 +107,35 @@ def fit(
     file: Source,
     order: Annotated[int | None, typer.Option("--order", help="number of states of the model")] = None,
     tol: Annotated[float | None, typer.Option("--tol", help="or: the smallest model with this relative l2 error")] = None,
-    method: Annotated[str, typer.Option("--method", help="balanced or era")] = "balanced",
+    method: Annotated[str | None, typer.Option("--method", help=_METHODS)] = None,
     key: Key = None,
     channel: Channel = None,
     fs: Rate = None,
     axis: Axis = None,
     mimo: Mimo = False,
+    inputs: Annotated[str | None, typer.Option("--inputs", help="of a record: columns by name, or channels from 0, that went in")] = None,
+    outputs: Annotated[str | None, typer.Option("--outputs", help="of a record: columns or channels that came out")] = None,
+    train: Annotated[float, typer.Option("--train", help="of a record: the first share to fit to; the rest tests the model")] = 0.5,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (FILE-model where left out)")] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="draw PNG figures")] = True,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """A small model of a response or of a large model, with a certificate of how good it is."""
+    """A small model of measured data or of a large model, with a certificate of how good it is."""
+    from ssmid.io import read_record
     from ssmid.report import fit_into, progress
 
-    if (order is None) == (tol is None):
-        raise ValueError(f"expected --order or --tol, got {'neither' if order is None else 'both'}")
+    if inputs is not None and outputs is None:
+        raise ValueError(f"--outputs: expected the channels that came out beside --inputs {inputs}, got none")
     with progress(quiet=quiet) as stage:
         stage(f"reading {file.name}")
-        system = _read(file, key, channel, fs, axis)
+        if outputs is None:
+            data = _read(file, key, channel, fs, axis)
+        else:
+            data = read_record(file, inputs=inputs, outputs=outputs, key=key, fs=fs, axis=axis)
         folder = Path(f"{file.stem}-model") if output is None else output
-        report, good = fit_into(folder, system, file.name, order=order, tol=tol, method=method, mimo=mimo, figures=figures, stage=stage)
+        options = {"order": order, "tol": tol, "method": method, "mimo": mimo, "train": train, "figures": figures}
+        report, good = fit_into(folder, data, file.name, stage=stage, **options)
     _print(report, as_json, quiet)
     return DONE if good else NOT_MET
 

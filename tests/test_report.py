@@ -207,7 +207,7 @@ def test_figures_of_coupled_channels_say_which_they_show(rng, tmp_path, monkeypa
     from ssmid.report import figures
 
     titles = []
-    monkeypatch.setattr(figures, "_figure", lambda path, onto, title="", size=(): titles.append(title) or path)
+    monkeypatch.setattr(figures, "figure", lambda path, onto, title="", size=(): titles.append(title) or path)
     taps = ssmid.ImpulseResponse(rng.standard_normal((2, 3, 40)) * 0.8 ** np.arange(40))
     fit = ssmid.balanced_truncation(taps, 3, mimo=True)
     figures.draw(tmp_path, fit, np.array([0.5]))

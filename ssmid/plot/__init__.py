@@ -7,12 +7,13 @@ style; nothing is changed outside. Frequencies are in rad/s, or in Hz with ``fs=
 
 from ssmid.plot.bank import filter_bank
 from ssmid.plot.frequency import bode, bode_magnitude, bode_phase, group_delay, nyquist
+from ssmid.plot.identification import frequency_fit, residual_correlation, simulation
 from ssmid.plot.plane import pole_zero
 from ssmid.plot.reduction import error_vs_order, hankel_spectrum
 from ssmid.plot.style import style
 from ssmid.plot.time import impulse
 
 __all__ = [
-    "bode", "bode_magnitude", "bode_phase", "error_vs_order", "filter_bank", "group_delay", "hankel_spectrum", "impulse", "nyquist",
-    "pole_zero", "style",
+    "bode", "bode_magnitude", "bode_phase", "error_vs_order", "filter_bank", "frequency_fit", "group_delay", "hankel_spectrum", "impulse",
+    "nyquist", "pole_zero", "residual_correlation", "simulation", "style",
 ]

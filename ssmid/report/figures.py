@@ -44,14 +44,14 @@ def draw(folder: Path, reduction: Reduction, error: np.ndarray) -> list[Path]:
         name = ", ".join(part for part in (name, f"output 0 of {ports[0]}, input 0 of {ports[1]}") if part)
     hertz = True if original.dt is not True and original.dt != 1 else None
     made = [
-        _figure(folder / "bode.png", lambda ax: _bode(ax, original, reduced, hertz), name),
-        _figure(folder / "poles.png", lambda ax: plot.pole_zero(reduced, ax=ax, zeros=False), worst, (4.8, 4.8)),
-        _figure(folder / "hankel.png", lambda ax: plot.hankel_spectrum(reduction, ax=ax)),
+        figure(folder / "bode.png", lambda ax: _bode(ax, original, reduced, hertz), name),
+        figure(folder / "poles.png", lambda ax: plot.pole_zero(reduced, ax=ax, zeros=False), worst, (4.8, 4.8)),
+        figure(folder / "hankel.png", lambda ax: plot.hankel_spectrum(reduction, ax=ax)),
     ]
     if original.is_discrete:
         long = isinstance(original, ImpulseResponse) and original.length > _LONG
         options: dict[str, Any] = {"scale": "db" if long else "linear", "fs": None if hertz is None else 1 / original.dt}
-        made.append(_figure(folder / "impulse.png", lambda ax: plot.impulse(original, reduced, ax=ax, **options), name))
+        made.append(figure(folder / "impulse.png", lambda ax: plot.impulse(original, reduced, ax=ax, **options), name))
         if index and isinstance(reduction.original, ImpulseResponse):
             made.append(_bank(folder / "bank.png", reduction, reduction.original))
     return made
@@ -61,7 +61,8 @@ def _ports(system: System) -> tuple[int, int]:
     return (system.outputs, system.inputs) if isinstance(system, StateSpace) else (1, 1)
 
 
-def _figure(path: Path, onto: Callable[[Axes], object], title: str = "", size: tuple[float, float] = (6.4, 3.8)) -> Path:
+def figure(path: Path, onto: Callable[[Axes], object], title: str = "", size: tuple[float, float] = (6.4, 3.8)) -> Path:
+    """One PNG of one axes, in the style of the package, written whole."""
     from matplotlib.figure import Figure
 
     from ssmid import plot

@@ -5,55 +5,72 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ssmid import __version__
+from ssmid._array import to_numpy
+from ssmid.identification.record import Record
+from ssmid.identification.result import Fit
 from ssmid.io import save
 from ssmid.io.files import about, write_bytes
-from ssmid.reduction.result import Reduction
+from ssmid.reduction.result import Reduction, Result
 from ssmid.report.certificate import Certificate, certificate_report, certify
 from ssmid.report.figures import draw
+from ssmid.report.fits import draw_fit, fit_report, split_in_time
+from ssmid.report.methods import checked_method, fitted
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report, plain
-from ssmid.systems import ImpulseResponse, System
-
-METHODS = ("balanced", "era")
+from ssmid.systems import System
 
 
 def fit_into(
     folder: Path,
-    system: System,
+    data: System | Record,
     title: str,
     *,
     order: int | None = None,
     tol: float | None = None,
-    method: str = "balanced",
+    method: str | None = None,
     mimo: bool = False,
+    train: float = 1.0,
     figures: bool = True,
     stage: Stage | None = None,
 ) -> tuple[Report, bool]:
-    """The job of ``ssmid fit``: reduces ``system``, measures the errors, fills ``folder``; the report, and whether all is well.
+    """The job of ``ssmid fit``: fits ``data``, measures the errors, fills ``folder``; the report, and whether all is well.
+
+    method : one of :data:`ssmid.report.methods.METHODS`; the usual one for the data where left out
+    train : the share of a record that is fitted to; the rest tells how good the model is
 
     Writes ``model.safetensors``, ``model.json``, ``report.json`` and PNG figures; files of the same names are replaced.
     Raises ValueError for wrong input and folders that cannot be written, before anything is computed where that can be known.
     """
     stage = stage or (lambda description, done=None, total=None: None)
+    name, chosen = checked_method(method, data, order, tol, mimo)
+    used, held_out = split_in_time(data, train) if isinstance(data, Record) else (data, None)
     steps = 4 if figures else 3
-    stage(f"{title}: {method} fit", 0, steps)
+    stage(f"{title}: {name} fit", 0, steps)
     with _made(folder):
-        reduction = _reduce(system, method, order, tol, mimo)
+        result = fitted(used, chosen, order, tol, mimo)
     stage(f"{title}: errors", 1, steps)
-    certificate = certify(reduction, tol, lambda description, done=None, total=None: stage(f"{title}: {description}", 1, steps))
-    report = certificate_report(reduction, certificate, title)
+    certificate = None
+    if isinstance(result, Reduction):
+        certificate = certify(result, tol, lambda description, done=None, total=None: stage(f"{title}: {description}", 1, steps))
+        report, good = certificate_report(result, certificate, title), certificate.good
+    else:
+        assert isinstance(result, Fit)
+        report, good = fit_report(result, title, tol, held_out)
     stage(f"{title}: writing the model", 2, steps)
-    paths = _write_models(folder, reduction, certificate, title)
+    paths = _write_models(folder, result, certificate, title)
     if figures:
         stage(f"{title}: figures", 3, steps)
-        paths += draw(folder, reduction, certificate.error)
+        if isinstance(result, Reduction):
+            assert certificate is not None
+            paths += draw(folder, result, certificate.error)
+        elif isinstance(result, Fit):
+            paths += draw_fit(folder, result, used, held_out)
     paths.append(folder / "report.json")
     report.facts["written"] = [str(path) for path in paths]
     write_bytes(folder / "report.json", report.to_json().encode())
-    return report, certificate.good
+    return report, good
 
 
 @contextmanager
@@ -72,28 +89,13 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
-def _reduce(system: System, method: str, order: int | None, tol: float | None, mimo: bool) -> Reduction:
-    from ssmid.identification.era import era
-    from ssmid.reduction.balanced import balanced_truncation
-
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if method == "era":
-        if not isinstance(system, ImpulseResponse):
-            raise ValueError(f"method era: expected an impulse response, got a {type(system).__name__}")
-        return era(system, order, tol=tol, mimo=mimo)
-    options: dict[str, Any] = {"mimo": mimo} if isinstance(system, ImpulseResponse) else {}
-    if tol is not None:
-        options["tol_norm"] = "h2"
-    return balanced_truncation(system, order, tol=tol, **options)
-
-
-def _write_models(folder: Path, reduction: Reduction, certificate: Certificate, title: str) -> list[Path]:
+def _write_models(folder: Path, result: Result, certificate: Certificate | None, title: str) -> list[Path]:
     paths = [folder / "model.safetensors", folder / "model.json"]
-    metadata = {
-        "source": title, "method": reduction.method, "order": plain(certificate.order), "relative_l2_error": plain(certificate.error),
-        "made_by": f"ssmid {__version__}",
-    }  # fmt: skip
+    order, error = (certificate.order, certificate.error) if certificate else (result.order, to_numpy(result.error))
+    metadata = {"source": title, "method": result.method, "order": plain(order), "error_kind": result.error_kind, "error": plain(error)}
+    if certificate:
+        metadata["relative_l2_error"] = metadata.pop("error")
+        del metadata["error_kind"]
     for path in paths:
-        save(reduction.system, path, metadata)
+        save(result.system, path, {**metadata, "made_by": f"ssmid {__version__}"})
     return paths
