@@ -12,6 +12,7 @@ from functools import singledispatch
 import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, on_host, quiet, to_numpy, width
+from ssmid.analysis.barycentric_form import barycentric_modal
 from ssmid.analysis.evaluation import horner
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.loss import warn_of_loss
@@ -19,6 +20,7 @@ from ssmid.analysis.polynomial import Host, paired, polynomial_roots, residues_o
 from ssmid.analysis.sections import factors_of_sections
 from ssmid.linalg import eig, inverse, transpose
 from ssmid.systems import (
+    Barycentric,
     FrequencyResponse,
     ImpulseResponse,
     Modal,
@@ -82,6 +84,12 @@ def _(system: Modal) -> tuple[Modal, Array, Host]:
 
 
 @_modal.register
+def _(system: Barycentric) -> tuple[Modal, Array, Host]:
+    modal = barycentric_modal(system)
+    return modal, _ones(modal), np.zeros(modal.batch_shape, bool)
+
+
+@_modal.register
 def _(system: StateSpace) -> tuple[Modal, Array, Host]:
     A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
     real = not any(is_complex(M) for M in (A, B, C, D))
@@ -112,7 +120,7 @@ def _(system: ZerosPolesGain) -> tuple[Modal, Array, Host]:
     zeros, poles, gain = double(system.zeros), double(system.poles), double(system.gain)
     ordered, closed = paired(to_numpy(poles))
     real = closed and paired(to_numpy(zeros))[1] and not is_complex(gain)
-    spread, apart = _taken_apart(ordered, system.is_discrete)
+    spread, apart = taken_apart(ordered, system.is_discrete)
     with np.errstate(all="ignore"):
         found = residues_of_product(to_numpy(zeros), spread, to_numpy(gain))
     poles, residues = from_numpy(spread, poles), from_numpy(found, poles)
@@ -192,7 +200,7 @@ def _eigenvectors(A: Array) -> tuple[Array, Array, Array, Array]:
     return poles, V, W, xp.max(xp.linalg.vector_norm(W, axis=-1), axis=-1)
 
 
-def _taken_apart(poles: Host, discrete: bool) -> tuple[Host, Host]:
+def taken_apart(poles: Host, discrete: bool) -> tuple[Host, Host]:
     """``poles`` with equal ones moved onto a small circle round them, and which elements that touched.
 
     m equal poles on a circle of relative radius ``eps^(1 / (2 m - 1))`` change the response by ``eps^(m / (2 m - 1))``, as much as
