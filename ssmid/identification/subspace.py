@@ -160,9 +160,8 @@ def _checked(
     least = -(-largest // p) + 1
     if rows is not None and not least <= rows <= most:
         raise ValueError(f"rows: expected {least} to {most} for order {largest} and {sum(lengths)} samples, got {rows}")
-    if rows is None:
-        rows = max(least, min(most, max(10, -(-3 * largest // p))))
-    return Options(method, order, largest, rows, DEGREES[center], selection, tuple(map(int, delays)), feedthrough, stable)
+    height = max(least, min(most, max(10, -(-3 * largest // p)))) if rows is None else rows
+    return Options(method, order, largest, height, DEGREES[center], selection, tuple(map(int, delays)), feedthrough, stable)
 
 
 def _assembled(elements: list[Element], records: list[Record], batch: tuple[int, ...], options: Options, *, listed: bool) -> SubspaceFit:

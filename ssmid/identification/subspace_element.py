@@ -293,7 +293,10 @@ def _nothing(records: Records, options: Options) -> Element:
     """NaN in the shape of the order asked for."""
     m, p = len(records[0][0]), len(records[0][1])
     n, count = (options.order or 0) + sum(options.delays), len(records)
-    matrices = {"A": (n, n), "B": (n, m), "C": (p, n), "D": (p, m), "K": (n, p), "covariance": (p, p)}
-    rest = {"states": (count, n), "levels": (count, p, 2), "input_line": (m, 2), "output_line": (p, 2), "sigma": (options.rows,)}
-    nan = {name: np.full(shape, np.nan) for name, shape in (matrices | rest).items()}
-    return Element(**nan, error=np.nan, condition=np.nan, converged=False)
+    square, wide, tall, through = (np.full(size, np.nan) for size in ((n, n), (n, m), (p, n), (p, m)))
+    gain, covariance, states = (np.full(size, np.nan) for size in ((n, p), (p, p), (count, n)))
+    levels, of_inputs, of_outputs = (np.full(size, np.nan) for size in ((count, p, 2), (m, 2), (p, 2)))
+    sigma = np.full(options.rows, np.nan)
+    return Element(
+        square, wide, tall, through, gain, covariance, states, levels, of_inputs, of_outputs, sigma, np.nan, np.nan, converged=False
+    )

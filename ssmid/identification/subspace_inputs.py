@@ -13,10 +13,9 @@ import numpy as np
 
 from ssmid._array import quiet
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.initial_state import free_motion, free_simulation, least_squares
+from ssmid.analysis.simulation import causal_product
+from ssmid.identification.initial_state import free_motion, least_squares
 from ssmid.linalg import triangular_factor
-from ssmid.systems import StateSpace
-from ssmid.systems.base import computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +43,8 @@ def fit_inputs(A: Host, C: Host, records: Sequence[tuple[Host, Host]], degree: i
     R = np.zeros((0, width + 1))
     for index, (inputs, outputs) in enumerate(records):
         length = inputs.shape[-1]
-        driven = _driven(A, C, inputs)
         free = free_motion(A, C, length)
+        driven = _driven(free, inputs)
         time = np.vander(np.linspace(-1, 1, length), degree + 1, increasing=True) if degree >= 0 else np.zeros((length, 0))
         for row in range(p):
             columns = np.zeros((length, width + 1))
@@ -75,10 +74,10 @@ def fit_inputs(A: Host, C: Host, records: Sequence[tuple[Host, Host]], degree: i
     )
 
 
-def _driven(A: Host, C: Host, inputs: Host) -> Host:
-    """``(p, m, n, T)`` states of ``A^T`` driven from rest by input j through row l of C: what output l owes to B of input j."""
-    n, (p, m) = len(A), (len(C), len(inputs))
-    if m == 0:
-        return np.zeros((p, 0, n, inputs.shape[-1]))
-    system = computed(StateSpace, A=A.T, B=C[:, None, :, None], C=np.eye(n), D=np.zeros((n, 1)), dt=1)
-    return free_simulation(system, inputs[None, :, None, :])
+def _driven(free: Host, inputs: Host) -> Host:
+    """``(p, m, n, T)`` states of ``A^T`` driven from rest by input j through row l of C: what output l owes to B of input j.
+
+    That is the convolution of the inputs with the free motion ``(T, p, n)``, a sample later.
+    """
+    states = causal_product(np.moveaxis(free, 0, -1)[:, None], inputs[None, :, None])
+    return np.concatenate([np.zeros_like(states[..., :1]), states[..., :-1]], -1)
