@@ -11,6 +11,7 @@ from .analysis.norms import norm
 from .analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization, similarity
 from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
+from .identification.aaa import AAAFit, aaa
 from .identification.arx import arx
 from .identification.era import Realization, era
 from .identification.exponentials import esprit, matrix_pencil, prony
@@ -30,6 +31,7 @@ from .reduction.hankel_norm import hankel_norm_approximation
 from .reduction.irka import irka
 from .reduction.result import Change, Reduction, Result
 from .systems import (
+    Barycentric,
     ConversionWarning,
     FrequencyResponse,
     ImpulseResponse,

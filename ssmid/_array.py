@@ -15,6 +15,7 @@ from threading import local
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
+import array_api_compat.numpy
 import numpy as np
 import scipy.fft
 import scipy.linalg  # BLAS must be loaded before it is limited
@@ -30,6 +31,8 @@ _WIDTHS = {"float32": 32, "complex64": 32, "float64": 64, "complex128": 64}
 
 def namespace(*arrays: Array) -> Any:
     """The array API namespace of ``arrays`` (plain Python numbers and None are passed over)."""
+    if all(type(a) is np.ndarray for a in arrays):
+        return array_api_compat.numpy
     numbers = (int, float, complex)  # NumPy's scalars are among them, and are arrays of their namespace
     known = (a for a in arrays if a is not None and (isinstance(a, np.generic) or not isinstance(a, numbers)))
     return array_api_compat.array_namespace(*known)
@@ -177,7 +180,15 @@ def width(array: Array) -> int:
 
 def dtype_name(array: Array) -> str:
     """The dtype's plain name ("float32"), without the namespace."""
-    return str(array.dtype).rsplit(".", 1)[-1].strip("')>")
+    return _numpy_name(array.dtype) if type(array) is np.ndarray else _name_of(array.dtype)
+
+
+def _name_of(dtype: Any) -> str:
+    return str(dtype).rsplit(".", 1)[-1].strip("')>")
+
+
+_numpy_name = cache(_name_of)
+"""NumPy takes 10 us to write the name of a dtype, which small problems notice."""
 
 
 def is_complex(array: Array) -> bool:

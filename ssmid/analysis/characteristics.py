@@ -22,22 +22,26 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.evaluation import evaluate
+from ssmid.analysis.barycentric_form import barycentric_poles
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.polynomial import polynomial_roots
 from ssmid.analysis.transmission_zeros import transmission_zeros
 from ssmid.linalg import eigvals, principal_log
 from ssmid.systems import (
+    Barycentric,
     FrequencyResponse,
     ImpulseResponse,
     Modal,
     SecondOrderSections,
+    SparseStateSpace,
     StateSpace,
     System,
     TransferFunction,
     ZerosPolesGain,
 )
 from ssmid.systems.base import sample_time
+from ssmid.systems.sparse import to_dense
 
 _NO_MODEL = "a FrequencyResponse has no poles or zeros: fit a model to it first (ssmid.identification)"
 
@@ -58,6 +62,14 @@ def poles(system: System) -> Array:
 @poles.register
 def _(system: StateSpace) -> Array:
     return eigvals(system.A)
+
+
+@poles.register
+def _(system: SparseStateSpace) -> Array:
+    return eigvals(to_dense(system).A)
+
+
+poles.register(Barycentric, barycentric_poles)
 
 
 @poles.register(Modal)
@@ -101,6 +113,11 @@ def zeros(system: System) -> Array:
     array([0.375])
     """
     raise TypeError(WRONG_TYPE.format(type(system).__name__))
+
+
+@zeros.register
+def _(system: SparseStateSpace) -> Array:
+    return zeros(to_dense(system))
 
 
 @zeros.register

@@ -9,12 +9,15 @@ import numpy as np
 import scipy.linalg
 
 from ssmid._array import Array, as_complex, batched_on_host, double, namespace, needs_gradient, on_gpu, quiet
+from ssmid.analysis.sparse_pencil import Pencil
 from ssmid.linalg import cauchy_product, powers, solve, transpose
 from ssmid.systems import (
+    Barycentric,
     FrequencyResponse,
     ImpulseResponse,
     Modal,
     SecondOrderSections,
+    SparseStateSpace,
     StateSpace,
     System,
     TransferFunction,
@@ -65,6 +68,33 @@ def _cauchy_square(points: Array, poles: Array, residues: Array) -> Array:
     for start in range(0, points.shape[-1], chunk):
         x = points[..., start : min(start + chunk, points.shape[-1]), None]
         parts.append(xp.sum(residues[..., None, :] / (x - poles[..., None, :]) ** 2, axis=-1))
+    return xp.concat(parts, axis=-1)
+
+
+@evaluate.register
+@quiet
+def _(system: Barycentric, points: Array, derivative: int = 0) -> Array:
+    """Quotient of two sums, the derivative by proposition 11 of Schneider & Werner (Math. Comp. 47, 1986); limits at support points."""
+    xp = namespace(system.support)
+    z, f, w = (double(a) for a in system.with_conjugates())
+    points = double(as_complex(points))
+    batch = np.broadcast_shapes(points.shape[:-1], system.batch_shape)
+    chunk = max(1, _CHUNK_BYTES // (16 * max(1, z.shape[-1] * prod(batch))))
+    parts = []
+    for start in range(0, points.shape[-1], chunk):
+        x = points[..., start : min(start + chunk, points.shape[-1]), None]
+        difference = x - z[..., None, :]
+        hit = difference == 0
+        at = xp.any(hit & (w[..., None, :] != 0), axis=-1)
+        terms = xp.where(hit, xp.zeros_like(difference), w[..., None, :] / xp.where(hit, xp.ones_like(difference), difference))
+        value = xp.sum(terms * f[..., None, :], axis=-1) / xp.sum(terms, axis=-1)
+        chosen = xp.astype(hit & (w[..., None, :] != 0), terms.dtype)
+        value = xp.where(at, xp.sum(chosen * f[..., None, :], axis=-1), value)
+        if derivative:
+            safe = xp.where(hit, xp.ones_like(difference), difference)
+            slopes = xp.sum(terms * (value[..., None] - f[..., None, :]) / safe, axis=-1)
+            value = xp.where(at, -slopes / xp.sum(chosen * w[..., None, :], axis=-1), slopes / xp.sum(terms, axis=-1))
+        parts.append(value)
     return xp.concat(parts, axis=-1)
 
 
@@ -246,3 +276,25 @@ def _back_substitution(T: np.ndarray, right: np.ndarray, points: np.ndarray) -> 
                 flat[i] += T[i, i + 1 : stop] @ flat[i + 1 : stop]
             state[i] /= points - T[i, i]
     return state
+
+
+# ---------------------------------------------------------------- sparse state space
+
+
+@evaluate.register
+def _(system: SparseStateSpace, points: Array, derivative: int = 0) -> Array:
+    """``C (x E - A)^-1 B + D`` by one sparse LU decomposition a point; the derivative is ``-C (x E - A)^-1 E (x E - A)^-1 B``."""
+    pencil, B, C = Pencil(system.A, system.E), double(system.B), double(system.C)
+    points = double(as_complex(points))
+    values = np.full((system.outputs, system.inputs, points.shape[-1]), np.nan, complex)
+    for k, point in enumerate(points):
+        try:
+            factored = pencil.factored(complex(point))
+        except ValueError:
+            continue  # on a pole: NaN
+        state = factored.solve(B)
+        if derivative:
+            state = -factored.solve(pencil.apply_mass(state))
+        values[:, :, k] = C @ state
+    values = values if derivative else values + double(system.D)[..., None]
+    return values[0, 0] if system.outputs == system.inputs == 1 else values

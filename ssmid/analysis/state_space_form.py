@@ -7,19 +7,22 @@ from functools import singledispatch
 from ssmid._array import astype_width, double, namespace, same_field, width
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
-from ssmid.analysis.modal_form import SAMPLES
+from ssmid.analysis.modal_form import SAMPLES, to_modal
 from ssmid.analysis.sections import cascade_of_factors, cascade_of_sections
 from ssmid.linalg import transpose
 from ssmid.systems import (
+    Barycentric,
     FrequencyResponse,
     ImpulseResponse,
     Modal,
     SecondOrderSections,
+    SparseStateSpace,
     StateSpace,
     System,
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.sparse import to_dense
 
 
 @singledispatch
@@ -58,6 +61,11 @@ def _(system: Modal, mimo: bool = False) -> StateSpace:
 
 
 @natural_state_space.register
+def _(system: Barycentric, mimo: bool = False) -> StateSpace:
+    return modal_state_space(to_modal(system), mimo)
+
+
+@natural_state_space.register
 def _(system: TransferFunction, mimo: bool = False) -> StateSpace:
     return companion_state_space(system)
 
@@ -90,6 +98,11 @@ def _(system: ImpulseResponse, mimo: bool = False) -> StateSpace:
     B = xp.eye(states, m, dtype=taps.dtype, device=taps.device)
     C = xp.reshape(transpose(taps[..., 1:]), (*taps.shape[:-3], p, states))
     return StateSpace(A, B, C, taps[..., 0], system.dt)
+
+
+@natural_state_space.register
+def _(system: SparseStateSpace, mimo: bool = False) -> StateSpace:
+    return to_dense(system)
 
 
 @natural_state_space.register

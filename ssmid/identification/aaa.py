@@ -1,0 +1,267 @@
+"""The AAA algorithm for linear systems: rational approximation of sampled transfer functions, real, of chosen order, without spurious poles.
+
+Greedy barycentric interpolation (aaa_greedy.py), then the poles that the data ask for, moved to a minimum of the squared error
+(aaa_cleanup.py, pole_refinement.py), then residues by least squares. With ``minimax`` Lawson's weights at the end (aaa_lawson.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, astype_width, from_numpy, is_array, namespace, to_numpy, width
+from ssmid.analysis.barycentric_form import denominator_zeros
+from ssmid.analysis.evaluation import evaluate
+from ssmid.analysis.polynomial import Host
+from ssmid.identification.aaa_cleanup import Cleanup
+from ssmid.identification.aaa_greedy import Steps, greedy
+from ssmid.identification.aaa_scaling import Task
+from ssmid.identification.partial_fractions import RationalFit, as_state_space, closed
+from ssmid.identification.pole_refinement import Problem, project, refine
+from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.systems import Barycentric, Modal, StateSpace
+
+_PATIENCE = 4
+_MOST = 100
+_WHITE = 4.0
+"""Standard deviations of the autocorrelation of white noise."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class AAAFit(RationalFit):
+    """A rational fit and the barycentric interpolant that its poles were taken from.
+
+    barycentric : interpolates the samples at its support points; of channels that share poles, values ``(*batch, *channels, n)`` over
+        support and weights with ones for the axes of channels. Not cleaned, and not made stable: ``system`` is
+    history : ``(steps, *batch)`` rms error of each interpolant on the way, of the largest value; NaN after the last of an element
+    condition : of the least-squares problem of the residues
+    """
+
+    barycentric: Barycentric
+    history: Array
+
+
+def aaa(
+    data: Any,
+    values: Any = None,
+    *,
+    order: int | None = None,
+    tol: float = 1e-13,
+    max_order: int | None = None,
+    weights: Any = None,
+    dt: float | bool | None = None,
+    real: bool = True,
+    mimo: bool = False,
+    shared: int = 0,
+    stable: bool | str = False,
+    minimax: bool = False,
+) -> AAAFit:
+    """A rational function for each set of samples of a transfer function. Not differentiable.
+
+    data, values, dt : ``(points, values)`` of s (of z where ``dt`` is not 0), or a FrequencyResponse alone; values ``(*batch, k)``
+    order : the number of poles. Left out, it is the smallest that brings the rms error to ``tol`` of the largest value, or, where
+        the data have noise, the one beyond which poles follow the noise (residuals are white, and the Bayesian information criterion
+        does not pay for more), at most ``max_order`` (100, or what the points can tell). Data of a smaller order than asked for
+        get that one.
+    weights : ``(k,)`` or ``(*batch, k)`` positive, of the errors
+    real : of real systems. Samples on one side of the real axis are enough; those below it are taken as the conjugates that they are.
+    mimo : the last two batch axes are outputs and inputs of one system. ``order`` is the number of its poles, ``fit.order`` that of
+        its states: each pole has as many as its residue matrix has rank.
+    shared : the last ``shared`` batch axes are scalar systems with one set of poles
+    stable : False leaves poles where they are best, and warns of unstable ones; "reflect" (or True) mirrors unstable poles at the
+        boundary of stability, "drop" leaves them out; the others then move to a minimum within stability, and residues are fitted again
+    minimax : the largest error is minimized, not the sum of squares
+
+    AAA is that of Nakatsukasa, Sete & Trefethen (SIAM J. Sci. Comput. 40, 2018), set-valued (Lietaert et al., IMA J. Numer. Anal. 42,
+    2022) and real; its interpolant stays in ``fit.barycentric``. The fit itself has the poles after cleaning and refinement
+    (aaa_cleanup.py); ``fit.changes`` lists what was dropped or mirrored, and why. ``error`` is the rms error over the points, of the
+    largest value. The result does not depend on the units of time and of the values.
+
+    Raises ValueError for an order that the points cannot determine, points that channels of one system do not share, weights that
+    are not positive, an unknown ``stable``.
+
+    >>> s = 1j * np.linspace(0.1, 10, 50)
+    >>> fit = aaa(s, (s + 3) / (s**2 + 0.2 * s + 4))
+    >>> fit.modal.poles.round(9), bool(fit.error < 1e-12)
+    (array([-0.1+1.99749844j, -0.1-1.99749844j]), True)
+    """
+    given = samples(data, values, dt=dt)
+    if stable not in (False, True, "reflect", "drop"):
+        raise ValueError(f"stable: expected False, True, 'reflect' or 'drop', got {stable!r}")
+    if not tol >= 0:
+        raise ValueError(f"tol: expected a number from 0 on, got {tol}")
+    task = Task.of(given, weights, 2 if mimo else shared, real, each=not mimo)
+    limit = _limit(task.problem, order, max_order)
+    steps, taken = _interpolated(task.problem, tol, order, limit)
+    poles = _poles(task.problem, steps, taken)
+    floor = prod(task.problem.values.shape[1:]) * max(tol, 1e-15) ** 2
+    cleanup = Cleanup(task.problem, floor, order, limit, "reflect" if stable is True else stable or "")
+    poles, settled, changes = cleanup.run(poles)
+    lawson_weights: list[Array | None] = [None] * len(poles)
+    if minimax:
+        poles, lawson_weights, settled = cleanup.leveled(poles)
+    modal, condition = task.fitted(poles, lawson_weights)
+    xp = namespace(given.values)
+    error = _error(task, modal, mimo)
+    restored = task.restored(modal)
+    bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
+    system = as_state_space(restored, mimo=mimo).map(lambda a: astype_width(a, bits))
+    if not stable:
+        _warn_if_unstable(restored)
+    full = task.batch if mimo else (*task.batch, *task.channels)
+
+    def spread(host: Host) -> Array:
+        shape = (*task.batch, *(1,) * (len(full) - len(task.batch)))
+        return xp.broadcast_to(xp.reshape(from_numpy(host, given.values), shape), full)
+
+    counts = np.array([len(p) for p in poles], int)
+    return AAAFit(
+        system=system,
+        method="AAA-Lawson" if minimax else "AAA",
+        order=_order(system, counts, full, spread, mimo),
+        converged=spread(settled & task.sound),
+        condition=spread(to_numpy(condition)),
+        changes=tuple(task.stated(c) for c in changes),
+        data=data if values is None else given,
+        error=error,
+        error_kind=RMS,
+        modal=restored.map(lambda a: astype_width(a, bits)),
+        barycentric=_barycentric(task, steps, taken, bits),
+        history=from_numpy(steps.rms.reshape(-1, *task.batch), given.values),
+    )
+
+
+def _limit(problem: Problem, order: int | None, max_order: int | None) -> int:
+    """The largest order to come out; ValueError for one that the samples cannot determine."""
+    k = problem.values.shape[-1]
+    most = k - 1 if problem.real else (k - 1) // 2
+    for name, value in (("order", order), ("max_order", max_order)):
+        if value is not None and (isinstance(value, bool) or not 0 <= value <= most):
+            raise ValueError(f"{name}: expected 0 to {most} for {k} points, got {value}")
+    return order if order is not None else min(most, _MOST) if max_order is None else max_order
+
+
+# ---------------------------------------------------------------- the interpolant
+
+
+def _interpolated(problem: Problem, tol: float, order: int | None, limit: int) -> tuple[Steps, Host]:
+    """The greedy steps, and how many of them each element takes."""
+    on_axis = problem.real and not bool(namespace(problem.points).any(namespace(problem.points).imag(problem.points) != 0))
+    kind = dataclasses.replace(problem, real=False) if on_axis else problem
+    count = problem.values.shape[-1]
+    most = min(limit // 2 + 1, max(1, count // 2)) if kind.real else min(limit + 1, max(1, count // 2))
+
+    def stop(active: Host, steps: Steps) -> Host:
+        rms = steps.rms[:, active]
+        done = rms[-1] <= tol
+        if order is None:
+            waited = len(rms) - 1 - _first_good(rms)
+            for i in np.flatnonzero(~done & (waited >= _PATIENCE) & (waited % _PATIENCE == 0)):
+                done[i] = _is_noise(kind, steps, int(active[i]))
+        return done
+
+    steps = greedy(kind, most, stop)
+    last = np.where(np.isfinite(steps.rms), np.arange(steps.count)[:, None], 0).max(axis=0)
+    if order is not None:
+        return steps, last + 1
+    reached = np.take_along_axis(steps.rms, last[None], axis=0)[0] <= tol
+    return steps, np.where(reached, last, np.minimum(last, _first_good(steps.rms) + 2)) + 1
+
+
+def _first_good(rms: Host) -> Host:
+    """Of each element the first step within twice the smallest error."""
+    known = np.where(np.isfinite(rms), rms, np.inf)
+    return np.argmax(known <= 2 * known.min(axis=0), axis=0)
+
+
+def _is_noise(problem: Problem, steps: Steps, element: int) -> bool:
+    """Whether what the poles found so far leave of the samples, after least squares, is white along the points."""
+    one = problem.take(from_numpy(np.array([element]), problem.values))
+    poles = _poles_of(one.real, to_numpy(one.points), steps, np.array([element]), steps.count)
+    poles = poles[:, np.isfinite(poles[0])]
+    residual = to_numpy(project(one, refine(one, from_numpy(poles, one.values), steps=3)[0]).residual)[0]
+    k = problem.values.shape[-1]
+    if one.real:
+        residual = residual[:k] + 1j * residual[k:]
+    at = to_numpy(one.points)[0]
+    residual = residual[np.lexsort((at.real, at.imag if one.dt == 0 and one.dt is not True else np.angle(at)))]
+    power = np.sum(np.abs(residual) ** 2)
+    correlation = [abs(np.sum(residual[j:] * residual[: k - j].conj())) for j in range(1, min(4, k))]
+    return not power > 0 or max(correlation) / power <= _WHITE / np.sqrt(residual.size)
+
+
+def _poles(problem: Problem, steps: Steps, taken: Host) -> list[Host]:
+    """The poles of each element's interpolant, conjugates as neighbours, the upper one first."""
+    real = problem.real and not bool(np.all(to_numpy(problem.points).imag == 0))
+    found: list[Host] = [np.zeros(0, complex)] * len(taken)
+    points = to_numpy(problem.points)
+    for n in np.unique(taken):
+        rows = np.flatnonzero(taken == n)
+        poles = _poles_of(real, points[rows], steps, rows, int(n))
+        for i, p in zip(rows, poles, strict=True):
+            p = p[np.isfinite(p)]
+            found[i] = closed(p) if problem.real and not real else p
+    return found
+
+
+def _poles_of(real: bool, points: Host, steps: Steps, rows: Host, n: int) -> Host:
+    z, w = np.take_along_axis(points, steps.support[rows, :n], axis=-1), steps.nodes(rows, n, real=real)
+    return denominator_zeros(z, w, real=real)
+
+
+def _barycentric(task: Task, steps: Steps, taken: Host, bits: int) -> Barycentric:
+    """The interpolants in the units of the samples; where elements have fewer support points than others, some of weight zero stand in."""
+    points, values = to_numpy(task.problem.points), to_numpy(task.problem.values)
+    real = task.problem.real and not bool(np.all(points.imag == 0))
+    most = int(taken.max(initial=1))
+    support = np.where(np.arange(most) < taken[:, None], steps.support[:, :most], steps.support[:, :1])
+    weights = np.zeros(support.shape, complex)
+    for n in np.unique(taken):
+        rows = np.flatnonzero(taken == n)
+        weights[rows, :n] = steps.nodes(rows, int(n), real=real)
+    f = np.take_along_axis(values, support[:, None, :], axis=-1) * to_numpy(task.size)[..., None]
+    z = np.take_along_axis(points, support, axis=-1) * task.scale
+    weights[~task.sound] = np.nan
+    ones = (1,) * len(task.channels)
+    arrays = (z.reshape(*task.batch, *ones, most), f.reshape(*task.batch, *task.channels, most), weights.reshape(*task.batch, *ones, most))
+    like = task.problem.values
+    return Barycentric(*(astype_width(from_numpy(a, like), bits) for a in arrays), dt=task.problem.dt, real=task.problem.real)
+
+
+# ---------------------------------------------------------------- the result
+
+
+def _error(task: Task, modal: Modal, mimo: bool) -> Array:
+    """The rms error of a scaled modal bank, ``(*batch, *channels)``, or one for all channels with ``mimo``."""
+    xp, shape = namespace(modal.residues), (*task.batch, *task.channels, -1)
+    scaled = Samples(task.problem.points[:, None, :], task.problem.values, modal.dt)
+    fitted = evaluate(modal, scaled.points)
+    largest = xp.max(xp.abs(scaled.values), axis=-1)
+    square = xp.mean(xp.abs(fitted - scaled.values) ** 2, axis=-1)
+    if mimo:
+        largest, square = xp.max(largest, axis=-1), xp.mean(square, axis=-1)
+        shape = (*task.batch, -1)
+    error = xp.sqrt(square) / xp.where(largest > 0, largest, xp.ones_like(largest))
+    return xp.reshape(error, shape[:-1])
+
+
+def _order(system: StateSpace, counts: Host, full: tuple[int, ...], spread: Callable[[Host], Array], mimo: bool) -> int | Array:
+    """The number of real states of each element."""
+    if mimo:
+        reached = np.any(to_numpy(system.B) != 0, axis=-1) | np.any(to_numpy(system.C) != 0, axis=-2)
+        return int(reached.sum()) if not full else from_numpy(reached.sum(-1), system.A)
+    return int(counts[0]) if not full or (len(counts) and (counts == counts[0]).all()) else spread(counts)
+
+
+def _warn_if_unstable(modal: Modal) -> None:
+    poles = to_numpy(modal.poles)
+    with np.errstate(invalid="ignore"):
+        bad = (np.abs(poles) >= 1 if modal.is_discrete else poles.real >= 0).any(-1)
+    if bad.any():
+        some = "the model is" if bad.size == 1 else f"{int(bad.sum())} of {bad.size} models are"
+        warnings.warn(f"aaa: {some} unstable; stable=True gives stable ones", stacklevel=3)

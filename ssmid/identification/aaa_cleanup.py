@@ -1,0 +1,172 @@
+"""From the poles of an AAA approximant to those that the data ask for: spurious ones dropped, the others moved to a minimum.
+
+Froissart doublets and poles that follow noise are told by what they are worth: how much the squared error rises without them, beside
+the penalty of the Bayesian information criterion (Schwarz, Ann. Statist. 6, 1978). Elements of a batch with equal numbers of poles
+are taken together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from math import log
+
+import numpy as np
+
+from ssmid._array import Array, from_numpy, quiet, to_numpy
+from ssmid.analysis.polynomial import Host
+from ssmid.identification.aaa_lawson import lawson
+from ssmid.identification.partial_fractions import reflected
+from ssmid.identification.pole_refinement import Problem, project, refine, worth
+from ssmid.reduction.result import Change
+
+_PENALTY = 1.5
+"""Of one parameter, in units of Schwarz's: poles are placed where noise is largest, which is worth more than a fixed column."""
+
+SPURIOUS = "worth less than the noise"
+SURPLUS = "least worth, to meet the order"
+UNSTABLE = "unstable"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cleanup:
+    """problem : all elements   floor : squared error below which nothing is told apart   order : asked for, or None
+    largest : order allowed   stable : "", "reflect" or "drop" """
+
+    problem: Problem
+    floor: float
+    order: int | None
+    largest: int
+    stable: str
+
+    @quiet
+    def run(self, poles: list[Host]) -> tuple[list[Host], Host, tuple[Change, ...]]:
+        """The poles of each element, whether their refinement settled, and what was done."""
+        changes: list[Change] = []
+        poles = [self._usable(p, i) for i, p in enumerate(poles)]
+        if self.stable:
+            poles = [self._stabilized(p, i, changes) for i, p in enumerate(poles)]
+        poles = self._pruned(poles, changes)
+        poles, score, settled = self._refined(poles)
+        if self.order is None:
+            poles, settled = self._fewer(poles, score, settled, changes)
+        return poles, settled, tuple(changes)
+
+    @quiet
+    def leveled(self, poles: list[Host]) -> tuple[list[Host], list[Array | None], Host]:
+        """Poles and weights of the points for the smallest largest error, and which elements came near to it."""
+        poles, weights, level = list(poles), [None] * len(poles), np.zeros(len(poles), bool)
+        for index, problem, P in self._groups(poles, np.arange(len(poles))):
+            P, w, done = lawson(problem, P, stable=bool(self.stable))
+            level[index] = to_numpy(done)
+            for at, (i, p) in enumerate(zip(index, to_numpy(P), strict=True)):
+                poles[i], weights[i] = p, w[at]
+        return poles, weights, level
+
+    def _usable(self, poles: Host, element: int) -> Host:
+        """Without infinite poles and those on a sample, whose fractions have no values."""
+        points = to_numpy(self.problem.points)[element]
+        poles = poles[np.isfinite(poles)]
+        on = (poles[:, None] == points).any(-1) | ((poles.conj()[:, None] == points).any(-1) & self.problem.real)
+        return poles[~on]
+
+    def _stabilized(self, poles: Host, element: int, changes: list[Change]) -> Host:
+        mirrored = reflected(poles, self.problem.dt)
+        unstable = mirrored != poles
+        if not unstable.any():
+            return poles
+        action = "reflected" if self.stable == "reflect" else "dropped"
+        changes.append(Change(action, tuple(poles[unstable].tolist()), UNSTABLE, (element,)))
+        return mirrored if self.stable == "reflect" else poles[~unstable]
+
+    # ------------------------------------------------------------ fewer poles
+
+    def _groups(self, poles: list[Host], which: Host) -> Iterator[tuple[Host, Problem, Array]]:
+        """Elements with equal numbers of poles: their indices, problem and poles."""
+        counts = np.array([len(poles[i]) for i in which], int)
+        for d in np.unique(counts):
+            index = which[counts == d]
+            whole = len(index) == self.problem.values.shape[0]
+            problem = self.problem if whole else self.problem.take(from_numpy(index, self.problem.values))
+            yield index, problem, from_numpy(np.stack([poles[i] for i in index]), self.problem.values)
+
+    def _parameters(self, d: int) -> int:
+        return d + self.problem.values.shape[1] * (d + 1)
+
+    def _penalty(self, d: int, fewer: int) -> float:
+        """What ``fewer`` poles save."""
+        return _PENALTY * (self._parameters(d) - self._parameters(d - fewer)) * log(self.problem.equations)
+
+    def _score(self, cost: Host, d: int) -> Host:
+        return self.problem.equations * np.log(cost + self.floor) + _PENALTY * self._parameters(d) * log(self.problem.equations)
+
+    def _weakest(self, problem: Problem, poles: Array, allowance: Host | None) -> tuple[Host, Host, Host, Host]:
+        """Of each element the position of the pole worth least, how many poles it stands for, its worth, and the cost with all."""
+        fit = project(problem, poles)
+        value, at = to_numpy(worth(fit, poles, real=self.problem.real)), to_numpy(poles)
+        size = np.where((at.imag > 0) & self.problem.real, 2, 1)
+        value = np.where(np.isfinite(value), np.maximum(value, 0), np.where((at.imag < 0) & self.problem.real, np.inf, 0))
+        if allowance is not None:
+            single = (size == 1) & (value < np.inf)
+            value = np.where((size > allowance[:, None]) & single.any(-1, keepdims=True), np.inf, value)
+        j = np.argmin(value, axis=-1)
+        rows = np.arange(len(j))
+        return j, size[rows, j], value[rows, j], to_numpy(fit.cost)
+
+    def _pruned(self, poles: list[Host], changes: list[Change]) -> list[Host]:
+        """Poles dropped one by one, the others staying where they are, while that is for the better, and down to the order."""
+        poles, limit = list(poles), self.largest if self.order is None else self.order
+        gone: dict[int, list[complex]] = {}
+        surplus: dict[int, list[complex]] = {}
+        active = np.array([i for i, p in enumerate(poles) if len(p)], int)
+        while len(active):
+            left = []
+            for index, problem, P in self._groups(poles, active):
+                d = P.shape[-1]
+                over = np.full(len(index), d - limit)
+                j, size, value, cost = self._weakest(problem, P, over if d > limit else None)
+                gain = self.problem.equations * np.log((cost + value + self.floor) / (cost + self.floor))
+                gain = np.where(np.isnan(gain), 0, gain)
+                needless = gain < np.array([self._penalty(d, int(s)) for s in size]) if self.order is None else value <= self.floor * 1e-4
+                for i, at, s, drop in zip(index, j, size, needless, strict=True):
+                    if drop or d > limit:
+                        (gone if drop else surplus).setdefault(int(i), []).extend(poles[i][at : at + s].tolist())
+                        poles[i] = np.delete(poles[i], slice(at, at + s))
+                        if len(poles[i]):
+                            left.append(int(i))
+            active = np.array(sorted(left), int)
+        for found, why in ((gone, SPURIOUS), (surplus, SURPLUS)):
+            changes.extend(Change("dropped", tuple(p), why, (i,)) for i, p in sorted(found.items()))
+        return poles
+
+    def _refined(self, poles: list[Host], which: Host | None = None) -> tuple[list[Host], Host, Host]:
+        """Poles at a minimum of the misfit; score and whether the iteration settled, for each element (those in ``which``)."""
+        which = np.arange(len(poles)) if which is None else which
+        poles, score, settled = list(poles), np.full(len(poles), np.inf), np.zeros(len(poles), bool)
+        for index, problem, P in self._groups(poles, which):
+            P, cost, done = refine(problem, P, stable=bool(self.stable), floor=1e-4 * self.floor)
+            for i, p in zip(index, to_numpy(P), strict=True):
+                poles[i] = p
+            score[index], settled[index] = self._score(to_numpy(cost), P.shape[-1]), to_numpy(done)
+        return poles, score, settled
+
+    def _fewer(self, poles: list[Host], score: Host, settled: Host, changes: list[Change]) -> tuple[list[Host], Host]:
+        """Without poles that a refined fit does without."""
+        active = np.array([i for i, p in enumerate(poles) if len(p)], int)
+        while len(active):
+            trial = list(poles)
+            taken: dict[int, Host] = {}
+            for index, problem, P in self._groups(poles, active):
+                j, size, _, _ = self._weakest(problem, P, None)
+                for i, at, s in zip(index, j, size, strict=True):
+                    taken[int(i)] = poles[i][at : at + s]
+                    trial[i] = np.delete(poles[i], slice(at, at + s))
+            trial, new, done = self._refined(trial, active)
+            left = []
+            for i in active:
+                if new[i] < score[i]:
+                    changes.append(Change("dropped", tuple(taken[i].tolist()), SPURIOUS, (int(i),)))
+                    poles[i], score[i], settled[i] = trial[i], new[i], done[i]
+                    left += [i] if len(poles[i]) else []
+            active = np.array(left, int)
+        return poles, settled
