@@ -24,6 +24,7 @@ from .identification.result import Fit
 from .identification.rkfit import rkfit
 from .identification.subspace import SubspaceFit, cva, moesp, n4sid
 from .identification.validation import fit_percent, predict, residual_test, validate
+from .identification.vector_fitting import vector_fitting
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, read_record, save
 from .reduction.balanced import balanced_truncation
