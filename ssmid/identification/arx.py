@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 
 from ssmid._array import double, to_numpy
+from ssmid.analysis.polynomial import Host
 from ssmid.identification.centering import centering
 from ssmid.identification.polynomial_models import innovations_form, order_of, sensitivities
 from ssmid.identification.prediction_error_result import ERROR_OF_PREDICTION, Estimate, PredictionErrorFit, relative_error, stacked
@@ -58,7 +59,7 @@ def arx(
     base = centering(records, center)
     data = host_data([base.removed(r) for r in records])
     batch = records[0].batch_shape
-    p, m = records[0].outputs.shape[-2], records[0].inputs.shape[-2]
+    p = records[0].outputs.shape[-2]
     if stable and p > 1:
         raise ValueError(f"stable: expected one output to mirror the poles of, got {p}: ssmid.pem(..., stable=True) keeps several stable")
     lags = _chosen(data, delay, criterion, max_order) if na is None and nb is None else (na or 0, nb or 0)
@@ -76,12 +77,12 @@ def arx(
     return fit
 
 
-def host_data(records: list[Record]) -> list[tuple[np.ndarray, np.ndarray]]:
+def host_data(records: list[Record]) -> list[tuple[Host, Host]]:
     """Inputs ``(N, m, T)`` and outputs ``(N, p, T)`` of each record, NumPy float64, the batch in one axis."""
     batch = records[0].batch_shape
     count = int(np.prod(batch))
 
-    def flat(x: np.ndarray) -> np.ndarray:
+    def flat(x: Host) -> Host:
         return np.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(count, *x.shape[-2:])
 
     return [(flat(to_numpy(double(r.inputs))), flat(to_numpy(double(r.outputs)))) for r in records]
@@ -105,7 +106,7 @@ def _checked(na: int, nb: int, delay: int) -> None:
         raise ValueError("na, nb: expected at least one lag, got 0 and 0")
 
 
-def _regressors(u: np.ndarray, y: np.ndarray, na: int, nb: int, delay: int, start: int) -> np.ndarray:
+def _regressors(u: Host, y: Host, na: int, nb: int, delay: int, start: int) -> Host:
     """``(N, T - start, na p + nb m)``: one lag of y and one of u after the other, so that models of lower order are leading columns."""
     T = y.shape[-1]
     parts = []
@@ -117,7 +118,7 @@ def _regressors(u: np.ndarray, y: np.ndarray, na: int, nb: int, delay: int, star
     return np.swapaxes(np.concatenate(parts, -2), -1, -2)
 
 
-def _columns(na: int, nb: int, p: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def _columns(na: int, nb: int, p: int, m: int) -> tuple[Host, Host]:
     """Where the lags of y ``(na, p)`` and of u ``(nb, m)`` stand among the columns of :func:`_regressors`."""
     position, ys, us = 0, [], []
     for j in range(max(na, nb)):
@@ -130,7 +131,7 @@ def _columns(na: int, nb: int, p: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ys, int).reshape(na, p), np.array(us, int).reshape(nb, m)
 
 
-def _factor(data: list[tuple[np.ndarray, np.ndarray]], na: int, nb: int, delay: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+def _factor(data: list[tuple[Host, Host]], na: int, nb: int, delay: int) -> tuple[Host, Host, int, int]:
     """The triangular factor ``(N, k+p, k+p)`` of regressors beside outputs, columns scaled to length one; scales; rows; k."""
     p, m = data[0][1].shape[-2], data[0][0].shape[-2]
     start, k = order_of(na, nb + delay if nb else 0, 0), na * p + nb * m
@@ -158,11 +159,11 @@ def _factor(data: list[tuple[np.ndarray, np.ndarray]], na: int, nb: int, delay: 
     return R, scale, rows, k
 
 
-def _table(u: np.ndarray, y: np.ndarray, na: int, nb: int, delay: int, start: int) -> np.ndarray:
+def _table(u: Host, y: Host, na: int, nb: int, delay: int, start: int) -> Host:
     return np.concatenate([_regressors(u, y, na, nb, delay, start), np.swapaxes(y[..., start:], -1, -2)], -1)
 
 
-def _chosen(data: list[tuple[np.ndarray, np.ndarray]], delay: int, criterion: str, max_order: int) -> tuple[int, int]:
+def _chosen(data: list[tuple[Host, Host]], delay: int, criterion: str, max_order: int) -> tuple[int, int]:
     """na = nb by the criterion, summed over the batch: all orders from the factor of the largest (Ljung 1999, sec. 16.4)."""
     if criterion not in ("aic", "bic"):
         raise ValueError(f'criterion: expected "aic" or "bic", got {criterion!r}')
@@ -183,7 +184,7 @@ def _chosen(data: list[tuple[np.ndarray, np.ndarray]], delay: int, criterion: st
     return best, best if m else 0
 
 
-def _regressions(data: list[tuple[np.ndarray, np.ndarray]], na: int, nb: int, delay: int) -> list[Estimate]:
+def _regressions(data: list[tuple[Host, Host]], na: int, nb: int, delay: int) -> list[Estimate]:
     p, m = data[0][1].shape[-2], data[0][0].shape[-2]
     if m == 0:
         nb = 0
@@ -209,7 +210,7 @@ def _regressions(data: list[tuple[np.ndarray, np.ndarray]], na: int, nb: int, de
 
 
 def _estimate(
-    theta: np.ndarray, noise: np.ndarray, gram: np.ndarray, condition: float, data: list, columns: tuple[np.ndarray, np.ndarray], delay: int
+    theta: Host, noise: Host, gram: Host, condition: float, data: list, columns: tuple[Host, Host], delay: int
 ) -> Estimate:
     """The model with coefficients ``theta`` (columns, p); parameters are those of the first output, then of the second, ..."""
     k, p = theta.shape
@@ -230,11 +231,11 @@ def _estimate(
     )
 
 
-def _padded(start: np.ndarray, n: int) -> np.ndarray:
+def _padded(start: Host, n: int) -> Host:
     return np.concatenate([start, np.zeros((len(start), n - start.shape[-1]))], -1)
 
 
-def _polynomials(theta: np.ndarray, columns: tuple[np.ndarray, np.ndarray], delay: int) -> tuple[np.ndarray, ...]:
+def _polynomials(theta: Host, columns: tuple[Host, Host], delay: int) -> tuple[Host, ...]:
     """A, B, C, D, F of coefficients ``(N, columns, p)``."""
     count, p = len(theta), theta.shape[-1]
     ys, us = columns
@@ -248,7 +249,7 @@ def _polynomials(theta: np.ndarray, columns: tuple[np.ndarray, np.ndarray], dela
     return A, B, one, one, one
 
 
-def multiplied(P: np.ndarray, signal: np.ndarray) -> np.ndarray:
+def multiplied(P: Host, signal: Host) -> Host:
     """``sum_k P[:, :, k] signal[:, t-k]`` from rest: polynomials ``(p, m, k)`` of the delay on signals ``(m, T)``."""
     out = np.zeros((P.shape[0], signal.shape[-1]))
     for k in range(min(P.shape[-1], signal.shape[-1])):
@@ -284,7 +285,7 @@ def mirrored(estimate: Estimate, data: list, delay: int) -> Estimate:
     return Estimate(**{**again.__dict__, "reflected": tuple(complex(r) for r in roots[outside])})
 
 
-def _inputs_only(filtered: list, nb: int, delay: int, start: int) -> np.ndarray:
+def _inputs_only(filtered: list, nb: int, delay: int, start: int) -> Host:
     tables = [_table(u, y, 0, nb, delay, start)[0] for u, y in filtered if y.shape[-1] > start]
     table = np.concatenate(tables)
     return np.linalg.lstsq(table[:, :-1], table[:, -1:], rcond=None)[0]

@@ -29,7 +29,9 @@ class Centering:
 
     def removed(self, record: Record) -> Record:
         """``record`` about the working point."""
-        return record if self.center is None else Record(record.inputs - self._line(record, 0), record.outputs - self._line(record, 1), record.dt)
+        if self.center is None:
+            return record
+        return Record(record.inputs - self._line(record, 0), record.outputs - self._line(record, 1), record.dt)
 
     def restored(self, outputs: Array, record: Record) -> Array:
         """Outputs of a model back at the level of ``record``."""

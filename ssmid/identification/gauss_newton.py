@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmid.analysis.polynomial import Host
 from ssmid.linalg import triangular_factor
 
 
@@ -16,23 +17,23 @@ class Minimum:
     """theta : where it was found   residuals : there   point : what ``evaluate`` kept   root : ``(k, k)`` with ``root root^T`` the
     inverse of ``J^T J`` over the directions that the data show   condition : of J with columns of length one"""
 
-    theta: np.ndarray
-    residuals: np.ndarray
+    theta: Host
+    residuals: Host
     point: Any
-    root: np.ndarray
+    root: Host
     condition: float
     converged: bool
     iterations: int
 
 
 def minimize(
-    theta: np.ndarray,
-    evaluate: Callable[[np.ndarray], tuple[np.ndarray, Any] | None],
-    jacobian: Callable[[np.ndarray, Any], np.ndarray],
+    theta: Host,
+    evaluate: Callable[[Host], tuple[Host, Any] | None],
+    jacobian: Callable[[Host, Any], Host],
     *,
     iterations: int,
     tol: float,
-    retract: Callable[[np.ndarray, Any], tuple[np.ndarray, Any]] | None = None,
+    retract: Callable[[Host, Any], tuple[Host, Any]] | None = None,
 ) -> Minimum:
     """The nearest minimum of ``|evaluate(theta)|^2`` downhill from ``theta``.
 
@@ -48,6 +49,7 @@ def minimize(
     if start is None:
         raise ValueError("expected a start with finite prediction errors, inside the region asked for")
     residuals, point = start
+    theta, point = retract(theta, point) if retract is not None else (theta, point)
     cost, damping, grow = float(residuals @ residuals), 1e-3, 2.0
     tiny = (np.finfo(float).eps * len(residuals)) ** 2 * cost
     converged, done = False, 0
@@ -88,7 +90,7 @@ def minimize(
     return Minimum(theta, residuals, point, _inverse_root(length, s, Vh, sound), _condition(s), converged, done)
 
 
-def _decomposed(J: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, ...]:
+def _decomposed(J: Host, residuals: Host) -> tuple[Host, ...]:
     """Column lengths, ``U^T residuals``, ``s`` and ``V^T`` of the thin SVD of J with columns of length one, by one QR of both."""
     largest = np.abs(J).max(0, initial=0)
     largest[largest == 0] = 1
@@ -101,10 +103,10 @@ def _decomposed(J: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, ...]:
     return length, U.T @ R[:, k], s, Vh
 
 
-def _inverse_root(length: np.ndarray, s: np.ndarray, Vh: np.ndarray, sound: np.ndarray) -> np.ndarray:
+def _inverse_root(length: Host, s: Host, Vh: Host, sound: Host) -> Host:
     inverse = np.divide(1, s, out=np.zeros_like(s), where=sound)
     return Vh.T * inverse / length[:, None]
 
 
-def _condition(s: np.ndarray) -> float:
+def _condition(s: Host) -> float:
     return float(s[0] / s[-1]) if len(s) and s[-1] > 0 else np.inf if len(s) else 1.0

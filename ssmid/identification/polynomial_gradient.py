@@ -12,12 +12,19 @@ import dataclasses
 import numpy as np
 from scipy.signal import lfilter
 
-Experiments = list[tuple[np.ndarray, np.ndarray]]
+from ssmid.analysis.polynomial import Host
+
+Experiments = list[tuple[Host, Host]]
+
+_ONE = np.ones(1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Degrees:
-    """The numbers of coefficients: na, nb (of each of m inputs), nc, nd, nf, and the first lag of the inputs."""
+    """The numbers of coefficients: na, nb (of each of m inputs), nc, nd, nf, and the first lag of the inputs.
+
+    drift : states that no input drives (:func:`drift_poles`)   period : the samples of one turn between two of them
+    """
 
     na: int
     nb: int
@@ -26,12 +33,19 @@ class Degrees:
     nf: int
     delay: int
     inputs: int
+    drift: int = 0
+    period: float = 1.0
 
     @property
     def start(self) -> int:
         """How many samples the past reaches into a record: the states of A, B and C, or of B and F."""
         lags = self.delay + self.nb - 1 if self.nb and self.inputs else 0
         return max(self.nf, lags) if self.nf or self.nd else max(self.na, lags, self.nc)
+
+    @property
+    def free(self) -> int:
+        """The coefficients of one experiment: of its start and of its drift."""
+        return self.start + self.drift
 
     @property
     def model(self) -> int:
@@ -41,17 +55,17 @@ class Degrees:
 
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
-    """``a, c, d, f`` with their leading 1, ``b`` ``(m, delay+nb)``, ``starts`` ``(experiments, start)``."""
+    """``a, c, d, f`` with their leading 1, ``b`` ``(m, delay+nb)``, ``starts`` ``(experiments, start + drift)``."""
 
-    a: np.ndarray
-    b: np.ndarray
-    f: np.ndarray
-    c: np.ndarray
-    d: np.ndarray
-    starts: np.ndarray
+    a: Host
+    b: Host
+    f: Host
+    c: Host
+    d: Host
+    starts: Host
 
 
-def unpack(theta: np.ndarray, degrees: Degrees, experiments: int) -> Coefficients:
+def unpack(theta: Host, degrees: Degrees, experiments: int) -> Coefficients:
     """The parameter vector, in the order a, b (input after input), f, c, d, starts, as polynomials."""
     g = degrees
     sizes = np.cumsum([g.na, g.nb * g.inputs, g.nf, g.nc, g.nd])
@@ -59,66 +73,98 @@ def unpack(theta: np.ndarray, degrees: Degrees, experiments: int) -> Coefficient
     one = np.ones(1)
     b = np.concatenate([np.zeros((g.inputs, g.delay)), b.reshape(g.inputs, g.nb)], -1) if g.nb else np.zeros((g.inputs, 1))
     a, f, c, d = (np.concatenate([one, x]) for x in (a, f, c, d))
-    return Coefficients(a, b, f, c, d, starts.reshape(experiments, g.start))
+    return Coefficients(a, b, f, c, d, starts.reshape(experiments, g.free))
 
 
-def pack(x: Coefficients, degrees: Degrees) -> np.ndarray:
+def pack(x: Coefficients, degrees: Degrees) -> Host:
     """The parameter vector of polynomials."""
     b = x.b[:, degrees.delay :] if degrees.nb else x.b[:, :0]
     return np.concatenate([x.a[1:], b.ravel(), x.f[1:], x.c[1:], x.d[1:], x.starts.ravel()])
 
 
-def errors_of(x: Coefficients, data: Experiments) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def drift_poles(count: int, period: float) -> Host:
+    """Poles of ``count`` slow motions: frequencies one turn in ``period`` apart, on both sides of zero alike.
+
+    Over a record of one period their free motions are all that is slower than half the highest spacing, as many as that has
+    degrees of freedom (Slepian). They die by a part of 1e-4 in one period, which keeps the system stable.
+    """
+    turns = np.arange(count) - (count - 1) / 2
+    return (1 - 1e-4 / period) * np.exp(2j * np.pi * turns / period)
+
+
+def drift_of(count: int, period: float, length: int) -> Host:
+    """``(length, count)`` real free motions of :func:`drift_poles`: the constant first where there is one, then cosine and sine."""
+    poles = drift_poles(count, period)
+    upper = poles[poles.imag > 1e-12 * abs(poles.imag).max(initial=0)]
+    t = np.arange(length)[:, None]
+    motions = upper**t
+    pairs = np.stack([motions.real, motions.imag], -1).reshape(length, -1)
+    return np.concatenate([np.abs(poles[count // 2]) ** t, pairs], -1) if count % 2 else pairs
+
+
+def errors_of(x: Coefficients, degrees: Degrees, data: Experiments) -> list[tuple[Host, Host, Host]]:
     """``(w, v, e)`` of each experiment: the output of B/F, what A y leaves of it, the prediction errors ``(T,)``."""
     found = []
     for (u, y), start in zip(data, x.starts, strict=True):
-        driven = _beginning(start, len(y))
+        g, T = degrees, len(y)
+        driven = _beginning(start[: g.start], T)
         for row, signal in zip(x.b, u, strict=True):
-            driven += _filter(row, signal)
-        w = lfilter([1.0], x.f, driven) if len(x.f) > 1 else driven
-        v = _filter(x.a, y) - w
-        found.append((w, v, lfilter(x.d, x.c, v) if len(x.c) + len(x.d) > 2 else v))
+            driven += filtered(row, _ONE, signal)
+        w = filtered(_ONE, x.f, driven) if len(x.f) > 1 else driven
+        v = filtered(x.a, _ONE, y) - w
+        if g.drift:
+            v = v - drift_of(g.drift, g.period, T) @ start[g.start :]
+        found.append((w, v, filtered(x.d, x.c, v) if len(x.c) + len(x.d) > 2 else v))
     return found
 
 
-def jacobian(x: Coefficients, degrees: Degrees, data: Experiments, signals: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+def jacobian(x: Coefficients, degrees: Degrees, data: Experiments, signals: list[tuple[Host, Host, Host]]) -> Host:
     """``(samples, parameters)`` derivatives of all prediction errors; ``signals`` are those of :func:`errors_of`."""
-    g, blocks, model = degrees, [], degrees.model
-    through = np.convolve(x.c, x.f)
-    for i, ((u, y), (w, v, e)) in enumerate(zip(data, signals, strict=True)):
+    g, blocks = degrees, []
+    linear, through = linear_columns(x, g, data), np.convolve(x.c, x.f)
+    inputs = g.nb * g.inputs
+    for (_, y), (w, v, e) in zip(data, signals, strict=True):
+        blocks.append((
+            _shifts(filtered(x.d, x.c, y), g.na, 1) if g.na else None,
+            _shifts(filtered(x.d, through, w), g.nf, 1) if g.nf else None,
+            -_shifts(filtered(_ONE, x.c, e), g.nc, 1) if g.nc else None,
+            _shifts(filtered(_ONE, x.c, v), g.nd, 1) if g.nd else None,
+        ))
+    a, f, c, d = (np.concatenate([b for b in part if b is not None] or [linear[:, :0]]) for part in zip(*blocks, strict=True))
+    return np.concatenate([a, linear[:, :inputs], f, c, d, linear[:, inputs:]], -1)
+
+
+def linear_columns(x: Coefficients, degrees: Degrees, data: Experiments) -> Host:
+    """Derivatives of the prediction errors by b and the starts, which do not depend on these."""
+    g, through, blocks = degrees, np.convolve(x.c, x.f), []
+    width = g.nb * g.inputs
+    for i, (u, y) in enumerate(data):
         T = len(y)
-        J = np.zeros((T, model + len(data) * g.start))
-        at = 0
-
-        def put(signal: np.ndarray, count: int, first: int, sign: float, J: np.ndarray = J, T: int = T) -> None:
-            nonlocal at
-            for k in range(count):
-                if k + first < T:
-                    J[k + first :, at + k] = sign * signal[: T - k - first]
-            at += count
-
-        if g.na:
-            put(lfilter(x.d, x.c, y), g.na, 1, 1.0)
-        if g.nb:
-            for signal in u:
-                put(lfilter(x.d, through, signal), g.nb, g.delay, -1.0)
-        if g.nf:
-            put(lfilter(x.d, through, w), g.nf, 1, 1.0)
-        if g.nc:
-            put(lfilter([1.0], x.c, e), g.nc, 1, -1.0)
-        if g.nd:
-            put(lfilter([1.0], x.c, v), g.nd, 1, 1.0)
-        at = model + i * g.start
-        put(lfilter(x.d, through, _beginning(np.ones(1), T)), g.start, 0, -1.0)
-        blocks.append(J)
+        block = np.zeros((T, width + len(data) * g.free))
+        for j in range(g.inputs if g.nb else 0):
+            block[:, j * g.nb : (j + 1) * g.nb] = -_shifts(filtered(x.d, through, u[j]), g.nb, g.delay)
+        at = width + i * g.free
+        if g.start:
+            block[:, at : at + g.start] = -_shifts(filtered(x.d, through, _beginning(_ONE, T)), g.start, 0)
+        if g.drift:
+            block[:, at + g.start : at + g.free] = -filtered(x.d, x.c, drift_of(g.drift, g.period, T).T).T
+        blocks.append(block)
     return np.concatenate(blocks)
 
 
-def _beginning(start: np.ndarray, length: int) -> np.ndarray:
+def _shifts(signal: Host, count: int, first: int) -> Host:
+    """``(T, count)`` the signal ``first``, ``first + 1``, ... samples later."""
+    T = len(signal)
+    late = np.concatenate([np.zeros(first + count), signal])
+    return np.lib.stride_tricks.sliding_window_view(late, T)[count:0:-1].T if count else np.zeros((T, 0))
+
+
+def _beginning(start: Host, length: int) -> Host:
     signal = np.zeros(length)
     signal[: len(start)] = start[:length]
     return signal
 
 
-def _filter(b: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    return lfilter(b, [1.0], signal)
+def filtered(b: Host, a: Host, signal: Host) -> Host:
+    """``b/a`` in powers of the delay on signals ``(..., T)``, from rest."""
+    return np.asarray(lfilter(b, a, signal))

@@ -8,11 +8,14 @@ motion times ``A`` (Ljung, System Identification, 2nd ed. 1999, sec. 4.3).
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
-Matrices = tuple[np.ndarray, ...]
+from ssmid.analysis.polynomial import Host
+
+Matrices = tuple[Host, ...]
 
 
-def innovations_form(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, F: np.ndarray) -> Matrices:
+def innovations_form(A: Host, B: Host, C: Host, D: Host, F: Host) -> Matrices:
     """``(A, B, C, D, K)`` of ``A y = B/F u + C/D e``; shapes as in :class:`Polynomials`. One of A, F and D has degree zero.
 
     ``ARX``, ``ARMAX``: ``max(na, delay+nb-1, nc)`` states for each output. With F of its own: ``max(nf, delay+nb-1)`` of the system
@@ -36,7 +39,27 @@ def sensitivities(polynomials: Matrices, directions: Matrices) -> Matrices:
     return tuple((a - b) / 2 for a, b in zip(ahead, behind, strict=True))
 
 
-def diagonal(rows: np.ndarray) -> np.ndarray:
+def beside_drift(matrices: Matrices, poles: Host) -> Matrices:
+    """The model with states beside it that no input drives, with these poles in each output: rotations, each seen by its first state."""
+    A, B, C, D, K = matrices
+    p, m = len(C), B.shape[-1]
+    upper = poles[poles.imag > 1e-12 * np.abs(poles.imag).max(initial=0)]
+    blocks = [np.array([[abs(poles[len(poles) // 2])]])] if len(poles) % 2 else []
+    blocks += [np.array([[z.real, z.imag], [-z.imag, z.real]]) for z in upper]
+    turning = np.kron(scipy.linalg.block_diag(*blocks), np.eye(p))
+    seen = np.kron(np.concatenate([np.eye(len(b))[:1] for b in blocks], -1), np.eye(p))
+    k = len(turning)
+    return scipy.linalg.block_diag(A, turning), np.r_[B, np.zeros((k, m))], np.c_[C, seen], D, np.r_[K, np.zeros((k, p))]
+
+
+def widened(changes: Matrices, states: int) -> Matrices:
+    """Changes of the matrices by the parameters, with ``states`` more that none of them touches."""
+    A, B, C, D, K = changes
+    rows, columns = ((0, 0), (0, states), (0, 0)), ((0, 0), (0, 0), (0, states))
+    return np.pad(A, ((0, 0), (0, states), (0, states))), np.pad(B, rows), np.pad(C, columns), D, np.pad(K, rows)
+
+
+def diagonal(rows: Host) -> Host:
     """Coefficients ``(*batch, p, k)`` of each output as those ``(*batch, p, p, k)`` of a diagonal matrix of polynomials."""
     p = rows.shape[-2]
     return np.eye(p)[:, :, None] * rows[..., :, None, :]
@@ -47,7 +70,7 @@ def order_of(na: int, lags: int, nc: int) -> int:
     return max(na, lags - 1, nc)
 
 
-def _companion(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Matrices:
+def _companion(A: Host, B: Host, C: Host) -> Matrices:
     p, m = B.shape[-3:-1]
     n = order_of(A.shape[-1] - 1, B.shape[-1], C.shape[-1] - 1)
     A, B, C = (np.concatenate([P, np.zeros((*P.shape[:-1], n + 1 - P.shape[-1]))], -1) for P in (A, B, diagonal(C)))
@@ -66,7 +89,7 @@ def _companion(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Matrices:
     return state, _tall(B - mixed, batch), outputs, np.broadcast_to(feed, (*batch, p, m)), _tall(C - A, batch)
 
 
-def _tall(P: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+def _tall(P: Host, batch: tuple[int, ...]) -> Host:
     """Coefficients ``(*batch, p, m, n+1)`` of lags 1 to n as ``(*batch, n p, m)``."""
     p, m, count = P.shape[-3:]
     return np.broadcast_to(np.moveaxis(P, -1, -3)[..., 1:, :, :], (*batch, count - 1, p, m)).reshape(*batch, (count - 1) * p, m)

@@ -10,15 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.signal import lfilter
 
 from ssmid._array import in_threads, one_blas_thread
+from ssmid.analysis.polynomial import Host
 from ssmid.identification.arx import host_data, warn_unstable
 from ssmid.identification.centering import centering
 from ssmid.identification.gauss_newton import Minimum, minimize
 from ssmid.identification.initial_state import least_squares
-from ssmid.identification.polynomial_gradient import Coefficients, Degrees, Experiments, errors_of, jacobian, pack, unpack
-from ssmid.identification.polynomial_models import diagonal, innovations_form, sensitivities
+from ssmid.identification.polynomial_gradient import (
+    Coefficients,
+    Degrees,
+    Experiments,
+    drift_poles,
+    errors_of,
+    filtered,
+    jacobian,
+    linear_columns,
+    pack,
+    unpack,
+)
+from ssmid.identification.polynomial_models import beside_drift, diagonal, innovations_form, sensitivities, widened
 from ssmid.identification.prediction_error_result import (
     ERROR_OF_PREDICTION,
     ERROR_OF_SIMULATION,
@@ -29,6 +40,7 @@ from ssmid.identification.prediction_error_result import (
 )
 from ssmid.identification.record import Record, experiments
 
+_ONE = np.ones(1)
 _WITHIN = 1 - 1e-9
 """The largest modulus of roots that are mirrored into the circle."""
 
@@ -54,6 +66,7 @@ def armax(
     Each output has its own polynomials. What came before a record is estimated with them (``fit.initial_state``), so that nothing is
     assumed about it. Unstable models are warned of. Raises ValueError for records with fewer samples than there are parameters.
 
+    >>> from scipy.signal import lfilter
     >>> rng = np.random.default_rng(0)
     >>> u, e = rng.standard_normal((2, 2000))
     >>> fit = armax(Record(u, lfilter([0, 1.0], [1, -0.9], u) + 0.1 * lfilter([1, 0.5], [1, -0.9], e)), 1, 1, 1)
@@ -71,6 +84,7 @@ def oe(
     nf: int,
     delay: int = 1,
     *,
+    drift: int = 0,
     center: str | None = None,
     iterations: int = 50,
     tol: float = 1e-8,
@@ -78,15 +92,19 @@ def oe(
     """``y = B(q)/F(q) u + e``: the model whose free simulation is nearest to the outputs, always stable. Not differentiable.
 
     record, center, delay, iterations, tol : as for :func:`armax`   nb, nf : lags of B and F; the inputs of an output share F
+    drift : so many states more for each output, which no input drives: slow oscillations with ``drift`` frequencies one turn per (longest)
+        record apart about zero, that is levels, ramps and wander which the input does not explain (friction, temperature, a feedback that
+        was closed around the system). Their amplitudes are the initial state, found anew for every record.
 
     The initial state of each record is estimated with the coefficients. The Kalman gain is zero: one-step prediction is simulation.
 
+    >>> from scipy.signal import lfilter
     >>> u = np.random.default_rng(0).standard_normal(300)
     >>> fit = oe(Record(u, lfilter([0, 1.0, 0.5], [1, -1.6, 0.8], u)), 2, 2)
     >>> fit.polynomials.F[0].round(9), float(fit.error) < 1e-12
     (array([ 1. , -1.6,  0.8]), True)
     """
-    return _fitted(record, (0, nb, 0, 0, nf), delay, "OE", center, True, iterations, tol)
+    return _fitted(record, (0, nb, 0, 0, nf), delay, "OE", center, True, iterations, tol, drift)
 
 
 def box_jenkins(
@@ -105,6 +123,7 @@ def box_jenkins(
 
     As :func:`oe`, with the noise a filter of white noise that starts from rest. The states are those of B/F, then those of C/D.
 
+    >>> from scipy.signal import lfilter
     >>> rng = np.random.default_rng(0)
     >>> u, e = rng.standard_normal((2, 3000))
     >>> fit = box_jenkins(Record(u, lfilter([0, 1.0], [1, -0.5], u) + lfilter([1.0], [1, -0.9], e)), 1, 0, 1, 1)
@@ -115,15 +134,23 @@ def box_jenkins(
 
 
 def _fitted(
-    record: Any, lags: tuple[int, ...], delay: int, method: str, center: str | None, stable: bool, iterations: int, tol: float
+    record: Any,
+    lags: tuple[int, ...],
+    delay: int,
+    method: str,
+    center: str | None,
+    stable: bool,
+    iterations: int,
+    tol: float,
+    drift: int = 0,
 ) -> PredictionErrorFit:
     records = experiments(record)
-    for name, value in zip(("na", "nb", "nc", "nd", "nf", "delay"), (*lags, delay), strict=True):
+    for name, value in zip(("na", "nb", "nc", "nd", "nf", "delay", "drift"), (*lags, delay, drift), strict=True):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
     m = records[0].inputs.shape[-2]
-    degrees = Degrees(lags[0], lags[1] if m else 0, lags[2], lags[3], lags[4], delay, m)
-    needed, length = degrees.model + degrees.start * len(records), sum(r.length for r in records)
+    degrees = Degrees(lags[0], lags[1] if m else 0, lags[2], lags[3], lags[4], delay, m, drift, max(r.length for r in records))
+    needed, length = degrees.model + degrees.free * len(records), sum(r.length for r in records)
     if length < needed or degrees.model == 0:
         raise ValueError(f"expected at least {max(needed, 1)} samples for {needed} parameters (at least 1), got {length}")
     base = centering(records, center)
@@ -146,7 +173,7 @@ def _element(data: Experiments, degrees: Degrees, stable: bool, iterations: int,
     return _joined(found, data, degrees)
 
 
-def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, tol: float) -> tuple[Minimum, Coefficients, np.ndarray]:
+def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, tol: float) -> tuple[Minimum, Coefficients, Host]:
     """The minimum for one output, in units in which all signals have a largest value of 1; what these do to each parameter."""
     height = max(max(np.abs(y).max() for _, y in data), 0) or 1.0
     levels = np.max([np.abs(u).max(-1, initial=0) for u, _ in data], axis=0)
@@ -154,48 +181,82 @@ def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, 
     scaled = [(u / levels[:, None], y / height) for u, y in data]
     g = degrees
 
-    def evaluate(theta: np.ndarray) -> tuple[np.ndarray, Any] | None:
+    # without a noise model B, the starts and the drift are linear: solved for anew at each F, which is the variable projection of
+    # Golub and Pereyra with Kaufman's derivative, the full Gauss-Newton step being taken where their gradient is zero
+    projected = g.nf > 0 and g.nc == g.nd == 0
+
+    def evaluate(theta: Host) -> tuple[Host, Any] | None:
         x = unpack(theta, g, len(data))
         watched = (x.a, x.c, x.d, x.f) if stable else (x.c, x.f)
-        if any(_radius(p) >= 1 for p in watched if len(p) > 1):
+        if any(_radius(p) >= _WITHIN for p in watched if len(p) > 1):
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            signals = errors_of(x, scaled)
+            x = _numerator(scaled, g, x.f) if projected else x
+            signals = errors_of(x, g, scaled)
             errors = np.concatenate([e for _, _, e in signals])
             return (errors, (x, signals)) if np.isfinite(errors @ errors) else None
 
     start = _start_of_noise(scaled, g, stable) if g.nc or g.nd or not g.nf else _start_of_output(scaled, g)
-    best = minimize(pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, scaled, point[1]), iterations=iterations, tol=tol)
+    best = minimize(
+        pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, scaled, point[1]), iterations=iterations, tol=tol,
+        retract=lambda _, point: (pack(point[0], g), point),
+    )
+    best = _settled(best, g, evaluate, len(data)) if stable else best
     units = np.ones(len(best.theta))
     units[g.na : g.na + g.nb * g.inputs] = np.repeat(height / levels, g.nb)
     units[g.model :] = height
     return best, unpack(best.theta * units, g, len(data)), units
 
 
+def _settled(best: Minimum, g: Degrees, evaluate: Any, experiments: int) -> Minimum:
+    """``best`` with A and F drawn towards zero as far as the state space needs to be stable to rounding, where roots lie in clusters."""
+    x, part = unpack(best.theta, g, experiments), 1e-9
+    while max(_companion_radius(x.a, g.start), _companion_radius(x.f, g.start), _companion_radius(x.d, g.start)) >= _WITHIN and part < 0.1:
+        shrunk = {name: getattr(x, name) * (1 - part) ** np.arange(len(getattr(x, name))) for name in ("a", "f", "d")}
+        again = evaluate(pack(_with(x, **shrunk), g))
+        if again is not None:
+            residuals, point = again
+            x = point[0]
+            best = Minimum(pack(x, g), residuals, point, best.root, best.condition, best.converged, best.iterations)
+        part *= 4
+    return best
+
+
+def _companion_radius(polynomial: Host, size: int) -> float:
+    """The largest pole modulus of the observer companion form of ``size`` states, as rounding gives it there."""
+    n = max(len(polynomial) - 1, size)
+    if len(polynomial) == 1 or not np.isfinite(polynomial).all():
+        return 0.0
+    A = np.eye(n, k=1)
+    A[: len(polynomial) - 1, 0] = -polynomial[1:]
+    return float(np.abs(np.linalg.eigvals(A)).max())
+
+
 def _start_of_output(data: Experiments, g: Degrees) -> Coefficients:
     """Steiglitz and McBride: equation errors of the record filtered by the last denominator; the best of ten, from an ARX model."""
     f, best, least = np.ones(1), None, np.inf
-    zero = np.zeros(g.model + len(data) * g.start)
+    zero = np.zeros(g.model + len(data) * g.free)
     for _ in range(10):
         x = _with(unpack(zero, g, len(data)), f=np.concatenate([f, np.zeros(g.nf + 1 - len(f))]))
         columns = -jacobian(x, g, data, [(y, y, y) for _, y in data])
-        right = np.concatenate([lfilter([1.0], f, y) for _, y in data])
+        right = np.concatenate([filtered(_ONE, f, y) for _, y in data])
         theta = least_squares(columns, right[:, None])[0][:, 0]
         f = _inside(unpack(theta, g, len(data)).f)
         x = _numerator(data, g, f)
-        cost = sum(float(e @ e) for _, _, e in errors_of(x, data))
+        cost = sum(float(e @ e) for _, _, e in errors_of(x, g, data))
         if cost < least:
             best, least = x, cost
     assert best is not None
     return best
 
 
-def _numerator(data: Experiments, g: Degrees, f: np.ndarray) -> Coefficients:
+def _numerator(data: Experiments, g: Degrees, f: Host) -> Coefficients:
     """B and the starts of least squares for a given F."""
-    zero = unpack(np.zeros(g.model + len(data) * g.start), g, len(data))
-    columns = -jacobian(_with(zero, f=f), g, data, [(0 * y, y, y) for _, y in data])
+    x = unpack(np.zeros(g.model + len(data) * g.free), g, len(data))
+    columns = -linear_columns(_with(x, f=f), g, data)
     theta = least_squares(columns, np.concatenate([y for _, y in data])[:, None])[0][:, 0]
-    return _with(unpack(theta, g, len(data)), f=f)
+    b, starts = np.split(theta, [g.nb * g.inputs])
+    return unpack(np.concatenate([b, f[1:], np.zeros(g.nc + g.nd), starts]), Degrees(**{**g.__dict__, "na": 0}), len(data))
 
 
 def _start_of_noise(data: Experiments, g: Degrees, stable: bool) -> Coefficients:
@@ -206,11 +267,11 @@ def _start_of_noise(data: Experiments, g: Degrees, stable: bool) -> Coefficients
     lags = max(g.na, g.nb + g.delay, g.nc, g.nd)
     samples = sum(len(y) for _, y in data)
     long = max(1, min(3 * lags + 10, samples // (4 * (1 + g.inputs)) - 1))
-    x = unpack(np.zeros(g.model + len(data) * g.start), g, len(data))
+    x = unpack(np.zeros(g.model + len(data) * g.free), g, len(data))
     if g.nf or g.nd:
         plain = Degrees(0, g.nb, 0, 0, g.nf, g.delay, g.inputs)
         x = _start_of_output(data, plain) if g.nf else _numerator(data, plain, np.ones(1))
-        left = [(np.zeros((0, len(y))), e) for (_, y), (_, _, e) in zip(data, errors_of(x, data), strict=True)]
+        left = [(np.zeros((0, len(y))), e) for (_, y), (_, _, e) in zip(data, errors_of(x, g, data), strict=True)]
         noise = _regressed(left, Degrees(g.nd, 0, g.nc, 0, 0, 0, 0), long, True)
         starts = np.pad(x.starts, ((0, 0), (0, g.start - x.starts.shape[1])))
         return Coefficients(np.ones(1), x.b, x.f, noise.c, noise.a, starts)
@@ -221,34 +282,34 @@ def _regressed(data: Experiments, g: Degrees, long: int, stable: bool) -> Coeffi
     guess = [np.zeros(len(y)) for _, y in data]
     if g.nc:
         first = Degrees(long, long if g.inputs else 0, 0, 0, 0, g.delay, g.inputs)
-        guess = [e for _, _, e in errors_of(_linear(data, first, guess), data)]
+        guess = [e for _, _, e in errors_of(_linear(data, first, guess), first, data)]
     x = _linear(data, g, guess)
     c, a = _inside(x.c), _inside(x.a) if stable else x.a
-    given = Degrees(0, g.nb, 0, 0, 0, g.delay, g.inputs)
-    filtered = [(np.stack([lfilter([1.0], c, s) for s in u]) if len(u) else u, lfilter(a, c, y)) for u, y in data]
-    again = _numerator(filtered, Degrees(0, given.nb, 0, 0, 0, g.delay, g.inputs), np.ones(1))
-    if (a is not x.a and len(a) > 1) or (c is not x.c and len(c) > 1):
-        x = _with(x, b=again.b if g.nb else x.b)
-    return _with(x, a=a, c=c)
+    if c is x.c and a is x.a:
+        return x
+    # the errors of the mirrored polynomials are linear in what remains
+    seen = [(np.stack([filtered(_ONE, c, s) for s in u]) if len(u) else u, filtered(a, c, y)) for u, y in data]
+    plain = Degrees(0, g.nb, 0, 0, 0, g.delay, g.inputs)
+    return _with(x, a=a, c=c, b=_numerator(seen, plain, _ONE).b)
 
 
-def _linear(data: Experiments, g: Degrees, guess: list[np.ndarray]) -> Coefficients:
+def _linear(data: Experiments, g: Degrees, guess: list[Host]) -> Coefficients:
     """Least squares of ``A y - B u - (C - 1) guess``, with the starts free."""
-    x = unpack(np.zeros(g.model + len(data) * g.start), g, len(data))
+    x = unpack(np.zeros(g.model + len(data) * g.free), g, len(data))
     columns = -jacobian(x, g, data, [(y, y, e) for (_, y), e in zip(data, guess, strict=True)])
     right = np.concatenate([y for _, y in data])[:, None]
     return unpack(least_squares(columns, right)[0][:, 0], g, len(data))
 
 
-def _with(x: Coefficients, **changed: np.ndarray) -> Coefficients:
+def _with(x: Coefficients, **changed: Host) -> Coefficients:
     return Coefficients(**{**x.__dict__, **changed})
 
 
-def _radius(polynomial: np.ndarray) -> float:
+def _radius(polynomial: Host) -> float:
     return float(np.abs(np.roots(polynomial)).max(initial=0)) if np.isfinite(polynomial).all() else np.inf
 
 
-def _inside(polynomial: np.ndarray) -> np.ndarray:
+def _inside(polynomial: Host) -> Host:
     """``polynomial`` with the roots outside the circle mirrored into it; itself where there are none."""
     if len(polynomial) == 1 or _radius(polynomial) <= _WITHIN:
         return polynomial
@@ -259,14 +320,14 @@ def _inside(polynomial: np.ndarray) -> np.ndarray:
     return np.poly(np.where(moduli > _WITHIN, roots * _WITHIN / np.where(moduli > 0, moduli, 1), roots)).real
 
 
-def _unknown(g: Degrees, data: Experiments) -> tuple[Minimum, Coefficients, np.ndarray]:
+def _unknown(g: Degrees, data: Experiments) -> tuple[Minimum, Coefficients, Host]:
     """What is said of a record with NaN."""
-    theta = np.full(g.model + len(data) * g.start, np.nan)
+    theta = np.full(g.model + len(data) * g.free, np.nan)
     errors = np.full(sum(len(y) for _, y in data), np.nan)
     return Minimum(theta, errors, None, np.full((len(theta), len(theta)), np.nan), np.nan, False, 0), unpack(theta, g, len(data)), theta
 
 
-def _joined(found: list[tuple[Minimum, Coefficients, np.ndarray]], data: Experiments, g: Degrees) -> Estimate:
+def _joined(found: list[tuple[Minimum, Coefficients, Host]], data: Experiments, g: Degrees) -> Estimate:
     """One state space of all outputs. The covariance takes their errors as unrelated where parameters of two outputs meet."""
     p, k = len(found), g.model
     x = [c for _, c, _ in found]
@@ -275,29 +336,35 @@ def _joined(found: list[tuple[Minimum, Coefficients, np.ndarray]], data: Experim
         *(np.stack([getattr(c, name) for c in x]) for name in ("c", "d", "f")),
     )
     matrices = innovations_form(*polynomials)
+    changes = sensitivities(polynomials, _directions(g, p))
+    n = len(matrices[0])
+    if g.drift:
+        matrices = beside_drift(matrices, drift_poles(g.drift, g.period))
+        changes = widened(changes, p * g.drift)
     lengths = [y.shape[-1] for _, y in data]
     heights = [np.abs(np.concatenate([y[i] for _, y in data])).max() or 1.0 for i in range(p)]
     errors = np.stack([best.residuals * h for (best, _, _), h in zip(found, heights, strict=True)])
-    free = max(sum(lengths) - k - len(data) * g.start, 1)
+    free = max(sum(lengths) - k - len(data) * g.free, 1)
     noise = errors @ errors.T / free
     covariance = np.zeros((p * k, p * k))
     for i, (best, _, units) in enumerate(found):
         root = (best.root * units[:, None])[:k]
         own = slice(i * k, (i + 1) * k)
         covariance[own, own] = root @ root.T * (noise[i, i] / heights[i] ** 2)
+    starts = np.stack([c.starts for c in x], -1)
     states = np.zeros((len(data), len(matrices[0])))
-    starts = np.stack([c.starts for c in x], -1).reshape(len(data), -1)
-    states[:, : starts.shape[1]] = starts
+    states[:, : g.start * p] = starts[:, : g.start].reshape(len(data), -1)
+    states[:, n:] = starts[:, g.start :].reshape(len(data), -1)
     pieces = np.split(errors, np.cumsum(lengths)[:-1], axis=-1)
     conditions = [best.condition for best, _, _ in found]
     return Estimate(
-        matrices, states, noise, np.concatenate([pack(c, g)[:k] for c in x]), covariance, sensitivities(polynomials, _directions(g, p)),
+        matrices, states, noise, np.concatenate([pack(c, g)[:k] for c in x]), covariance, changes,
         relative_error([y for _, y in data], pieces), max(conditions), all(b.converged for b, _, _ in found),
         max(b.iterations for b, _, _ in found), polynomials,
     )
 
 
-def _directions(g: Degrees, p: int) -> tuple[np.ndarray, ...]:
+def _directions(g: Degrees, p: int) -> tuple[Host, ...]:
     """Unit changes of A, B, C, D and F by each parameter, those of the first output first."""
     basis = np.eye(g.model)
     zero = unpack(np.zeros(g.model), g, 0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ssmid._array import Array, astype_width, from_numpy, to_numpy, width
 from ssmid.analysis.conversion import to_transfer_function
+from ssmid.analysis.polynomial import Host
 from ssmid.identification.centering import Centering
 from ssmid.identification.record import Record
 from ssmid.identification.result import Fit
@@ -76,21 +77,21 @@ class PredictionErrorFit(Fit):
 class Estimate:
     """The model of one element, NumPy arrays of float64. ``sensitivity``: dA, dB, dC, dD, dK, parameters first."""
 
-    matrices: tuple[np.ndarray, ...]
-    states: np.ndarray
-    noise: np.ndarray
-    parameters: np.ndarray
-    covariance: np.ndarray
-    sensitivity: tuple[np.ndarray, ...]
+    matrices: tuple[Host, ...]
+    states: Host
+    noise: Host
+    parameters: Host
+    covariance: Host
+    sensitivity: tuple[Host, ...]
     error: float
     condition: float
     converged: bool
     iterations: int
-    polynomials: tuple[np.ndarray, ...] | None = None
+    polynomials: tuple[Host, ...] | None = None
     reflected: tuple[complex, ...] = ()
 
 
-def product_of_polynomials(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product_of_polynomials(a: Host, b: Host) -> Host:
     """``(*batch, j+k-1)`` products of rows of coefficients."""
     out = np.zeros((*np.broadcast_shapes(a.shape[:-1], b.shape[:-1]), a.shape[-1] + b.shape[-1] - 1))
     for k in range(b.shape[-1]):
@@ -98,7 +99,7 @@ def product_of_polynomials(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def relative_error(outputs: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> float:
+def relative_error(outputs: Sequence[Host], errors: Sequence[Host]) -> float:
     """Root of the sum of squares of ``errors`` over that of the outputs about the mean of each record; arrays ``(p, T)``."""
     y = np.concatenate([o - o.mean(-1, keepdims=True) for o in outputs], -1)
     e = np.concatenate(list(errors), -1)
