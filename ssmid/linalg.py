@@ -268,7 +268,11 @@ def _threaded(function: Callable[..., Any], matrices: np.ndarray) -> tuple[np.nd
     sound = np.asarray(np.isfinite(flat).all((-2, -1)))
     clean = flat if sound.all() else np.where(sound[:, None, None], flat, np.eye(*flat.shape[-2:], dtype=flat.dtype))
     pieces = min(len(clean), 4 * cores()) if clean.size >= 2**16 else 1
-    results = in_pieces(function if clean.shape[-1] > _SMALL_FOR_BLAS else one_blas_thread(function), pieces, clean)
+    if clean.size < 2**12:  # BLAS does not thread these, and to tell it so takes longer than they do
+        results = function(clean)
+        results = results if isinstance(results, tuple) else (results,)
+    else:
+        results = in_pieces(function if clean.shape[-1] > _SMALL_FOR_BLAS else one_blas_thread(function), pieces, clean)
     for result in results:
         result[~sound] = np.nan
     return tuple(r.reshape(*matrices.shape[:-2], *r.shape[1:]) for r in results)

@@ -13,15 +13,20 @@ from math import log
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, quiet, to_numpy
+from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.aaa_lawson import lawson
 from ssmid.identification.partial_fractions import reflected
-from ssmid.identification.pole_refinement import Problem, project, refine, worth
+from ssmid.identification.pole_refinement import Problem, held_inside, neighbours, project, refine, worth
+from ssmid.identification.pole_relocation import Bank, inside, relocated, slots
 from ssmid.reduction.result import Change
 
 _PENALTY = 1.5
 """Of one parameter, in units of Schwarz's: poles are placed where noise is largest, which is worth more than a fixed column."""
+
+_SOON, _RELOCATIONS = 5, 6
+_ENOUGH = 1e-2
+"""Of the floor: squared errors below are left as they are."""
 
 SPURIOUS = "worth less than the noise"
 SURPLUS = "least worth, to meet the order"
@@ -71,8 +76,8 @@ class Cleanup:
         return poles[~on]
 
     def _stabilized(self, poles: Host, element: int, changes: list[Change]) -> Host:
-        mirrored = reflected(poles, self.problem.dt)
-        unstable = mirrored != poles
+        mirrored = held_inside(poles, self.problem.dt)
+        unstable = reflected(poles, self.problem.dt) != poles
         if not unstable.any():
             return poles
         action = "reflected" if self.stable == "reflect" else "dropped"
@@ -118,7 +123,7 @@ class Cleanup:
         poles, limit = list(poles), self.largest if self.order is None else self.order
         gone: dict[int, list[complex]] = {}
         surplus: dict[int, list[complex]] = {}
-        active = np.array([i for i, p in enumerate(poles) if len(p)], int)
+        active = np.array([i for i, p in enumerate(poles) if len(p) > (0 if self.order is None else self.order)], int)
         while len(active):
             left = []
             for index, problem, P in self._groups(poles, active):
@@ -132,7 +137,7 @@ class Cleanup:
                     if drop or d > limit:
                         (gone if drop else surplus).setdefault(int(i), []).extend(poles[i][at : at + s].tolist())
                         poles[i] = np.delete(poles[i], slice(at, at + s))
-                        if len(poles[i]):
+                        if len(poles[i]) > (0 if self.order is None else self.order):
                             left.append(int(i))
             active = np.array(sorted(left), int)
         for found, why in ((gone, SPURIOUS), (surplus, SURPLUS)):
@@ -144,11 +149,33 @@ class Cleanup:
         which = np.arange(len(poles)) if which is None else which
         poles, score, settled = list(poles), np.full(len(poles), np.inf), np.zeros(len(poles), bool)
         for index, problem, P in self._groups(poles, which):
-            P, cost, done = refine(problem, P, stable=bool(self.stable), floor=1e-4 * self.floor)
+            P, cost, done = self._best(problem, P)
             for i, p in zip(index, to_numpy(P), strict=True):
                 poles[i] = p
             score[index], settled[index] = self._score(to_numpy(cost), P.shape[-1]), to_numpy(done)
         return poles, score, settled
+
+    def _best(self, problem: Problem, poles: Array) -> tuple[Array, Array, Array]:
+        """:func:`refine`, where it does not settle soon also from the poles that vector fitting makes of the given ones."""
+        xp, stable, enough = namespace(poles), bool(self.stable), _ENOUGH * self.floor
+        found, cost, done = refine(problem, poles, stable=stable, steps=_SOON, floor=enough)
+        if bool(xp.all(done)):
+            return found, cost, done
+        other, lower, settled = refine(problem, self._relocated(problem, poles), stable=stable, floor=enough)
+        better = ~done & (lower <= cost)
+        return xp.where(better[:, None], other, found), xp.where(better, lower, cost), xp.where(better, settled, done)
+
+    def _relocated(self, problem: Problem, poles: Array) -> Array:
+        """Poles after some steps of vector fitting, for which it is all the same whether pairs are real or conjugate."""
+        if not problem.real or poles.shape[-1] == 0:
+            return poles
+        xp, x, F = namespace(poles), problem.points, problem.values
+        stacked = (xp.stack([xp.real(a), xp.imag(a)], axis=-2) for a in (x, F))
+        bank = Bank(*stacked, problem.weights, problem.dt, stable=bool(self.stable))
+        start = slots(to_numpy(poles))
+        found = relocated(bank, inside(start, bank.is_discrete) if bank.stable else start, _RELOCATIONS).poles
+        sound = np.isfinite(found).all(axis=-1, keepdims=True)
+        return from_numpy(neighbours(np.where(sound, found, start)), poles)
 
     def _fewer(self, poles: list[Host], score: Host, settled: Host, changes: list[Change]) -> tuple[list[Host], Host]:
         """Without poles that a refined fit does without."""

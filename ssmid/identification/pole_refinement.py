@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from ssmid._array import Array, as_complex, namespace, quiet
+from ssmid.analysis.polynomial import Host
 from ssmid.identification.partial_fractions import basis, reflected
 from ssmid.linalg import adjoint, orthonormalize, solve
 
-_SETTLED = 1e-5
+_SETTLED = 1e-4
+_MARGIN = 1e-14
 _DAMPING = 1e-4
 
 
@@ -160,7 +164,23 @@ def _moved(problem: Problem, poles: Array, step: Array, stable: bool) -> Array:
         new, imag = poles + complex_of_pairs(step, poles), xp.imag(poles)
         size = xp.abs(xp.imag(new))
         new = as_complex(xp.real(new)) + 1j * as_complex(xp.where(imag > 0, size, xp.where(imag < 0, -size, xp.zeros_like(size))))
-    return reflected(new, problem.dt) if stable else new
+    return held_inside(new, problem.dt) if stable else new
+
+
+def held_inside(poles: Array, dt: float | bool) -> Array:
+    """Poles mirrored at the boundary of stability, and those on it moved inside by rounding."""
+    xp, poles = namespace(poles), reflected(poles, dt)
+    if dt is True or dt != 0:
+        return xp.where(xp.abs(poles) > 1 - _MARGIN, poles * (1 - _MARGIN), poles)
+    least = _MARGIN * xp.abs(poles)
+    return xp.where(xp.real(poles) > -least, 1j * as_complex(xp.imag(poles)) - as_complex(least), poles)
+
+
+def neighbours(slots: Host) -> Host:
+    """``(b, d)`` poles from the slots of pole_relocation.py in the order of this file: pairs side by side, the upper one first."""
+    half = slots.shape[-1] // 2
+    pairs = np.stack([slots[:, :half], slots[:, half : 2 * half]], axis=-1)
+    return np.concatenate([pairs.reshape(len(slots), 2 * half), slots[:, 2 * half :]], axis=-1)
 
 
 def worth(fit: Projection, poles: Array, *, real: bool) -> Array:
