@@ -15,6 +15,8 @@ from .identification.aaa import AAAFit, aaa
 from .identification.arx import arx
 from .identification.era import Realization, era
 from .identification.exponentials import esprit, matrix_pencil, prony
+from .identification.frequency_subspace import frequency_subspace
+from .identification.okid import okid
 from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
 from .identification.prediction_error import armax, box_jenkins, oe
@@ -38,6 +40,7 @@ from .systems import (
     ImpulseResponse,
     Modal,
     SecondOrderSections,
+    SparseStateSpace,
     StateSpace,
     System,
     TransferFunction,

@@ -44,10 +44,16 @@ class Basis:
         return as_complex(eigvals(square - column[..., :, None] * xp.astype(last, column.dtype)))
 
 
-def arnoldi(points: Array, degree: int, *, real: bool) -> Basis:
-    """The orthonormal basis up to ``degree`` on complex ``points`` ``(*batch, k)``; two passes of Gram and Schmidt a vector."""
+def arnoldi(points: Array, degree: int, *, real: bool, weights: Array | None = None) -> Basis:
+    """The orthonormal basis up to ``degree`` on complex ``points`` ``(*batch, k)``; two passes of Gram and Schmidt a vector.
+
+    weights : ``(*batch, k)`` positive; the values then are those of polynomials times the weights
+    """
     xp = namespace(points)
     values = xp.ones_like(points)[..., None] / points.shape[-1] ** 0.5
+    if weights is not None:
+        first = as_complex(weights)[..., None]
+        values = first / as_complex(xp.linalg.vector_norm(first, axis=-2, keepdims=True)) + xp.zeros_like(values)
     columns = []
     for j in range(degree):
         new = points[..., None] * values[..., j : j + 1]

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ssmid._array import Array, broadcast_batch, check_finite, harmonize, is_complex
+import numpy as np
+
+from ssmid._array import Array, broadcast_batch, check_finite, double, harmonize, is_complex, to_numpy
 from ssmid.systems.base import checked_dt
 
 
@@ -77,3 +79,10 @@ def experiments(data: Any) -> list[Record]:
     if len(sizes) > 1:
         raise ValueError(f"expected records of one system, got (outputs, inputs, dt, batch) {sorted(sizes, key=str)}")
     return records
+
+
+def host_elements(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs ``(elements, m, T)`` and outputs ``(elements, p, T)`` on the host in float64, the batch in one axis."""
+    arrays = (to_numpy(double(a)) for a in (record.inputs, record.outputs))
+    inputs, outputs = (np.broadcast_to(a, (*record.batch_shape, *a.shape[-2:])).reshape(-1, *a.shape[-2:]) for a in arrays)
+    return inputs, outputs

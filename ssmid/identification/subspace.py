@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, double, from_numpy, in_threads, one_blas_thread, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, in_threads, one_blas_thread, width
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.centering import Centering
-from ssmid.identification.record import Record, experiments
+from ssmid.identification.record import Record, experiments, host_elements
 from ssmid.identification.result import Fit
 from ssmid.identification.subspace_element import DEGREES, SELECTIONS, Element, Options, identify
 from ssmid.systems import StateSpace
@@ -110,18 +110,11 @@ def _subspace(data: Any, order: int | None, method: str, options: dict[str, Any]
     records = experiments(data)
     settings = _checked(records, order, method, **options)
     batch = records[0].batch_shape
-    hosts = [_flat(record, batch) for record in records]
+    hosts = [host_elements(record) for record in records]
     elements = in_threads(
         one_blas_thread(lambda index: identify([(u[index], y[index]) for u, y in hosts], settings)), list(range(len(hosts[0][0])))
     )
     return _assembled(elements, records, batch, settings, listed=not isinstance(data, Record))
-
-
-def _flat(record: Record, batch: tuple[int, ...]) -> tuple[Host, Host]:
-    """Inputs and outputs ``(elements, channels, T)`` on the host."""
-    arrays = (to_numpy(double(a)) for a in (record.inputs, record.outputs))
-    inputs, outputs = (np.broadcast_to(a, (*batch, *a.shape[-2:])).reshape(-1, *a.shape[-2:]) for a in arrays)
-    return inputs, outputs
 
 
 def _checked(

@@ -1,0 +1,278 @@
+"""Frequency-domain subspace identification: a state space from samples of a transfer function, without iteration.
+
+McKelvey, Akcay and Ljung (IEEE Trans. Autom. Control 41, 1996), algorithm 2, for points anywhere. Their powers of z are replaced by
+polynomials orthonormal on the points, in which the inputs' part of the data is orthonormal too and no condition number grows with
+the number of rows. Continuous time goes through the bilinear transformation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, as_array, astype_width, double, from_numpy, quiet, to_numpy, width
+from ssmid.analysis.evaluation import evaluate
+from ssmid.analysis.polynomial import Host
+from ssmid.identification.order import order_above_noise
+from ssmid.identification.orthogonal import arnoldi
+from ssmid.identification.partial_fractions import reflected
+from ssmid.identification.result import Fit
+from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.linalg import triangular_factor
+from ssmid.reduction.result import Change
+from ssmid.systems import StateSpace
+from ssmid.systems.base import computed
+
+
+def frequency_subspace(
+    data: Any,
+    values: Any = None,
+    order: int | None = None,
+    *,
+    dt: float | bool | None = None,
+    mimo: bool = False,
+    weights: Any = None,
+    rows: int | None = None,
+    max_order: int | None = None,
+    feedthrough: bool = True,
+    stable: bool = False,
+) -> Fit:
+    """A real state space of given order from samples of each transfer function. Not differentiable.
+
+    data, values, dt : as for :func:`ssmid.identification.samples.samples`: points of s or z and values there, or a FrequencyResponse.
+        The samples are one-sided: those at the conjugate points are taken as known.
+    order : the number of states; that of the singular values above the noise, up to ``max_order`` (20), when left out
+    mimo : the last two batch axes are the outputs and inputs of one system
+    weights : ``(k,)`` or ``(*batch, k)`` positive, of the errors (not of their squares)
+    rows : block rows, more than order / outputs; twice that and at least 10 when left out, as far as the data go
+    feedthrough : False fixes D = 0
+    stable : unstable poles are mirrored at the boundary before B and D are fitted, which ``changes`` says
+
+    ``sigma`` are the singular values of the projected data, ``condition`` is that of the least-squares problem of B and D. An element
+    of a batch with NaN gives NaN. Unstable models are warned of.
+    Raises ValueError for orders and rows that the samples do not allow, and what :func:`samples` raises.
+
+    >>> omega = np.linspace(0.1, 3, 40)
+    >>> z = np.exp(1j * omega)
+    >>> fit = frequency_subspace(z, 1 / (z**2 - 1.2 * z + 0.5), 2, dt=1)
+    >>> np.abs(np.linalg.eigvals(fit.system.A)).round(12) ** 2, float(fit.error.round(12))
+    (array([0.5, 0.5]), 0.0)
+    """
+    given = samples(data, values, dt=dt)
+    shape = given.values.shape
+    if mimo and len(shape) < 3:
+        raise ValueError(f"mimo: expected values (*batch, outputs, inputs, k), got {tuple(shape)}")
+    batch, (p, m), k = (shape[:-3], shape[-3:-1], shape[-1]) if mimo else (shape[:-1], (1, 1), shape[-1])
+    rows, highest = _sizes(order, max_order, rows, p, m, k)
+    bank = _Bank(given, weights, batch, (p, m), mimo)
+    basis, sigma, recurrence = quiet(_observability)(bank, rows)
+    orders = np.full(len(sigma), order) if order else _orders(sigma, rows * p, 2 * k * m, max_order or min(20, highest))
+    size = int(orders.max(initial=1))
+    A, B, C, D = (np.full((len(sigma), *core), np.nan) for core in ((size, size), (size, m), (p, size), (p, m)))
+    condition, changes = np.full(len(sigma), np.nan), []
+    for n in np.unique(orders):
+        places = np.flatnonzero((orders == n) & bank.sound)
+        if not places.size:
+            continue
+        found, moved = quiet(_realized)(bank.part(places), basis[places], recurrence[places % len(recurrence)], int(n), feedthrough, stable)
+        for matrix, values_of in zip((A, B, C, D), _padded(found[:4], size, discrete=bank.discrete), strict=True):
+            matrix[places] = values_of
+        condition[places] = found[4]
+        changes += [(places[i], poles) for i, poles in moved]
+    return _result(given, (A, B, C, D), (orders, sigma, condition), batch, changes, mimo, order)
+
+
+class _Bank:
+    """Samples as ``(elements, p, m, k)`` on the host, in points on or near the unit circle, each element in units of its largest value."""
+
+    def __init__(self, given: Samples, weights: Any, batch: tuple[int, ...], ports: tuple[int, int], mimo: bool):
+        k = given.count
+        values = to_numpy(given.values).reshape(-1, *ports, k)
+        points = to_numpy(given.points)
+        if points.ndim > 1 and mimo and points.shape[-3:-1] != (1, 1) and np.ptp(points, axis=(-3, -2)).any():
+            raise ValueError("points: expected the same for all channels of one system, got points that differ")
+        points = points[..., 0, 0, :] if points.ndim > 2 and mimo else points
+        self.points = np.broadcast_to(points, (*batch, k)).reshape(-1, k) if points.ndim > 1 else points[None]
+        self.weights = None if weights is None else _weights(weights, batch, k)
+        self.sound = np.asarray(np.isfinite(values).all((1, 2, 3))) & np.asarray(np.isfinite(self.points).all(-1))
+        largest = np.abs(values).max((1, 2, 3))
+        self.unit = np.where((largest > 0) & self.sound, largest, 1.0)
+        self.values = np.where(self.sound[:, None, None, None], values, 0) / self.unit[:, None, None, None]
+        self.points = np.where(np.isfinite(self.points), self.points, 1)
+        self.discrete = given.dt is True or given.dt != 0
+        self.dt = given.dt
+        # the middle of the band goes to a quarter of the circle
+        self.alpha = np.array([1.0 if self.discrete else _middle(np.abs(row)) for row in self.points])
+
+    def part(self, places: Host) -> _Bank:
+        """The elements at ``places``."""
+        chosen = object.__new__(_Bank)
+        chosen.__dict__.update(self.__dict__)
+        for name in ("values", "sound", "unit"):
+            setattr(chosen, name, getattr(self, name)[places])
+        for name in ("points", "alpha", "weights"):
+            whole = getattr(self, name)
+            setattr(chosen, name, whole if whole is None or len(whole) == 1 else whole[places])
+        return chosen
+
+    @property
+    def on_circle(self) -> Host:
+        """The points of z, or ``(alpha + s) / (alpha - s)``."""
+        alpha = self.alpha[:, None]
+        return self.points if self.discrete else (alpha + self.points) / (alpha - self.points)
+
+
+def _middle(sizes: Host) -> float:
+    """The median of what is not zero."""
+    return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
+
+
+def _sizes(order: int | None, max_order: int | None, rows: int | None, p: int, m: int, k: int) -> tuple[int, int]:
+    """Block rows, and the highest order that ``k`` points allow; ValueError for what is out of range."""
+    # the real equations are 2 k m, of which the inputs take rows m; the states need order more
+    highest = max((n for n in range(1, 2 * k * m) if (-(-n // p) + 1) * m + n <= 2 * k * m), default=0)
+    for name, value in (("order", order), ("max_order", max_order)):
+        if value is not None and not 1 <= value <= highest:
+            raise ValueError(f"{name}: expected 1 to {highest} for {k} points, got {value}")
+    n = order or max_order or min(20, highest)
+    least, most = -(-n // p) + 1, max(2, (2 * k * m - n) // m)
+    if rows is not None and not least <= rows <= most:
+        raise ValueError(f"rows: expected {least} to {most} for order {n} and {k} points, got {rows}")
+    return (max(least, min(most, max(10, 2 * least))) if rows is None else rows), highest
+
+
+def _weights(weights: Any, batch: tuple[int, ...], k: int) -> Host:
+    host = to_numpy(double(as_array(weights, "weights")))
+    if host.shape[-1:] != (k,) or not (np.isfinite(host) & (host > 0)).all():
+        raise ValueError(f"weights: expected positive numbers (*batch, {k}), got shape {host.shape}")
+    return host[None] if host.ndim == 1 else np.broadcast_to(host, (*batch, k)).reshape(-1, k)
+
+
+def _observability(bank: _Bank, rows: int) -> tuple[Host, Host, Host]:
+    """Orthonormal bases ``(elements, rows p, rows p)`` of the observability matrices, singular values, and the recurrence of the rows."""
+    count, p, m, k = bank.values.shape
+    polynomials = arnoldi(bank.on_circle, rows - 1, real=True, weights=bank.weights)
+    table = np.swapaxes(polynomials.values, -1, -2)
+    # block row j: v_j(z) G(z), columns the points and inputs
+    G = (table[:, :, None, None, :] * bank.values[:, None]).reshape(count, rows * p, m, k)
+    inside = np.real(np.einsum("eamk,ejk->eamj", G, np.conj(np.broadcast_to(table, (count, *table.shape[1:])))))
+    G = G - inside @ np.broadcast_to(table[:, None], (count, 1, *table.shape[1:]))
+    G = G.reshape(count, rows * p, m * k)
+    R = triangular_factor(np.concatenate([G.real, G.imag], -1).swapaxes(-1, -2)) if 2 * m * k >= rows * p else G
+    basis, sigma, _ = np.linalg.svd(R.swapaxes(-1, -2) if R is not G else np.concatenate([G.real, G.imag], -1), full_matrices=False)
+    return basis, sigma, np.asarray(polynomials.recurrence)
+
+
+def _orders(sigma: Host, height: int, breadth: int, most: int) -> Host:
+    # an orthonormal basis of many rows leaves more rounding than the singular values alone
+    sound = np.sum(sigma > 20 * np.finfo(float).eps * breadth**0.5 * sigma[:, :1], -1)
+    return np.clip(np.minimum(np.asarray(order_above_noise(sigma, height, breadth)), sound), 1, most)
+
+
+def _realized(bank: _Bank, basis: Host, recurrence: Host, n: int, feedthrough: bool, stable: bool) -> tuple[tuple[Host, ...], list]:
+    """A, B, C, D and the condition for the leading ``n`` directions of ``basis``; the poles that were moved, by element."""
+    count, p = bank.values.shape[:2]
+    rows = basis.shape[-2] // p
+    gamma = basis[..., :n]
+    # the row of v_j times z is that of a combination of rows: the shift equation of this basis
+    shifted = np.swapaxes(recurrence, -1, -2) @ gamma.reshape(count, rows, p * n)
+    A = np.stack([np.linalg.lstsq(g[:-p], s.reshape(-1, n), rcond=None)[0] for g, s in zip(gamma, shifted, strict=True)])
+    C = gamma[:, :p]
+    if not bank.discrete:
+        A, C = _to_continuous(A, C, bank.alpha[:, None, None])
+    moved = []
+    if stable:
+        for i in range(count):
+            A[i], poles = _stabilized(A[i], bank.dt)
+            moved += [(i, poles)] if poles else []
+    B, D, condition = _fit_inputs(bank, A, C, feedthrough)
+    return (A, B * bank.unit[:, None, None], C, D * bank.unit[:, None, None], condition), moved
+
+
+def _to_continuous(A: Host, C: Host, alpha: Host) -> tuple[Host, Host]:
+    """The inverse of ``z = (alpha + s) / (alpha - s)`` for A and C; B and D are fitted in s."""
+    eye = np.eye(A.shape[-1])
+    inverse = np.linalg.inv(A + eye)
+    return alpha * (A - eye) @ inverse, C @ inverse
+
+
+def _stabilized(A: Host, dt: float | bool) -> tuple[Host, tuple[complex, ...]]:
+    values, vectors = np.linalg.eig(A)
+    inside = reflected(values, dt)
+    outside = inside != values
+    if not outside.any():
+        return A, ()
+    change = (vectors * np.where(outside, inside - values, 0)) @ np.linalg.inv(vectors)
+    return A + change.real, tuple(complex(v) for v in values[outside])
+
+
+def _fit_inputs(bank: _Bank, A: Host, C: Host, feedthrough: bool) -> tuple[Host, Host, Host]:
+    """B and D nearest to the values, weighted, and the condition of that problem, its columns scaled to length one."""
+    count, p, m, k = bank.values.shape
+    n = A.shape[-1]
+    states = computed(StateSpace, A=A, B=np.broadcast_to(np.eye(n), A.shape), C=C, D=np.zeros((count, p, n)), dt=bank.dt)
+    points = np.broadcast_to(bank.points, (count, k))
+    X = np.asarray(evaluate(states, points)).reshape(count, p, n, k)
+    columns = np.moveaxis(X, -1, 1)
+    if feedthrough:
+        columns = np.concatenate([columns, np.broadcast_to(np.eye(p), (count, k, p, p))], -1)
+    right = np.moveaxis(bank.values, -1, 1)
+    if bank.weights is not None:
+        columns, right = (M * bank.weights[:, :, None, None] for M in (columns, right))
+    columns, right = (M.reshape(count, k * p, -1) for M in (columns, right))
+    columns, right = (np.concatenate([np.real(M), np.imag(M)], -2) for M in (columns, right))
+    length = np.linalg.norm(columns, axis=-2)
+    length = np.where(length > 0, length, 1.0)
+    columns = columns / length[:, None]
+    x, condition = np.full((count, columns.shape[-1], m), np.nan), np.full(count, np.nan)
+    for i in range(count):
+        if np.isfinite(columns[i]).all():
+            x[i], _, _, s = np.linalg.lstsq(columns[i], right[i], rcond=None)
+            condition[i] = s[0] / s[-1] if s[-1] > 0 else np.inf
+    x = x / length[:, :, None]
+    return x[:, :n], (x[:, n:] if feedthrough else np.zeros((count, p, m))), condition
+
+
+def _padded(matrices: tuple[Host, ...], size: int, *, discrete: bool) -> list[Host]:
+    """With states that nothing drives, and that decay, up to ``size``."""
+    A, B, C, D = matrices
+    count, n = A.shape[:2]
+    full = np.zeros((count, size, size))
+    full[:, :n, :n] = A
+    if not discrete:
+        full[:, np.arange(n, size), np.arange(n, size)] = -np.abs(A).max(initial=0) or -1.0
+    return [full, np.pad(B, ((0, 0), (0, size - n), (0, 0))), np.pad(C, ((0, 0), (0, 0), (0, size - n))), D]
+
+
+def _result(
+    given: Samples, matrices: tuple[Host, ...], said: tuple[Host, ...], batch: tuple[int, ...], moved: list, mimo: bool, order: int | None
+) -> Fit:
+    like = given.values
+    orders, sigma, condition = said
+
+    def pack(host: Host) -> Array:
+        array = from_numpy(host.reshape((*batch, *host.shape[1:])), like)
+        return astype_width(array, width(like)) if host.dtype.kind == "f" else array
+
+    system = computed(StateSpace, **dict(zip("ABCD", map(pack, matrices), strict=True)), dt=given.dt)
+    index = list(np.ndindex(*batch))
+    changes = tuple(Change("reflected", poles, "unstable", index[i]) for i, poles in moved)
+    fit = Fit(
+        system=system,
+        method="frequency-domain subspace",
+        order=order or (int(orders[0]) if (orders == orders[0]).all() else pack(orders)),
+        converged=pack(np.isfinite(condition) & np.isfinite(matrices[1]).all((1, 2))),
+        condition=pack(condition),
+        changes=changes,
+        data=given,
+        error=quiet(given.error)(system, coupled=mimo),
+        error_kind=RMS,
+        sigma=pack(sigma),
+    )
+    unstable = int(np.sum(~to_numpy(fit.stable) & to_numpy(fit.converged)))
+    if unstable:
+        some = "the model is" if not batch else f"{unstable} of {len(index)} models are"
+        warnings.warn(f"frequency_subspace: {some} unstable; stable=True mirrors unstable poles", stacklevel=3)
+    return fit
