@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-NAMES = ("core",)
+NAMES = ("core", "fit")
 
 
 def run(
@@ -37,6 +37,8 @@ def run(
         raise ValueError(f"benchmark: expected one of {', '.join(NAMES)}, got {name!r}")
     if json_path is not None and not Path(json_path).absolute().parent.is_dir():
         raise ValueError(f"json: expected a file in a folder that is there, got {str(json_path)!r}")
+    if name == "fit" and device != "cpu":
+        raise ValueError(f"device: expected cpu for the benchmark fit, whose peers know no other, got {device!r}")
     folder = _data_folder(data)
     console = console or Console()
 
@@ -44,7 +46,11 @@ def run(
         status.update(f"{name}: {step}")
 
     with console.status(f"{name}: starting") as status:
-        if device == "cpu":
+        if name == "fit":
+            from ssmid.bench.fit import fit
+
+            figures = fit(quick=quick, data=folder, progress=progress)
+        elif device == "cpu":
             from ssmid.bench.core import core
 
             figures = core(quick=quick, data=folder, progress=progress)

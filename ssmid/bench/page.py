@@ -106,12 +106,19 @@ def _rows(case: dict[str, Any]) -> Iterator[list[str]]:
         size = f", n = {case['order']}" if case["count"] == 1 and case["order"] and "order" not in case["case"] else ""
         yield [
             f"{case['case']}{size}" if k == 0 else "",
-            tool["tool"] + (f" ({tool['scaled_from']} timed)" if tool["scaled_from"] else ""),
+            tool["tool"] + _notes(tool),
             seconds(tool["seconds"]),
             "" if tool["times_ours"] is None or k == 0 else f"{tool['times_ours']:.3g}",
             "" if tool["error"] is None else f"{tool['error']:.2e}",
             "" if not case["floor_seconds"] else f"{tool['seconds'] / case['floor_seconds']:.3g} x",
         ]
+
+
+def _notes(tool: dict[str, Any]) -> str:
+    notes = [f"{tool['scaled_from']} timed"] if tool["scaled_from"] else []
+    notes += [f"order {tool['order']}"] if tool.get("order") is not None else []
+    notes += ["NOT real and stable"] if tool.get("real_and_stable") is False else []
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _footnotes(cases: list[dict[str, Any]]) -> list[str]:

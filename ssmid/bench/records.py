@@ -14,12 +14,18 @@ Progress = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One tool on one case. ``scaled_from``: rounds of a loop that were timed, where that was not all of them."""
+    """One tool on one case.
+
+    scaled_from : rounds of a loop that were timed, where that was not all of them
+    order, right : of the model, and whether it is real and stable, where tools end with different ones
+    """
 
     tool: str
     timing: Timing
     error: float | None = None
     scaled_from: int | None = None
+    order: int | None = None
+    right: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Case:
                     "times_ours": self.ratio(row.tool),
                     "error": row.error,
                     "scaled_from": row.scaled_from,
+                    "order": row.order,
+                    "real_and_stable": row.right,
                 }
                 for row in self.rows
             ],
@@ -92,18 +100,24 @@ class Bar:
 def bars(cases: list[Case], required: dict[str, float]) -> list[Bar]:
     """The bars of ``required`` (tool -> times our seconds) on ``cases``.
 
-    An error is no worse when it is at most 1.05 times the other tool's, or no more than rounding.
+    An error is no worse when it is at most 1.05 times the other tool's, or no more than rounding. A tool whose model is not real and
+    stable sets no bar, and one of another order none for the error.
     """
     found = []
     for case in cases:
         ours = case.row(OURS)
         for row in case.rows:
             reached = case.ratio(row.tool)
-            if ours is None or reached is None or row.tool not in required:
+            if ours is None or reached is None or row.tool not in required or row.right is False:
                 continue
-            no_worse = None if ours.error is None or row.error is None else ours.error <= max(1.05 * row.error, case.rounding)
-            found.append(Bar(f"{case.section}: {case.name}", row.tool, required[row.tool], reached, no_worse))
+            found.append(Bar(f"{case.section}: {case.name}", row.tool, required[row.tool], reached, _no_worse(case, ours, row)))
     return found
+
+
+def _no_worse(case: Case, ours: Row, other: Row) -> bool | None:
+    if ours.error is None or other.error is None or (ours.order or 0) > (other.order or ours.order or 0):
+        return None
+    return ours.error <= max(1.05 * other.error, case.rounding)
 
 
 def result(

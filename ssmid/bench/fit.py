@@ -1,0 +1,36 @@
+"""``ssmid bench fit``: models from measured data beside the tools of each trade, on the same data, in one run.
+
+Errors stand beside times, and a model that is not real and stable is marked: it sets no bar.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ssmid.bench.fit_frequency import frequency_responses
+from ssmid.bench.fit_records import records
+from ssmid.bench.fit_systems import reductions
+from ssmid.bench.fit_taps import taps
+from ssmid.bench.records import Bar, Case, Progress, bars, result
+from ssmid.bench.timing import limits, machine
+
+PEERS = {
+    "scikit-rf vector_fit": 1.0, "scikit-rf auto_fit": 1.0, "pyMOR PAAA": 1.0, "SciPy AAA": 1.0, "SciPy AAA, defaults": 1.0,
+    "pyMOR, randomized ERA": 1.0, "pyMOR, randomized ERA, 8 power iterations": 1.0, "pyMOR, ERA": 1.0, "python-control era": 1.0,
+    "pyMOR": 1.0, "SLICOT AB09AD": 1 / 1.5, "pyMOR IRKA": 1.0, "SIPPY, the best of six": 1.0,
+    "scikit-rf vector_fit, loop": 50.0, "SciPy AAA, loop": 50.0, "pyMOR, ERA, loop": 50.0,
+}  # fmt: skip
+"""How many times our seconds a tool must have taken: a bank of 1000 at least 50, SLICOT's Fortran two thirds, all others one."""
+
+
+def fit(*, quick: bool = False, data: Path | None = None, progress: Progress = print) -> dict[str, Any]:
+    """All sections; ``data``: a folder with ``freq``, ``ir``, ``mor`` and ``sysid``, which adds what was measured there."""
+    facts = machine()
+    progress("limits of this machine")
+    ceilings = limits(quick)
+    cases: list[Case] = []
+    for section in (frequency_responses, taps, reductions, records):
+        cases += section(quick, data, progress)
+    checked: list[Bar] = [] if quick else bars(cases, PEERS)
+    return result("fit", quick, facts, ceilings, cases, checked)
