@@ -17,9 +17,10 @@ from ssmid.analysis.norms import norm
 from ssmid.analysis.splitting import split_unstable
 from ssmid.linalg import adjoint, solve, svd, transpose
 from ssmid.reduction.fir import balanced_truncation_fir
+from ssmid.reduction.low_rank import SparseReduction, compressed
 from ssmid.reduction.result import Reduction
 from ssmid.reduction.weighted import weighted_gramian_factors
-from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
+from ssmid.systems import ImpulseResponse, Modal, SparseStateSpace, StateSpace, System
 
 Matrices = tuple[Array, Array, Array, Array]
 
@@ -40,7 +41,8 @@ def balanced_truncation(
 
     system : a StateSpace gives a StateSpace, a Modal bank a Modal bank (each channel for itself), other representations go through
         :func:`ssmid.to_state_space`; an ImpulseResponse is taken as the finite response that it is
-        (:func:`ssmid.reduction.fir.balanced_truncation_fir`). Continuous or discrete time, any inputs and outputs.
+        (:func:`ssmid.reduction.fir.balanced_truncation_fir`); a stable SparseStateSpace goes by low-rank Gramian factors and gives a
+        :class:`ssmid.reduction.low_rank.SparseReduction`, without weights. Continuous or discrete time, any inputs and outputs.
     order : states to keep, unstable ones included, or
     tol : a tolerance, met by the smallest order possible, for each element by itself (smaller ones are padded with states that no
         input reaches): ``tol_norm="bound"`` (default) is met where ``2 sum_{i > order} sigma_i <= tol * sigma_1``, a proven bound
@@ -75,6 +77,12 @@ def balanced_truncation(
         if input_weight is not None or output_weight is not None or tol_norm not in (None, "h2"):
             raise ValueError("expected a model for weights or tol_norm='bound', got an ImpulseResponse: take ssmid.to_state_space(taps)")
         return balanced_truncation_fir(system, order, tol=tol, max_order=max_order, match_dc=match_dc, mimo=mimo)
+    if isinstance(system, SparseStateSpace):
+        if input_weight is not None or output_weight is not None:
+            raise ValueError("expected a StateSpace for weights, got a SparseStateSpace: take ssmid.to_state_space(system)")
+        small = compressed(system)
+        fit = balanced_truncation(small.system, order, tol=tol, tol_norm=tol_norm, max_order=max_order, match_dc=match_dc)
+        return small.certified(fit, system, SparseReduction)
     request = _Request(order, tol, tol_norm or "bound", max_order, match_dc, input_weight, output_weight)
     modal = isinstance(system, Modal) and not mimo and not request.weighted
     work = system if isinstance(system, StateSpace) or (modal and isinstance(system, Modal)) else to_state_space(system, mimo=mimo)
