@@ -17,6 +17,7 @@ from .identification.era import Realization, era
 from .identification.exponentials import esprit, matrix_pencil, prony
 from .identification.frequency_subspace import frequency_subspace
 from .identification.okid import okid
+from .identification.loewner import loewner
 from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
 from .identification.prediction_error import armax, box_jenkins, oe

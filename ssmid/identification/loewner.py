@@ -1,0 +1,299 @@
+"""Rational functions from samples by the Loewner framework: no start, no iteration, the order read off singular values.
+
+Mayo & Antoulas, Linear Algebra Appl. 425, 2007; Antoulas, Lefteriu & Ionita, in Model Reduction and Approximation, SIAM 2017,
+ch. 8. The pencil (:mod:`.loewner_pencil`) gives the poles alone: residues and feedthrough are fitted to all samples afterwards,
+which is what noise and an order below the true one ask for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, astype_width, from_numpy, harmonize, to_numpy, width
+from ssmid.analysis.polynomial import Host
+from ssmid.identification.loewner_pencil import Pencil, loewner_pencil, pencil_poles, tangents
+from ssmid.identification.partial_fractions import RationalFit, as_state_space, reflected
+from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.identification.tangential import Directions, fit_directions
+from ssmid.reduction.result import Change
+from ssmid.systems import FrequencyResponse, Modal
+
+_MOST = 40
+_PATIENCE = 8
+_ROUNDING = 1e-13
+_SLACK = 0.05
+_INSIDE = 1e-12
+
+
+def loewner(
+    data: Any,
+    values: Any = None,
+    order: int | None = None,
+    *,
+    tol: float | None = None,
+    max_order: int | None = None,
+    dt: float | bool | None = None,
+    mimo: bool = False,
+    partition: Any = "alternate",
+    directions: Any = "ports",
+    real: bool = True,
+    stable: bool = True,
+) -> RationalFit:
+    """A rational function near samples of a transfer function, from the Loewner pencil. Not differentiable.
+
+    data, values, dt : points of s, or of z where ``dt`` is not 0, and ``(*batch, k)`` values; or a :class:`FrequencyResponse` alone
+    order : real states. None with ``tol``: the smallest order whose error is at most ``tol``. None without: that with the least
+        description length (Rissanen 1978, of white noise and 2 parameters a state), which stops at the floor of the noise.
+        Both try orders up to ``max_order`` (40).
+    mimo : the last two batch axes are outputs and inputs of one system; of each pole one residue matrix of rank one
+    partition : of the points into left and right ones: "alternate", "half", or (left, right) indices
+    directions : with ``mimo``: "ports" takes every port at every point, "cycle" one port after the other; or real arrays
+        ``(left points, p)`` and ``(right points, m)``
+    real : the system is real, its values at the conjugate points are known too. False: a complex system
+    stable : unstable poles are reflected at the boundary of stability before the residues are fitted, and ``changes`` lists them;
+        False leaves them, with a warning
+
+    Many points: 256 real columns at most are made, each of all other points. ``sigma`` are the singular values of ``[L, sL]``, points
+    divided by their largest modulus in continuous time. The eigenvalue of the pencil that stands for the feedthrough is left out;
+    the pencil without such an eigenvalue is tried as well, and the fit that is nearer is taken. ``condition`` is that of the
+    residues' least squares. Elements of a batch that are not finite give NaN. Raises ValueError for an order that the points do not
+    tell, and wrong partitions, directions or shapes.
+
+    >>> import numpy as np
+    >>> s = 1j * np.linspace(0.1, 3, 20)
+    >>> fit = loewner(s, 2 + 1 / (s**2 + 0.2 * s + 1))
+    >>> fit.order, float(fit.modal.feedthrough.round(9)), fit.modal.poles.real.round(9)
+    (2, 2.0, array([-0.1, -0.1]))
+    """
+    found = samples(data, values, dt=dt)
+    like = data.values if isinstance(data, FrequencyResponse) else harmonize(points=data, values=values)[1]
+    if mimo and found.values.ndim < 3:
+        raise ValueError(f"mimo: expected values of shape (*batch, outputs, inputs, points), got {tuple(found.values.shape)}")
+    if order is not None and tol is not None:
+        raise ValueError(f"expected order, tol or neither, got order={order} and tol={tol}")
+    if tol is not None and not tol > 0:
+        raise ValueError(f"tol: expected a positive number, got {tol}")
+    if max_order is not None and (int(max_order) != max_order or max_order < 1):
+        raise ValueError(f"max_order: expected a positive integer, got {max_order}")
+    host = to_numpy(found.values)
+    batch, core = (host.shape[:-3], host.shape[-3:]) if mimo else (host.shape[:-1], (1, 1, host.shape[-1]))
+    p, m, _ = core
+    flat = host.reshape(prod(batch), *core)
+    points = to_numpy(found.points) / found.scale
+    task = _Task(found.dt, real, stable, partition, directions if mimo else "ports", order, tol, max_order or _MOST)
+    if points.ndim == 1:
+        fits = _fit(points, flat, task)
+    else:
+        each = np.broadcast_to(points, host.shape).reshape(len(flat), p * m, core[-1])[:, 0]
+        fits = [_fit(x, v[None], task)[0] for x, v in zip(each, flat, strict=True)]
+    return _assembled(fits, found, like, batch, core, task, mimo)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Task:
+    """What a caller wants of every element."""
+
+    dt: float | bool
+    real: bool
+    stable: bool
+    partition: Any
+    directions: Any
+    order: int | None
+    tol: float | None
+    most: int
+
+    @property
+    def discrete(self) -> bool:
+        return self.dt is True or self.dt != 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Element:
+    """The fit of one element in the unit of the scaled points and of the values."""
+
+    poles: Host
+    residues: Host
+    feedthrough: Host
+    reflected: Host
+    condition: float
+    sigma: Host
+
+
+def _fit(points: Host, values: Host, task: _Task) -> list[_Element]:
+    """The fits of ``values`` ``(batch, p, m, k)`` at common points."""
+    sound = np.isfinite(values).all((1, 2, 3))
+    values = np.where(sound[:, None, None, None], values, 0)
+    size = np.abs(values).max((1, 2, 3), initial=0)
+    size = np.where(size > 0, size, 1.0)
+    values = values / size[:, None, None, None]
+    if task.real:
+        below = points.imag < 0
+        points, values = np.where(below, points.conj(), points), np.where(below, values.conj(), values)
+    distinct, means = _distinct(points, values) if isinstance(task.partition, str) else (points, values)
+    p, m = values.shape[1:3]
+    sides = tangents(len(distinct), p, m, task.partition, task.directions)
+    most = min(_rows(distinct[sides.left], task.real), _rows(distinct[sides.right], task.real))
+    if task.order is not None and (int(task.order) != task.order or not 1 <= task.order <= most):
+        raise ValueError(f"order: expected 1 to {most}, which {len(distinct)} distinct points can tell, got {task.order}")
+    largest = min(most, task.most) if task.order is None else task.order
+    pencil = loewner_pencil(distinct, means, sides, task.real, min(most, largest + min(p, m)))
+    if task.order is not None:
+        chosen = _at_order(pencil, points, values, task.order, task)
+    else:
+        chosen = _search(pencil, points, values, largest, task)
+    elements = []
+    for i, (fit, row) in enumerate(chosen):
+        scale = size[i] if sound[i] else np.nan
+        residues = fit.left[row][:, None, :] * np.moveaxis(fit.right[row], -1, -2)[None]
+        facts = (fit.reflected[row], float(fit.condition[row]), pencil.sigma[i] * scale)
+        elements.append(_Element(fit.poles[row], residues * scale, fit.feedthrough[row] * scale, *facts))
+    return elements
+
+
+def _distinct(points: Host, values: Host) -> tuple[Host, Host]:
+    """Points in the order of their angle or height, those given more than once as one with the mean of their values."""
+    order = np.lexsort((points.real, points.imag)) if np.ptp(np.abs(points)) > 1e-9 * np.abs(points).max() else np.argsort(np.angle(points))
+    points, values = points[order], values[..., order]
+    new = np.concatenate([[True], np.abs(np.diff(points)) > 1e-13 * np.abs(points).max()])
+    start = np.flatnonzero(new)
+    return points[new], np.add.reduceat(values, start, axis=-1) / np.diff(np.append(start, len(points)))
+
+
+def _rows(points: Host, real: bool) -> int:
+    return int(np.sum(np.where(points.imag == 0, 1, 2))) if real else len(points)
+
+
+# ---------------------------------------------------------------- one order, and which
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Candidate:
+    """Fits of one order of all elements. squares : ``(batch,)`` the mean square of the error"""
+
+    poles: Host
+    left: Host
+    right: Host
+    feedthrough: Host
+    reflected: Host
+    condition: Host
+    squares: Host
+
+
+def _at_order(pencil: Pencil, points: Host, values: Host, order: int, task: _Task) -> list[tuple[_Candidate, int]]:
+    """For every element the nearest fit of all that leave out infinite eigenvalues, or none."""
+    ports = min(values.shape[1:3])
+    tries = [_candidate(pencil, points, values, order, k, task) for k in (range(2) if ports == 1 else (0, 1, ports)[: ports + 1])]
+    squares = np.stack([t.squares for t in tries])
+    best = np.argmin(np.where(np.isfinite(squares), squares, np.inf), axis=0)
+    return [(tries[k], i) for i, k in enumerate(best)]
+
+
+def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite: int, task: _Task) -> _Candidate:
+    shift = 2.0 if task.discrete else 1.0
+    poles, left = pencil_poles(pencil, order, infinite, shift)
+    bad = ~np.isfinite(poles).all(-1)
+    # stand-ins for what there is no pencil of, whose results are NaN
+    poles = np.where(bad[:, None], -2.0 - np.arange(order), poles)
+    left = np.where(bad[:, None, None], 1.0, left) if values.shape[1] > 1 else np.ones_like(left)
+    dt = 1 if task.discrete else 0
+    mirrored = reflected(poles, dt) if task.stable else poles
+    if task.stable:
+        mirrored = _off_the_boundary(mirrored, task.discrete)
+    moved = np.where((mirrored != poles) & ~bad[:, None], poles, 0)
+    with np.errstate(all="ignore"):
+        table = 1 / (points[None, :, None] - mirrored[:, None, :])
+        stuck = ~np.isfinite(table).all((-2, -1))
+        table = np.where(stuck[:, None, None], 1.0, table)
+        fit: Directions = fit_directions(table, mirrored, values, left, real=task.real, feedthrough=True)
+        squares = np.mean(np.abs(fit.fitted - values) ** 2, axis=(1, 2, 3))
+    squares = np.where(bad | stuck, np.nan, squares)
+    return _Candidate(mirrored, fit.left, fit.right, fit.feedthrough, moved, fit.condition, squares)
+
+
+def _off_the_boundary(poles: Host, discrete: bool) -> Host:
+    if discrete:
+        return np.where(np.abs(poles) > 1 - _INSIDE, poles / np.maximum(np.abs(poles), 1e-300) * (1 - _INSIDE), poles)
+    return np.where(poles.real > -_INSIDE * np.abs(poles), -_INSIDE * np.maximum(np.abs(poles), 1e-300) + 1j * poles.imag, poles)
+
+
+def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Task) -> list[tuple[_Candidate, int]]:
+    """For every element the first order that meets the tolerance, or the one with the shortest description.
+
+    The pencil's poles are not the best ones, and a few more can make up for that: the smallest order counts whose error is within
+    ``_SLACK`` of the shortest description's. Orders are tried until no element has gained for a while.
+    """
+    batch, p, m, k = values.shape
+    data = (2 if task.real else 1) * p * m * k
+    tried, squares, scores = [], np.zeros((0, batch)), np.zeros((0, batch))
+    for n in range(largest + 1):
+        tried.append(_at_order(pencil, points, values, n, task))
+        new = np.asarray([t.squares[i] for t, i in tried[-1]])
+        new = np.maximum(np.where(np.isfinite(new), new, np.inf), _ROUNDING**2)
+        squares = np.concatenate([squares, new[None]])
+        scores = np.concatenate([scores, data * np.log(new[None]) + (p + m) * n * np.log(data)])
+        met = (np.sqrt(squares) <= task.tol).any(0) if task.tol is not None else n - np.argmin(scores, axis=0) >= _PATIENCE
+        if met.all():
+            break
+    if task.tol is not None:
+        met = np.sqrt(squares) <= task.tol
+        chosen = np.where(met.any(0), np.argmax(met, axis=0), np.argmin(squares, axis=0))
+    else:
+        shortest = np.take_along_axis(squares, np.argmin(scores, axis=0)[None], axis=0)
+        chosen = np.argmax(squares <= (1 + _SLACK) ** 2 * shortest, axis=0)
+    return [tried[n][i] for i, n in enumerate(chosen)]
+
+
+# ---------------------------------------------------------------- results
+
+
+def _assembled(
+    fits: list[_Element], found: Samples, like: Array, batch: tuple[int, ...], core: tuple[int, ...], task: _Task, mimo: bool
+) -> RationalFit:
+    n = max((len(e.poles) for e in fits), default=0)
+    p, m, _ = core
+    poles = np.full((len(fits), n), 0j if task.discrete else -1 + 0j)
+    residues: Host = np.zeros((len(fits), p, m, n), complex)
+    feedthrough: Host = np.zeros((len(fits), p, m), complex)
+    sigma = np.full((len(fits), max((len(e.sigma) for e in fits), default=0)), np.nan)
+    changes = []
+    for i, e in enumerate(fits):
+        d = len(e.poles)
+        poles[i, :d], residues[i, ..., :d], feedthrough[i], sigma[i, : len(e.sigma)] = e.poles, e.residues, e.feedthrough, e.sigma
+        moved = tuple(complex(z) * found.scale for z in e.reflected if z != 0)
+        if moved:
+            element = tuple(int(j) for j in np.unravel_index(i, batch)) if batch else ()
+            changes.append(Change("reflected", moved, "unstable", element))
+    poles, residues = poles * found.scale, residues * found.scale
+    if task.real:
+        feedthrough = feedthrough.real
+    shape = (*batch, p, m) if mimo else batch
+    arrays = (poles.reshape(*batch, *((1, 1) if mimo else ()), n), residues.reshape(*shape, n), feedthrough.reshape(shape))
+    modal = Modal(*(from_numpy(np.asarray(a), like) for a in arrays), dt=found.dt, real=task.real)
+    system = as_state_space(modal, mimo=mimo)
+    orders = np.asarray([len(e.poles) for e in fits]).reshape(batch)
+    sound = np.asarray([np.isfinite(e.feedthrough).all() for e in fits], bool).reshape(batch)
+    unstable = int(np.sum([(np.abs(e.poles) >= 1).any() if task.discrete else (e.poles.real >= 0).any() for e in fits]))
+    if unstable:
+        some = "the system is" if not batch else f"{unstable} of {len(fits)} systems are"
+        warnings.warn(f"loewner: {some} unstable; stable=True reflects unstable poles", stacklevel=3)
+    bits = width(like)
+    return RationalFit(
+        system=system.map(lambda a: astype_width(a, bits)),
+        modal=modal.map(lambda a: astype_width(a, bits)),
+        method="Loewner",
+        order=int(orders.flat[0]) if orders.size and (orders == orders.flat[0]).all() else from_numpy(orders, like),
+        converged=from_numpy(sound, like),
+        condition=astype_width(from_numpy(np.asarray([e.condition for e in fits]).reshape(batch), like), bits),
+        changes=tuple(changes),
+        data=found,
+        error=astype_width(found.error(modal, coupled=mimo), bits),
+        error_kind=RMS,
+        sigma=astype_width(from_numpy(sigma.reshape(*batch, sigma.shape[-1]), like), bits),
+    )
+
+
