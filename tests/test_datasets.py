@@ -9,6 +9,7 @@ import pytest
 import scipy.io
 import scipy.signal
 
+import ssmid
 from ssmid import datasets
 
 
@@ -159,3 +160,45 @@ def test_beam_is_lightly_damped_and_stable_by_structure() -> None:
 def test_models_refuse(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# ---------------------------------------------------------------- network and record
+
+
+def test_the_band_pass_is_reciprocal_symmetric_and_passive():
+    S = np.moveaxis(datasets.band_pass().values, -1, 0)
+    np.testing.assert_allclose(S[:, 0, 1], S[:, 1, 0], atol=1e-15)
+    np.testing.assert_allclose(S[:, 0, 0], S[:, 1, 1], atol=1e-12)
+    assert np.linalg.norm(S, 2, axis=(1, 2)).max() < 1
+
+
+def test_without_losses_it_has_the_ripple_of_its_design():
+    """Chebyshev's polynomial in the frequency that the band-pass transformation makes; what does not pass is reflected."""
+    response = datasets.band_pass(2001, quality=1e9)
+    hertz = response.omega / (2 * np.pi)
+    through = np.abs(response.values[1, 0]) ** 2
+    np.testing.assert_allclose(through + np.abs(response.values[0, 0]) ** 2, 1, atol=1e-6)
+    x = (hertz / np.sqrt(450e6 * 550e6) - np.sqrt(450e6 * 550e6) / hertz) * np.sqrt(450e6 * 550e6) / 100e6
+    chebyshev = 4 * x**3 - 3 * x
+    np.testing.assert_allclose(through, 1 / (1 + (10**0.01 - 1) * chebyshev**2), rtol=2e-3)
+
+
+def test_the_band_pass_is_of_order_six_beside_its_lines():
+    response = datasets.band_pass()
+    fit = ssmid.rational_least_squares(ssmid.FrequencyResponse(response.values[1, 0], response.omega, 0), order=6, delay=0.6e-9)
+    assert float(fit.error) < 1e-11
+    assert bool(fit.stable)
+
+
+def test_the_arm_is_a_system_of_order_four_in_noise():
+    """The noise is the stated part of the output, and what is left after the true poles are fitted is no more."""
+    noisy, clean = datasets.flexible_arm(4000), datasets.flexible_arm(4000, noise=0.0)
+    part = (noisy.outputs - clean.outputs).std() / clean.outputs.std()
+    assert part == pytest.approx(0.02, rel=1e-6)
+    z = np.exp(0.02 * 2 * np.pi * np.array([3.1, 8.7]) * (-np.array([0.03, 0.02]) + 1j * np.sqrt(1 - np.array([0.03, 0.02]) ** 2)))
+    denominator = np.poly(np.r_[z, z.conj()]).real
+    delayed = lambda x, k: np.r_[np.zeros(k), x[: len(x) - k]]  # noqa: E731
+    regressors = np.stack([delayed(clean.inputs[0], k) for k in range(5)], 1)
+    filtered = sum(c * delayed(clean.outputs[0], k) for k, c in enumerate(denominator))
+    b = np.linalg.lstsq(regressors, filtered, rcond=None)[0]
+    assert np.abs(filtered - regressors @ b).max() < 1e-10
