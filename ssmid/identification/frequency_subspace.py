@@ -17,9 +17,9 @@ from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.order import order_above_noise
 from ssmid.identification.orthogonal import arnoldi
-from ssmid.identification.partial_fractions import reflected
 from ssmid.identification.result import Fit
 from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.identification.subspace_core import stabilized
 from ssmid.linalg import triangular_factor
 from ssmid.reduction.result import Change
 from ssmid.systems import StateSpace
@@ -185,7 +185,7 @@ def _realized(bank: _Bank, basis: Host, recurrence: Host, n: int, feedthrough: b
     moved = []
     if stable:
         for i in range(count):
-            A[i], poles = _stabilized(A[i], bank.dt)
+            A[i], poles = stabilized(A[i], bank.dt)
             moved += [(i, poles)] if poles else []
     B, D, condition = _fit_inputs(bank, A, C, feedthrough)
     return (A, B * bank.unit[:, None, None], C, D * bank.unit[:, None, None], condition), moved
@@ -196,16 +196,6 @@ def _to_continuous(A: Host, C: Host, alpha: Host) -> tuple[Host, Host]:
     eye = np.eye(A.shape[-1])
     inverse = np.linalg.inv(A + eye)
     return alpha * (A - eye) @ inverse, C @ inverse
-
-
-def _stabilized(A: Host, dt: float | bool) -> tuple[Host, tuple[complex, ...]]:
-    values, vectors = np.linalg.eig(A)
-    inside = reflected(values, dt)
-    outside = inside != values
-    if not outside.any():
-        return A, ()
-    change = (vectors * np.where(outside, inside - values, 0)) @ np.linalg.inv(vectors)
-    return A + change.real, tuple(complex(v) for v in values[outside])
 
 
 def _fit_inputs(bank: _Bank, A: Host, C: Host, feedthrough: bool) -> tuple[Host, Host, Host]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import Array, astype_width, from_numpy, in_threads, one_blas_thread, width
-from ssmid.analysis.polynomial import Host
 from ssmid.identification.centering import Centering
 from ssmid.identification.record import Record, experiments, host_elements
 from ssmid.identification.result import Fit

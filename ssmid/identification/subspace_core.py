@@ -14,6 +14,7 @@ import scipy.linalg
 
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.initial_state import free_motion
+from ssmid.identification.partial_fractions import reflected
 from ssmid.linalg import triangular_factor
 
 _CHUNK = 8
@@ -150,6 +151,18 @@ def shift_invariant(basis: Host, outputs: int) -> tuple[Host, Host]:
     """``A, C`` whose observability matrix is ``basis``, the shift equation solved in the least-squares sense."""
     A = np.linalg.lstsq(basis[:-outputs], basis[outputs:], rcond=None)[0]
     return A, basis[:outputs]
+
+
+def stabilized(A: Host, dt: float | bool) -> tuple[Host, tuple[complex, ...]]:
+    """``A`` with unstable eigenvalues mirrored at the boundary of stability, and those as they were."""
+    values, vectors = np.linalg.eig(A)
+    inside = reflected(values, dt)
+    outside = inside != values
+    if not outside.any():
+        return A, ()
+    # the part that changes alone, so that all else keeps its digits
+    change = (vectors * np.where(outside, inside - values, 0)) @ np.linalg.inv(vectors)
+    return A + change.real, tuple(complex(value) for value in values[outside])
 
 
 # ---------------------------------------------------------------- noise

@@ -9,9 +9,8 @@ import numpy as np
 
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.initial_state import estimate_initial_state, free_simulation
-from ssmid.identification.partial_fractions import reflected
 from ssmid.identification.record import Record
-from ssmid.identification.subspace_core import DataFactor, factorize, kalman_gain, observability, shift_invariant
+from ssmid.identification.subspace_core import DataFactor, factorize, kalman_gain, observability, shift_invariant, stabilized
 from ssmid.identification.subspace_inputs import InputFit, fit_inputs
 from ssmid.reduction.result import Change
 from ssmid.systems import StateSpace
@@ -109,7 +108,7 @@ def _candidate(basis: Host, records: Records, order: int, options: Options) -> _
     A, C = shift_invariant(basis[:, :order], p)
     changes: tuple[Change, ...] = ()
     if options.stable:
-        A, moved = stabilized(A)
+        A, moved = stabilized(A, 1)
         if moved:
             changes = (Change("reflected", moved, "outside the unit circle"),)
     return _Candidate(A, C, fit_inputs(A, C, records, options.degree, options.feedthrough), changes)
@@ -162,18 +161,6 @@ def _validated(records: Records, most: int, options: Options) -> int:
     floor = _ROUNDING**2 * sum(float(np.sum(y**2)) for _, y in records)
     errors = np.maximum(errors, floor)
     return int(np.argmax(errors <= 1.0201 * errors.min())) + 1
-
-
-def stabilized(A: Host) -> tuple[Host, tuple[complex, ...]]:
-    """``A`` with eigenvalues outside the circle mirrored at it, and those as they were."""
-    values, vectors = np.linalg.eig(A)
-    outside = np.abs(values) > 1
-    if not outside.any():
-        return A, ()
-    inside = reflected(values, 1)
-    # the part that changes alone, so that all else keeps its digits
-    change = (vectors * np.where(outside, inside - values, 0)) @ np.linalg.inv(vectors)
-    return A + change.real, tuple(complex(v) for v in values[outside])
 
 
 # ---------------------------------------------------------------- units and delays
