@@ -164,13 +164,13 @@ def _ritz_shifts(pencil: Pencil, X: np.ndarray, size: float) -> list[complex]:
     """
     if X.shape[1] == 0:
         return []
-    Q, triangle, _ = scipy.linalg.qr(X, mode="economic", pivoting=True, check_finite=False)
-    sizes = np.abs(np.diag(triangle))
-    Q = Q[:, sizes > 1e-10 * sizes.max(initial=0.0)]
+    U, sizes, _ = np.linalg.svd(X, full_matrices=False)
+    Q = U[:, sizes > 1e-10 * sizes.max(initial=0.0)]
     values = np.asarray(scipy.linalg.eigvals(Q.T @ (pencil.A @ Q), Q.T @ pencil.apply_mass(Q), check_finite=False))
     values = values[np.isfinite(values)]
-    values = -np.abs(values.real) + 1j * np.where(np.abs(values.imag) > 1e-8 * np.abs(values), np.abs(values.imag), 0)
-    values = np.unique(values[np.abs(values.real) > 1e-14 * np.abs(values)])
+    rates, turns = np.abs(np.real(values)), np.abs(np.imag(values))
+    values = np.where(turns > 1e-8 * np.abs(values), -rates + 1j * turns, -rates)
+    values = np.unique(values[rates > 1e-14 * np.abs(values)])
     if len(values) == 0:
         return [complex(-size)]
     factors, chosen = np.zeros(len(values)), []

@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 
 from ssmid._array import Array, astype_width, double, width
+from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.sparse_pencil import Pencil
-from ssmid.reduction.low_rank import Compressed, SparseReduction, compressed
+from ssmid.reduction.low_rank import SparseReduction, compressed
 from ssmid.reduction.one_by_one import Element, Reduced, reduce_one_by_one, truncated
 from ssmid.reduction.result import Reduction
 from ssmid.reduction.tangential import Matrices, biorthogonal, fixed_point, modes, optimality, real_and_imaginary, schur_solvers
@@ -96,14 +97,15 @@ def _of_element(element: Element, order: int, *, tol: float, max_iterations: int
 def _of_sparse(system: SparseStateSpace, order: int, tol: float, max_iterations: int) -> SparseInterpolatoryReduction:
     small = compressed(system)
     fit = irka(small.system, order, tol=tol, max_iterations=max_iterations)
-    reduced = double(fit.system.A), double(fit.system.B), double(fit.system.C)
+    states = to_state_space(fit.system)
+    reduced: Matrices = (states.A, states.B, states.C)
     conditions, steps = float(fit.conditions), int(fit.iterations)
-    if small.left is not None and fit.order == order:
-        reduced, conditions, further = _confirmed(system, small, reduced, tol, max_iterations)
+    if small.left is not None and small.right is not None and fit.order == order:
+        reduced, conditions, further = _confirmed(system, small.left, small.right, reduced, tol, max_iterations)
         steps += further
     fit = dataclasses.replace(
         fit,
-        system=StateSpace(*(np.asarray(M) for M in reduced), fit.system.D, system.dt),
+        system=StateSpace(reduced[0], reduced[1], reduced[2], states.D, system.dt),
         converged=np.asarray(conditions <= tol),
         conditions=conditions,
         iterations=steps,
@@ -113,11 +115,11 @@ def _of_sparse(system: SparseStateSpace, order: int, tol: float, max_iterations:
 
 
 def _confirmed(
-    system: SparseStateSpace, small: Compressed, reduced: Matrices, tol: float, most: int
+    system: SparseStateSpace, left: np.ndarray, right: np.ndarray, reduced: Matrices, tol: float, most: int
 ) -> tuple[Matrices, float, int]:
     """The iterate that meets the conditions of the sparse system itself, their residual, and the steps taken to it."""
     pencil, B, C, discrete = Pencil(system.A, system.E), double(system.B), double(system.C), system.is_discrete
-    left, right, conditions, steps = small.left, small.right, np.inf, 0
+    conditions, steps = np.inf, 0
     for _ in range(_ROUNDS):
         found = modes(*reduced, discrete=discrete)
         if found is None:

@@ -79,6 +79,7 @@ def test_penzls_model_keeps_its_hankel_values():
     np.testing.assert_allclose(fit.error, reference.error, rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:low-rank ADI:UserWarning")
 @pytest.mark.parametrize("name", ["iss_siso", "CDplayer"])
 def test_lightly_damped_benchmarks(shared_data, name):
     """Small systems are made dense; their low-rank factors are right all the same."""
