@@ -31,6 +31,8 @@ from .identification.vector_fitting import vector_fitting
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, read_record, save
 from .reduction.balanced import balanced_truncation
+from .reduction.h2 import h2_approximation
+from .reduction.h2_result import H2Reduction
 from .reduction.hankel_norm import hankel_norm_approximation
 from .reduction.irka import irka
 from .reduction.result import Change, Reduction, Result

@@ -21,7 +21,8 @@ from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
 from ssmid.linalg import eigh
 from ssmid.reduction.h2_poles import Chart, arranged, chart
 
-_FIRST_RADIUS, _LARGEST_RADIUS = 0.5, 4.0
+_FIRST_RADIUS, _LARGEST_RADIUS = 0.3, 2.0
+"""For one pole, in the hyperbolic metric; for d poles the root of d times as much."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Local:
 
 
 class Source(Protocol):
-    """The originals of a batch, strictly proper, carried to power series ``g(w)`` in the unit disk; conjugate coefficients for complex banks."""
+    """The originals of a batch, strictly proper, as power series ``g(w)`` in the unit disk; of complex banks the conjugate series."""
 
     @property
     def energy(self) -> Array:
@@ -62,14 +63,35 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Optimum:
-    """poles, live : ``(batch, d)``   local : there   converged : ``(batch,)``   iterations : ``(batch,)``   history : squared errors"""
+    """Where the search ended.
+
+    poles, live : ``(batch, d)``   error : ``(batch,)`` squared   converged, iterations : ``(batch,)``
+    condition : ``(batch,)`` of the Hessian, infinite where it is not positive   history : ``(batch, k)`` squared errors
+    """
 
     poles: Array
     live: Array
-    local: Local
+    error: Array
     converged: Array
     iterations: Array
+    condition: Array
     history: Array
+
+
+def best_of(optima: list[Optimum]) -> Optimum:
+    """Of several searches of the same batch the one of least error, element by element."""
+    best = optima[0]
+    xp = namespace(best.error)
+    for other in optima[1:]:
+        longest = max(best.history.shape[-1], other.history.shape[-1])
+        best, other = (
+            dataclasses.replace(o, history=xp.concat([o.history] + [o.history[:, -1:]] * (longest - o.history.shape[-1]), axis=-1))
+            for o in (best, other)
+        )
+        better = (other.error < best.error) | ~xp.isfinite(best.error)
+        pairs = ((getattr(other, f.name), getattr(best, f.name)) for f in dataclasses.fields(Optimum))
+        best = Optimum(*(xp.where(better if a.ndim == 1 else better[:, None], a, b) for a, b in pairs))
+    return best
 
 
 def mirrored(x: Array, real: bool) -> Array:
@@ -89,13 +111,14 @@ def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_
     if real:
         order = arranged(poles, live, 0)
         poles, live = (xp.take_along_axis(x, order, axis=-1) for x in (poles, live))
-    state = _State(poles, live, source(poles, live), xp.full((count,), _FIRST_RADIUS, dtype=xp.float64, device=poles.device))
+    radius = xp.full((count,), _FIRST_RADIUS * poles.shape[-1] ** 0.5, dtype=xp.float64, device=poles.device)
+    state = _State(poles, live, source(poles, live), radius)
     places = np.arange(count)
     result = {"converged": np.zeros(count, bool), "iterations": np.zeros(count, np.int64)}
     history = [to_numpy(state.local.error)]
     left: list[tuple[np.ndarray, _State]] = []
     for iteration in range(max_iterations + 1):
-        ready, failed = _done(state, gtol, source.energy, real)
+        ready, failed = _done(state, gtol, source.energy)
         stop = ready | failed | (iteration == max_iterations)
         result["converged"][places[ready]] = True
         result["iterations"][places[~(ready | failed)]] += iteration < max_iterations
@@ -115,11 +138,26 @@ def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_
     return Optimum(
         whole.poles,
         whole.live,
-        whole.local,
+        whole.local.error,
         from_numpy(result["converged"], poles),
         from_numpy(result["iterations"], poles),
+        _condition(whole, real),
         from_numpy(np.stack(history, axis=-1), poles),
     )
+
+
+def _condition(state: _State, real: bool) -> Array:
+    xp = namespace(state.poles)
+    _, hessian = derivatives(chart(state.poles, state.live, real=real), state.local)
+    finite = xp.all(xp.isfinite(hessian), axis=(-2, -1))
+    values, _ = eigh(xp.where(finite[:, None, None], hessian, xp.zeros_like(hessian)))
+    size = xp.max(xp.abs(values), axis=-1, keepdims=True)
+    live = xp.astype(xp.sum(xp.astype(state.live, xp.int64), axis=-1) * (1 if real else 2), xp.int64)
+    # coordinates of poles that are not live are zeros of the spectrum
+    dead = xp.cumulative_sum(xp.astype(values == 0, xp.int64), axis=-1) <= values.shape[-1] - live[:, None]
+    least = xp.min(xp.where((values == 0) & dead, size, values), axis=-1)
+    positive = finite & (least > 0)
+    return xp.where(positive, size[:, 0] / xp.where(positive, least, xp.ones_like(least)), xp.full_like(least, float("inf")))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,15 +188,19 @@ class _State:
 def cosines(poles: Array, local: Local, energy: Array) -> tuple[Array, Array]:
     """``(batch,)`` the largest cosine between the error and the change by a pole, and what rounding makes of it."""
     xp = namespace(poles)
-    inside = 1 - xp.abs(poles) ** 2
-    slopes = xp.max(xp.abs(local.rho * local.alpha) * inside, axis=-1)
+    slopes = _largest_slope(poles, local)
     fitted = xp.clip(energy - local.error, min=0.0)
     size = xp.sqrt(fitted * xp.clip(local.error, min=0.0))
     safe = xp.where(size > 0, size, xp.ones_like(size))
     return xp.where(slopes > 0, slopes / safe, slopes), local.blur / safe
 
 
-def _done(state: _State, gtol: float, energy: Array, real: bool) -> tuple[np.ndarray, np.ndarray]:
+def _largest_slope(poles: Array, local: Local) -> Array:
+    xp = namespace(poles)
+    return xp.max(xp.abs(local.rho * local.alpha) * (1 - xp.abs(poles) ** 2), axis=-1)
+
+
+def _done(state: _State, gtol: float, energy: Array) -> tuple[np.ndarray, np.ndarray]:
     """Elements that have converged, and those that cannot go on."""
     xp = namespace(state.poles)
     cosine, noise = cosines(state.poles, state.local, energy)
@@ -176,6 +218,7 @@ def _advanced(source: Source, state: _State, turn: int, real: bool) -> _State:
     here = chart(poles, live, real=real)
     gradient, hessian = derivatives(here, local)
     step, predicted = _step(gradient, hessian, state.radius)
+    length = xp.linalg.vector_norm(step, axis=-1)
     trial = here.moved(step)
     trial = xp.where(live, trial, xp.zeros_like(trial))
     new = source(trial, live)
@@ -183,13 +226,12 @@ def _advanced(source: Source, state: _State, turn: int, real: bool) -> _State:
     ratio = drop / xp.where(predicted > 0, predicted, xp.ones_like(predicted))
     # where the change is below rounding the gradient tells: it is known to a relative accuracy that the error is not
     flat = (xp.abs(drop) <= local.noise) & (predicted <= local.noise)
-    inside = 1 - xp.abs(poles) ** 2
-    smaller = xp.max(xp.abs(new.rho * new.alpha) * (1 - xp.abs(trial) ** 2), axis=-1) < 0.5 * xp.max(xp.abs(local.rho * local.alpha) * inside, axis=-1)
+    smaller = _largest_slope(trial, new) < 0.5 * _largest_slope(poles, local)
     good = xp.isfinite(new.error) & xp.where(flat, smaller, (drop > 0) & (ratio > 1e-4))
-    length = xp.linalg.vector_norm(step, axis=-1)
     radius = xp.where(ratio < 0.25, 0.25 * xp.minimum(length, state.radius), state.radius)
     radius = xp.where((ratio > 0.75) & (length > 0.9 * state.radius), 2 * state.radius, radius)
-    radius = xp.where(good, xp.clip(xp.where(flat, state.radius, radius), max=_LARGEST_RADIUS), xp.minimum(radius, 0.25 * length))
+    radius = xp.clip(xp.where(flat, state.radius, radius), max=_LARGEST_RADIUS * poles.shape[-1] ** 0.5)
+    radius = xp.where(good, radius, xp.minimum(radius, 0.25 * length))
     radius = xp.where(flat & ~good, xp.zeros_like(radius), radius)
     return _State(xp.where(good[:, None], trial, poles), live, new.where(good, local), radius)
 

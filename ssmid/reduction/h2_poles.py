@@ -37,10 +37,6 @@ class Chart:
     middle: Array
     spread: Array
 
-    def take(self, chosen: Array) -> Chart:
-        arrays = {f.name: namespace(self.poles).take(getattr(self, f.name), chosen, axis=0) for f in dataclasses.fields(self) if f.name != "real"}
-        return Chart(**arrays, real=self.real)
-
     def moved(self, step: Array) -> Array:
         """The poles at ``step``."""
         xp = namespace(self.poles)
@@ -208,17 +204,17 @@ def spread_apart(poles: np.ndarray, *, real: bool) -> np.ndarray:
     """``(batch, d)`` poles of a start, inside the circle and no two the same; conjugates are neighbours, the upper one first."""
     size = np.abs(poles)
     if real:
-        poles = np.where(np.abs(poles.imag) < _APART * np.abs(1 - size**2), poles.real + 0j, poles)
+        poles = np.where(np.abs(np.imag(poles)) < _APART * np.abs(1 - size**2), np.real(poles) + 0j, poles)
     poles = np.where(size > 1 - 1e-9, poles / np.where(size > 0, size, 1) * (1 - 1e-9), poles)
     for k in range(1, poles.shape[-1]):
-        gap = np.abs(poles[:, k : k + 1] - poles[:, :k]) / np.abs(1 - poles[:, :k].conj() * poles[:, k : k + 1])
-        close = (gap < _APART).any(-1) & (poles[:, k].imag >= 0)
+        gap = np.abs(poles[:, k : k + 1] - poles[:, :k]) / np.abs(1 - np.conj(poles[:, :k]) * poles[:, k : k + 1])
+        close = (gap < _APART).any(-1) & (np.imag(poles[:, k]) >= 0)
         if close.any():
             turn = 1.0 if real else np.exp(1j * k)
             move = np.where(close, 3 * k * _APART * turn, 0)
-            moved = (poles[:, k] - move) / (1 - poles[:, k].conj() * move)
+            moved = (poles[:, k] - move) / (1 - np.conj(poles[:, k]) * move)
             if real and k + 1 < poles.shape[-1]:
-                paired = close & (poles[:, k].imag > 0)
-                poles[:, k + 1] = np.where(paired, moved.conj(), poles[:, k + 1])
+                paired = close & (np.imag(poles[:, k]) > 0)
+                poles[:, k + 1] = np.where(paired, np.conj(moved), poles[:, k + 1])
             poles[:, k] = moved
     return poles

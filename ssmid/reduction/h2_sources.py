@@ -68,6 +68,10 @@ class TapsSource:
         none = xp.zeros_like(poles)
         return Local(error, noise, 8 * _EPS * self.energy, *(xp.where(live, v, none) for v in (rho, alpha, slope)))
 
+    def sections(self, poles: Array, live: Array) -> Array:
+        """``(batch, K, 2)`` the coefficients of the best approximation, as :func:`cascade_realization` takes them."""
+        return on_host(partial(_all_pass_cascade, real=self.real), self.taps, poles, live)[1]
+
     def _by_points(self, poles: Array, live: Array) -> Local:
         values = series_of_real(self.taps, poles) if self.real else power_series(self.taps, poles)
         return local_of_values(values, poles, live, self.energy)
@@ -79,10 +83,10 @@ def _all_pass_cascade(taps: np.ndarray, poles: np.ndarray, live: np.ndarray, rea
     Run backwards in time a section ``b_k(w) = (w^2 - s w + p) / (1 - s w + p w^2)`` ends in the states z with
     ``g = (z1 + z0 w) / (1 - s w + p w^2) + b_k eta_k``, whose two terms are orthogonal.
     """
-    batch, d = poles.shape
+    batch = len(poles)
     if real:
         first, second = poles[:, 0::2], np.where(live[:, 1::2], poles[:, 1::2], 0)
-        total, product = (first + second).real, (first * second).real
+        total, product = np.real(first + second), np.real(first * second)
         one, none = np.ones_like(total), np.zeros_like(total)
         # a section of a single pole is one of two poles without the zero and the pole at 0
         single = ~live[:, 1::2]
@@ -90,7 +94,7 @@ def _all_pass_cascade(taps: np.ndarray, poles: np.ndarray, live: np.ndarray, rea
         on = live[:, 0::2]
     else:
         one, none = np.ones_like(poles), np.zeros_like(poles)
-        rows, on = [-poles.conj(), one, none, one, -poles, none], live
+        rows, on = [-np.conj(poles), one, none, one, -poles, none], live
     sections = np.stack(rows, axis=-1)
     sections[~on] = [1, 0, 0, 1, 0, 0]
     backwards = np.ascontiguousarray(taps[:, ::-1])
@@ -257,7 +261,8 @@ class ModalSource:
 
     def take(self, chosen: Array) -> ModalSource:
         xp = namespace(self.own)
-        return ModalSource(*(xp.take(a, chosen, axis=0) for a in (self.own, self.residues, self.energy)), self.real)
+        own, residues, energy = (xp.take(a, chosen, axis=0) for a in (self.own, self.residues, self.energy))
+        return ModalSource(own, residues, energy, self.real)
 
     def __call__(self, poles: Array, live: Array) -> Local:
         xp = namespace(poles)
@@ -276,6 +281,31 @@ class ModalSource:
         error = _norm_squared(own, left, self.real)
         noise = 1e3 * _EPS**2 * self.energy
         return Local(error, noise, noise, mirrored(sigma, self.real), alpha, slope)
+
+
+    def sections(self, poles: Array, live: Array) -> Array:
+        """As of taps: mode by mode in closed form, from ``R (1 - s w + p w^2) = (z1 + z0 w) (1 - own w) + (w^2 - s w + p) K R``."""
+        xp = namespace(poles)
+        left, own, found = self.residues, self.own, []
+        for k in range(0, poles.shape[-1], 2 if self.real else 1):
+            p, on = poles[:, k : k + 1], live[:, k : k + 1]
+            if self.real:
+                q, both = poles[:, k + 1 : k + 2], live[:, k + 1 : k + 2]
+                s, product = xp.where(both, p + q, p), xp.where(both, p * q, 0 * p)
+                numerator = xp.where(both, (own - p) * (own - q), own - p)
+                factor = numerator / xp.where(both, (1 - own * p) * (1 - own * q), 1 - own * p)
+                rest = 1 - product * factor
+                z1, z0 = left * rest, left * (own * rest - s * (1 - factor))
+                one = left * (1 + s * factor)
+                z0, z1 = xp.where(both, z0, one), xp.where(both, z1, 0 * z1)
+            else:
+                factor = (own - xp.conj(p)) / (1 - own * p)
+                z0, z1 = left * (1 + p * factor), 0 * left
+            z = xp.stack([xp.sum(z0, axis=-1), xp.sum(z1, axis=-1)], axis=-1)
+            z = xp.where(on, z, xp.zeros_like(z))
+            found.append(xp.real(z) if self.real else z)
+            left = xp.where(on, left * factor, left)
+        return xp.stack(found, axis=-2)
 
 
 def _products(factors: Array) -> tuple[Array, Array]:

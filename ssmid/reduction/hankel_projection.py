@@ -111,7 +111,9 @@ def realize(response: ImpulseResponse, request: Request, method: str, *, mimo: b
     return _assembled(pieces, response, method, tuple(batch), sound, scale)
 
 
-def project(taps: Array, order: int, rows: int, columns: int) -> Projection:
+def project(
+    taps: Array, order: int, rows: int, columns: int, *, rtol: float = _RTOL, tail_rtol: float = _TAIL_RTOL
+) -> Projection:
     """The projection of ``taps`` ``(batch, p, m, length)`` for all orders up to ``order``."""
     xp = namespace(taps)
     if rows == 0:
@@ -119,7 +121,7 @@ def project(taps: Array, order: int, rows: int, columns: int) -> Projection:
     batch, p, m, _ = taps.shape
     size = min(p * rows, m * columns)
     count = size if size <= DENSE else order + 1  # a decomposition of the matrix itself gives all values at once
-    triplets = hankel_triplets(taps[..., 1:], rows, columns, max(count, order + 1), rtol=_RTOL, tail_rtol=_TAIL_RTOL)
+    triplets = hankel_triplets(taps[..., 1:], rows, columns, max(count, order + 1), rtol=rtol, tail_rtol=tail_rtol)
     vectors = xp.reshape(triplets.left[:, :order, :], (batch, order, p, rows))
     shifted = xp.concat([vectors[..., 1:], xp.zeros_like(vectors[..., :1])], axis=-1)
     sigma = to_numpy(triplets.sigma)
