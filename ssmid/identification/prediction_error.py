@@ -16,16 +16,13 @@ from ssmid.analysis.polynomial import Host
 from ssmid.identification.arx import host_data, warn_unstable
 from ssmid.identification.centering import centering
 from ssmid.identification.gauss_newton import Minimum, minimize
-from ssmid.identification.initial_state import least_squares
 from ssmid.identification.polynomial_gradient import (
     Coefficients,
     Degrees,
     Experiments,
     drift_poles,
     errors_of,
-    filtered,
     jacobian,
-    linear_columns,
     pack,
     unpack,
 )
@@ -38,11 +35,8 @@ from ssmid.identification.prediction_error_result import (
     relative_error,
     stacked,
 )
+from ssmid.identification.prediction_error_start import WITHIN, replaced, root_radius, solved, start_of_noise, start_of_output
 from ssmid.identification.record import Record, experiments
-
-_ONE = np.ones(1)
-_WITHIN = 1 - 1e-9
-"""The largest modulus of roots that are mirrored into the circle."""
 
 
 def armax(
@@ -85,6 +79,7 @@ def oe(
     delay: int = 1,
     *,
     drift: int = 0,
+    noise: int = 0,
     center: str | None = None,
     iterations: int = 50,
     tol: float = 1e-8,
@@ -95,6 +90,9 @@ def oe(
     drift : so many states more for each output, which no input drives: slow oscillations with ``drift`` frequencies one turn per (longest)
         record apart about zero, that is levels, ramps and wander which the input does not explain (friction, temperature, a feedback that
         was closed around the system). Their amplitudes are the initial state, found anew for every record.
+    noise : the errors of the simulation are weighted as an autoregression of this order, estimated with the model, that is by the
+        inverse of their own spectrum; 0 weighs all frequencies alike. What the noise is like is in ``fit.polynomials.D``, not in the
+        system, whose states it does not add to
 
     The initial state of each record is estimated with the coefficients. The Kalman gain is zero: one-step prediction is simulation.
 
@@ -104,7 +102,7 @@ def oe(
     >>> fit.polynomials.F[0].round(9), float(fit.error) < 1e-12
     (array([ 1. , -1.6,  0.8]), True)
     """
-    return _fitted(record, (0, nb, 0, 0, nf), delay, "OE", center, True, iterations, tol, drift)
+    return _fitted(record, (0, nb, 0, noise, nf), delay, "OE", center, True, iterations, tol, drift)
 
 
 def box_jenkins(
@@ -156,21 +154,22 @@ def _fitted(
     base = centering(records, center)
     data = host_data([base.removed(r) for r in records])
     elements = [[(u[i], y[i]) for u, y in data] for i in range(len(data[0][1]))]
-    estimates = in_threads(lambda element: _element(element, degrees, stable, iterations, tol), elements)
-    kind = ERROR_OF_SIMULATION if method == "OE" else ERROR_OF_PREDICTION
+    simulated = method == "OE"
+    estimates = in_threads(lambda element: _element(element, degrees, stable, simulated, iterations, tol), elements)
+    kind = ERROR_OF_SIMULATION if simulated else ERROR_OF_PREDICTION
     fields = stacked(estimates, records, records[0].batch_shape, isinstance(record, list))
     return PredictionErrorFit(**fields, data=record, method=method, centering=base, error_kind=kind)
 
 
 @one_blas_thread
-def _element(data: Experiments, degrees: Degrees, stable: bool, iterations: int, tol: float) -> Estimate:
+def _element(data: Experiments, degrees: Degrees, stable: bool, simulated: bool, iterations: int, tol: float) -> Estimate:
     """The outputs of one system, each by itself."""
     found = []
     for i in range(len(data[0][1])):
         own = [(u, y[i]) for u, y in data]
         bad = not all(np.isfinite(u).all() and np.isfinite(y).all() for u, y in own)
         found.append(_unknown(degrees, own) if bad else _output(own, degrees, stable, iterations, tol))
-    return _joined(found, data, degrees)
+    return _joined(found, data, degrees, simulated)
 
 
 def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, tol: float) -> tuple[Minimum, Coefficients, Host]:
@@ -181,22 +180,22 @@ def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, 
     scaled = [(u / levels[:, None], y / height) for u, y in data]
     g = degrees
 
-    # without a noise model B, the starts and the drift are linear: solved for anew at each F, which is the variable projection of
+    # without A the coefficients of B, the starts and the drift are linear: solved for anew at each F, C and D, which is the variable projection of
     # Golub and Pereyra with Kaufman's derivative, the full Gauss-Newton step being taken where their gradient is zero
-    projected = g.nf > 0 and g.nc == g.nd == 0
+    projected = g.nf > 0 and g.na == 0
 
     def evaluate(theta: Host) -> tuple[Host, Any] | None:
         x = unpack(theta, g, len(data))
         watched = (x.a, x.c, x.d, x.f) if stable else (x.c, x.f)
-        if any(_radius(p) >= _WITHIN for p in watched if len(p) > 1):
+        if any(root_radius(p) >= WITHIN for p in watched if len(p) > 1):
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            x = _numerator(scaled, g, x.f) if projected else x
+            x = solved(x, g, scaled) if projected else x
             signals = errors_of(x, g, scaled)
             errors = np.concatenate([e for _, _, e in signals])
             return (errors, (x, signals)) if np.isfinite(errors @ errors) else None
 
-    start = _start_of_noise(scaled, g, stable) if g.nc or g.nd or not g.nf else _start_of_output(scaled, g)
+    start = start_of_noise(scaled, g, stable) if g.nc or g.nd or not g.nf else start_of_output(scaled, g)
     best = minimize(
         pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, scaled, point[1]), iterations=iterations, tol=tol,
         retract=lambda _, point: (pack(point[0], g), point),
@@ -211,9 +210,9 @@ def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, 
 def _settled(best: Minimum, g: Degrees, evaluate: Any, experiments: int) -> Minimum:
     """``best`` with A and F drawn towards zero as far as the state space needs to be stable to rounding, where roots lie in clusters."""
     x, part = unpack(best.theta, g, experiments), 1e-9
-    while max(_companion_radius(x.a, g.start), _companion_radius(x.f, g.start), _companion_radius(x.d, g.start)) >= _WITHIN and part < 0.1:
+    while max(_companion_radius(x.a, g.start), _companion_radius(x.f, g.start), _companion_radius(x.d, g.start)) >= WITHIN and part < 0.1:
         shrunk = {name: getattr(x, name) * (1 - part) ** np.arange(len(getattr(x, name))) for name in ("a", "f", "d")}
-        again = evaluate(pack(_with(x, **shrunk), g))
+        again = evaluate(pack(replaced(x, **shrunk), g))
         if again is not None:
             residuals, point = again
             x = point[0]
@@ -232,94 +231,6 @@ def _companion_radius(polynomial: Host, size: int) -> float:
     return float(np.abs(np.linalg.eigvals(A)).max())
 
 
-def _start_of_output(data: Experiments, g: Degrees) -> Coefficients:
-    """Steiglitz and McBride: equation errors of the record filtered by the last denominator; the best of ten, from an ARX model."""
-    f, best, least = np.ones(1), None, np.inf
-    zero = np.zeros(g.model + len(data) * g.free)
-    for _ in range(10):
-        x = _with(unpack(zero, g, len(data)), f=np.concatenate([f, np.zeros(g.nf + 1 - len(f))]))
-        columns = -jacobian(x, g, data, [(y, y, y) for _, y in data])
-        right = np.concatenate([filtered(_ONE, f, y) for _, y in data])
-        theta = least_squares(columns, right[:, None])[0][:, 0]
-        f = _inside(unpack(theta, g, len(data)).f)
-        x = _numerator(data, g, f)
-        cost = sum(float(e @ e) for _, _, e in errors_of(x, g, data))
-        if cost < least:
-            best, least = x, cost
-    assert best is not None
-    return best
-
-
-def _numerator(data: Experiments, g: Degrees, f: Host) -> Coefficients:
-    """B and the starts of least squares for a given F."""
-    x = unpack(np.zeros(g.model + len(data) * g.free), g, len(data))
-    columns = -linear_columns(_with(x, f=f), g, data)
-    theta = least_squares(columns, np.concatenate([y for _, y in data])[:, None])[0][:, 0]
-    b, starts = np.split(theta, [g.nb * g.inputs])
-    return unpack(np.concatenate([b, f[1:], np.zeros(g.nc + g.nd), starts]), Degrees(**{**g.__dict__, "na": 0}), len(data))
-
-
-def _start_of_noise(data: Experiments, g: Degrees, stable: bool) -> Coefficients:
-    """Hannan and Rissanen: the errors of a long ARX model stand for the noise in a second regression.
-
-    With F the first regression gives way to the output-error model, and what that leaves is regressed on itself.
-    """
-    lags = max(g.na, g.nb + g.delay, g.nc, g.nd)
-    samples = sum(len(y) for _, y in data)
-    long = max(1, min(3 * lags + 10, samples // (4 * (1 + g.inputs)) - 1))
-    x = unpack(np.zeros(g.model + len(data) * g.free), g, len(data))
-    if g.nf or g.nd:
-        plain = Degrees(0, g.nb, 0, 0, g.nf, g.delay, g.inputs)
-        x = _start_of_output(data, plain) if g.nf else _numerator(data, plain, np.ones(1))
-        left = [(np.zeros((0, len(y))), e) for (_, y), (_, _, e) in zip(data, errors_of(x, g, data), strict=True)]
-        noise = _regressed(left, Degrees(g.nd, 0, g.nc, 0, 0, 0, 0), long, True)
-        starts = np.pad(x.starts, ((0, 0), (0, g.start - x.starts.shape[1])))
-        return Coefficients(np.ones(1), x.b, x.f, noise.c, noise.a, starts)
-    return _regressed(data, g, long, stable)
-
-
-def _regressed(data: Experiments, g: Degrees, long: int, stable: bool) -> Coefficients:
-    guess = [np.zeros(len(y)) for _, y in data]
-    if g.nc:
-        first = Degrees(long, long if g.inputs else 0, 0, 0, 0, g.delay, g.inputs)
-        guess = [e for _, _, e in errors_of(_linear(data, first, guess), first, data)]
-    x = _linear(data, g, guess)
-    c, a = _inside(x.c), _inside(x.a) if stable else x.a
-    if c is x.c and a is x.a:
-        return x
-    # the errors of the mirrored polynomials are linear in what remains
-    seen = [(np.stack([filtered(_ONE, c, s) for s in u]) if len(u) else u, filtered(a, c, y)) for u, y in data]
-    plain = Degrees(0, g.nb, 0, 0, 0, g.delay, g.inputs)
-    return _with(x, a=a, c=c, b=_numerator(seen, plain, _ONE).b)
-
-
-def _linear(data: Experiments, g: Degrees, guess: list[Host]) -> Coefficients:
-    """Least squares of ``A y - B u - (C - 1) guess``, with the starts free."""
-    x = unpack(np.zeros(g.model + len(data) * g.free), g, len(data))
-    columns = -jacobian(x, g, data, [(y, y, e) for (_, y), e in zip(data, guess, strict=True)])
-    right = np.concatenate([y for _, y in data])[:, None]
-    return unpack(least_squares(columns, right)[0][:, 0], g, len(data))
-
-
-def _with(x: Coefficients, **changed: Host) -> Coefficients:
-    return Coefficients(**{**x.__dict__, **changed})
-
-
-def _radius(polynomial: Host) -> float:
-    return float(np.abs(np.roots(polynomial)).max(initial=0)) if np.isfinite(polynomial).all() else np.inf
-
-
-def _inside(polynomial: Host) -> Host:
-    """``polynomial`` with the roots outside the circle mirrored into it; itself where there are none."""
-    if len(polynomial) == 1 or _radius(polynomial) <= _WITHIN:
-        return polynomial
-    roots = np.roots(polynomial)
-    outside = np.abs(roots) > 1
-    roots[outside] = 1 / roots[outside].conj()
-    moduli = np.abs(roots)
-    return np.poly(np.where(moduli > _WITHIN, roots * _WITHIN / np.where(moduli > 0, moduli, 1), roots)).real
-
-
 def _unknown(g: Degrees, data: Experiments) -> tuple[Minimum, Coefficients, Host]:
     """What is said of a record with NaN."""
     theta = np.full(g.model + len(data) * g.free, np.nan)
@@ -327,7 +238,7 @@ def _unknown(g: Degrees, data: Experiments) -> tuple[Minimum, Coefficients, Host
     return Minimum(theta, errors, None, np.full((len(theta), len(theta)), np.nan), np.nan, False, 0), unpack(theta, g, len(data)), theta
 
 
-def _joined(found: list[tuple[Minimum, Coefficients, Host]], data: Experiments, g: Degrees) -> Estimate:
+def _joined(found: list[tuple[Minimum, Coefficients, Host]], data: Experiments, g: Degrees, simulated: bool) -> Estimate:
     """One state space of all outputs. The covariance takes their errors as unrelated where parameters of two outputs meet."""
     p, k = len(found), g.model
     x = [c for _, c, _ in found]
@@ -335,22 +246,28 @@ def _joined(found: list[tuple[Minimum, Coefficients, Host]], data: Experiments, 
         diagonal(np.stack([c.a for c in x])), np.stack([c.b for c in x]),
         *(np.stack([getattr(c, name) for c in x]) for name in ("c", "d", "f")),
     )
-    matrices = innovations_form(*polynomials)
-    changes = sensitivities(polynomials, _directions(g, p))
+    shown, moved = polynomials, _directions(g, p)
+    if simulated:
+        # the noise model weighs the errors and is no part of the system
+        shown, moved = (*polynomials[:2], *_ones(2, p), polynomials[4]), (*moved[:2], *(0 * d[..., :1] for d in moved[2:4]), moved[4])
+    matrices = innovations_form(*shown)
+    changes = sensitivities(shown, moved)
     n = len(matrices[0])
     if g.drift:
         matrices = beside_drift(matrices, drift_poles(g.drift, g.period))
         changes = widened(changes, p * g.drift)
     lengths = [y.shape[-1] for _, y in data]
     heights = [np.abs(np.concatenate([y[i] for _, y in data])).max() or 1.0 for i in range(p)]
-    errors = np.stack([best.residuals * h for (best, _, _), h in zip(found, heights, strict=True)])
     free = max(sum(lengths) - k - len(data) * g.free, 1)
+    whitened = np.stack([best.residuals * h for (best, _, _), h in zip(found, heights, strict=True)])
+    variance = np.sum(whitened * whitened, -1) / free
+    errors = np.stack([_left(best, simulated) * h for (best, _, _), h in zip(found, heights, strict=True)])
     noise = errors @ errors.T / free
     covariance = np.zeros((p * k, p * k))
     for i, (best, _, units) in enumerate(found):
         root = (best.root * units[:, None])[:k]
         own = slice(i * k, (i + 1) * k)
-        covariance[own, own] = root @ root.T * (noise[i, i] / heights[i] ** 2)
+        covariance[own, own] = root @ root.T * (variance[i] / heights[i] ** 2)
     starts = np.stack([c.starts for c in x], -1)
     states = np.zeros((len(data), len(matrices[0])))
     states[:, : g.start * p] = starts[:, : g.start].reshape(len(data), -1)
@@ -362,6 +279,15 @@ def _joined(found: list[tuple[Minimum, Coefficients, Host]], data: Experiments, 
         relative_error([y for _, y in data], pieces), max(conditions), all(b.converged for b, _, _ in found),
         max(b.iterations for b, _, _ in found), polynomials,
     )
+
+
+def _left(best: Minimum, simulated: bool) -> Host:
+    """The errors of the simulation where that is asked for, of the prediction otherwise."""
+    return np.concatenate([v for _, v, _ in best.point[1]]) if simulated and best.point is not None else best.residuals
+
+
+def _ones(count: int, p: int) -> list[Host]:
+    return [np.ones((p, 1))] * count
 
 
 def _directions(g: Degrees, p: int) -> tuple[Host, ...]:
