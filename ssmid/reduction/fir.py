@@ -86,11 +86,16 @@ def residualized(projection: Projection, orders: np.ndarray) -> Matrices:
 
 
 def a_priori_bound(projection: Projection, orders: np.ndarray) -> Array:
-    """``(batch,)`` twice the sum of all Hankel values beyond ``orders``, or an upper bound of it where not all are known.
+    """``(batch,)`` twice the sum of all Hankel values beyond ``orders``, or an upper bound of it where not all are known."""
+    return 2 * sum_beyond(projection.taps, projection.sigma, projection.error, orders)
 
-    The squares of those that are not known sum to ``|H|_F^2 - |sigma|^2``, and none is larger than the last that is known.
+
+def sum_beyond(taps: Array, sigma: Array, error: Array, orders: np.ndarray) -> Array:
+    """``(batch,)`` the sum of all Hankel values of ``taps`` ``(batch, p, m, length)`` beyond ``orders``, or an upper bound of it.
+
+    The squares of those that are not among the ``sigma`` ``(batch, count)`` sum to ``|H|_F^2 - |sigma|^2``, and none is larger than
+    the last that is known.
     """
-    taps, sigma, error = projection.taps, projection.sigma, projection.error
     xp = namespace(taps)
     length, count = taps.shape[-1], sigma.shape[-1]
     unknown = max(0, min(taps.shape[-3:-1]) * (length - 1) - count)
@@ -100,4 +105,4 @@ def a_priori_bound(projection: Projection, orders: np.ndarray) -> Array:
     squares = xp.clip(frobenius - xp.sum(sigma**2, axis=-1), min=0.0) + 8 * float(xp.finfo(sigma.dtype).eps) * frobenius
     rest = xp.minimum((unknown * squares) ** 0.5, unknown * (sigma[:, -1] + error[:, -1]))
     beyond = from_numpy(np.arange(count) >= orders[:, None], sigma)
-    return 2 * (xp.sum(xp.where(beyond, sigma + error, xp.zeros_like(sigma)), axis=-1) + rest)
+    return xp.sum(xp.where(beyond, sigma + error, xp.zeros_like(sigma)), axis=-1) + rest

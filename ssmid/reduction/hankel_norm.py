@@ -23,8 +23,9 @@ from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.splitting import Triple, split_unstable
 from ssmid.reduction.hankel_norm_dilation import Matrices, dilation, equal_values, stable_and_antistable
 from ssmid.reduction.hankel_norm_feedthrough import best_feedthrough
+from ssmid.reduction.hankel_norm_fir import METHOD, hankel_norm_fir
 from ssmid.reduction.result import Reduction
-from ssmid.systems import Modal, StateSpace, System
+from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
 
 _EPS = float(np.finfo(float).eps)
 _NEGLIGIBLE = 1e-9
@@ -38,7 +39,8 @@ def hankel_norm_approximation(
     """The stable system of ``order`` states that is nearest in Hankel norm: at ``sigma_{order+1}``. One system or a whole batch.
 
     system : a StateSpace gives a StateSpace, a Modal bank a Modal bank (each channel for itself), other representations go through
-        :func:`ssmid.to_state_space`. Continuous or discrete time, any inputs and outputs.
+        :func:`ssmid.to_state_space`. Continuous or discrete time, any inputs and outputs. An ImpulseResponse is taken as the finite
+        response that it is, by its Schmidt pair (:mod:`ssmid.reduction.hankel_norm_fir`; with ``mimo`` through its state space).
     order : states, unstable ones included, or
     tol : the largest Hankel-norm error as a fraction of ``sigma_1``; the smallest order with ``sigma_{order+1} <= tol * sigma_1`` is
         taken, for each element by itself (smaller ones are padded with states that no input reaches).
@@ -68,6 +70,8 @@ def hankel_norm_approximation(
     (1.0, True)
     """
     request = _Request(order, tol, feedthrough)
+    if isinstance(system, ImpulseResponse) and not mimo:
+        return hankel_norm_fir(system, order, tol, keep=feedthrough == "keep")
     modal = isinstance(system, Modal) and not mimo
     work = system if isinstance(system, StateSpace) else to_state_space(system, mimo=mimo)
     if order is not None and (int(order) != order or not 1 <= order <= max(1, work.order)):
@@ -244,7 +248,7 @@ def _assembled(elements: Sequence[_Element], original: System, work: StateSpace,
     return Reduction(
         system=result,
         original=original,
-        method="optimal Hankel-norm approximation",
+        method=METHOD,
         order=int(orders.flat[0]) if orders.size and (orders == orders.flat[0]).all() else from_numpy(orders, like),
         sigma=returned(np.array(sigma, dtype=float).reshape(*batch, count)),
         bound=fact("bound"),
