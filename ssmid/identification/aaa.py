@@ -10,26 +10,35 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, is_array, namespace, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, in_threads, is_array, namespace, quiet, to_numpy, width
 from ssmid.analysis.barycentric_form import denominator_zeros
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.aaa_cleanup import Cleanup
-from ssmid.identification.aaa_greedy import Steps, greedy
+from ssmid.identification.aaa_greedy import Steps, greedy, joined
 from ssmid.identification.aaa_scaling import Task
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, closed
 from ssmid.identification.pole_refinement import Problem, project, refine
 from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.reduction.result import Change
 from ssmid.systems import Barycentric, Modal, StateSpace
 
 _PATIENCE = 4
 _MOST = 100
 _WHITE = 4.0
 """Standard deviations of the autocorrelation of white noise."""
+_LOUD = 10.0
+"""How far, in units of the mean power and beyond its logarithm of the number of samples, the loudest sample of noise may be."""
+_FAR = 1e3
+_PIECE = 2**12
+"""Samples of a piece of a batch: its dozens of arrays stay in the cache."""
+
+Found: TypeAlias = tuple[Steps, Host, list[Host], Host, tuple[Change, ...], list[Array | None]]
+"""The greedy steps and how many each element takes; poles, whether they settled, what was done to them, weights of the points."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,14 +106,8 @@ def aaa(
         raise ValueError(f"tol: expected a number from 0 on, got {tol}")
     task = Task.of(given, weights, 2 if mimo else shared, real, each=not mimo)
     limit = _limit(task.problem, order, max_order)
-    steps, taken = _interpolated(task.problem, tol, order, limit)
-    poles = _poles(task.problem, steps, taken)
-    floor = prod(task.problem.values.shape[1:]) * max(tol, 1e-15) ** 2
-    cleanup = Cleanup(task.problem, floor, order, limit, "reflect" if stable is True else stable or "")
-    poles, settled, changes = cleanup.run(poles)
-    lawson_weights: list[Array | None] = [None] * len(poles)
-    if minimax:
-        poles, lawson_weights, settled = cleanup.leveled(poles)
+    kept = "reflect" if stable is True else stable or ""
+    steps, taken, poles, settled, changes, lawson_weights = _in_pieces(task.problem, tol, order, limit, kept, minimax)
     modal, condition = task.fitted(poles, lawson_weights)
     xp = namespace(given.values)
     error = _error(task, modal, mimo)
@@ -146,6 +149,32 @@ def _limit(problem: Problem, order: int | None, max_order: int | None) -> int:
     return order if order is not None else min(most, _MOST) if max_order is None else max_order
 
 
+def _in_pieces(problem: Problem, tol: float, order: int | None, limit: int, stable: str, minimax: bool) -> Found:
+    """:func:`_found` of pieces of the batch that stay in the cache, in threads; on a GPU of all at once."""
+    b, c, k = problem.values.shape
+    size = max(1, _PIECE // (c * k))
+    if b <= size or not isinstance(problem.values, np.ndarray):
+        return _found(problem, tol, order, limit, stable, minimax)
+    rows = [np.arange(i, min(i + size, b)) for i in range(0, b, size)]
+    parts = in_threads(lambda index: _found(problem.take(index), tol, order, limit, stable, minimax), rows)
+    changes = tuple(
+        dataclasses.replace(x, element=(x.element[0] + int(index[0]),)) for index, p in zip(rows, parts, strict=True) for x in p[4]
+    )
+    taken, settled = (np.concatenate([p[i] for p in parts]) for i in (1, 3))
+    poles, weights = ([x for p in parts for x in p[i]] for i in (2, 5))
+    return joined([p[0] for p in parts]), taken, poles, settled, changes, weights
+
+
+def _found(problem: Problem, tol: float, order: int | None, limit: int, stable: str, minimax: bool) -> Found:
+    steps, taken = _interpolated(problem, tol, order, limit)
+    cleanup = Cleanup(problem, prod(problem.values.shape[1:]) * max(tol, 1e-15) ** 2, order, limit, stable)
+    poles, settled, changes = cleanup.run(_poles(problem, steps, taken))
+    weights: list[Array | None] = [None] * len(poles)
+    if minimax:
+        poles, weights, settled = cleanup.leveled(poles)
+    return steps, taken, poles, settled, changes, weights
+
+
 # ---------------------------------------------------------------- the interpolant
 
 
@@ -161,8 +190,9 @@ def _interpolated(problem: Problem, tol: float, order: int | None, limit: int) -
         done = rms[-1] <= tol
         if order is None:
             waited = len(rms) - 1 - _first_good(rms)
-            for i in np.flatnonzero(~done & (waited >= _PATIENCE) & (waited % _PATIENCE == 0)):
-                done[i] = _is_noise(kind, steps, int(active[i]))
+            asked = np.flatnonzero(~done & (waited >= _PATIENCE) & (waited % _PATIENCE == 0))
+            if len(asked):
+                done[asked] = _are_noise(kind, steps, active[asked])
         return done
 
     steps = greedy(kind, most, stop)
@@ -179,20 +209,24 @@ def _first_good(rms: Host) -> Host:
     return np.argmax(known <= 2 * known.min(axis=0), axis=0)
 
 
-def _is_noise(problem: Problem, steps: Steps, element: int) -> bool:
-    """Whether what the poles found so far leave of the samples, after least squares, is white along the points."""
-    one = problem.take(from_numpy(np.array([element]), problem.values))
-    poles = _poles_of(one.real, to_numpy(one.points), steps, np.array([element]), steps.count)
-    poles = poles[:, np.isfinite(poles[0])]
-    residual = to_numpy(project(one, refine(one, from_numpy(poles, one.values), steps=3)[0]).residual)[0]
-    k = problem.values.shape[-1]
-    if one.real:
-        residual = residual[:k] + 1j * residual[k:]
-    at = to_numpy(one.points)[0]
-    residual = residual[np.lexsort((at.real, at.imag if one.dt == 0 and one.dt is not True else np.angle(at)))]
-    power = np.sum(np.abs(residual) ** 2)
-    correlation = [abs(np.sum(residual[j:] * residual[: k - j].conj())) for j in range(1, min(4, k))]
-    return not power > 0 or max(correlation) / power <= _WHITE / np.sqrt(residual.size)
+@quiet
+def _are_noise(problem: Problem, steps: Steps, elements: Host) -> Host:
+    """Whether what the poles found so far leave of the samples, after least squares, is white along the points, and Gaussian."""
+    some = problem.take(from_numpy(elements, problem.values))
+    at, k = to_numpy(some.points), problem.values.shape[-1]
+    poles = _poles_of(some.real, at, steps, elements, steps.count)
+    poles = from_numpy(np.where(np.isfinite(poles), poles, -_FAR), some.values)
+    residual = to_numpy(project(some, refine(some, poles, steps=3)[0]).residual)
+    if some.real:
+        residual = residual[:, :k] + 1j * residual[:, k:]
+    along = np.lexsort((at.real, at.imag if some.dt == 0 and some.dt is not True else np.angle(at)), axis=-1)
+    residual = np.take_along_axis(residual, along[..., None], axis=1)
+    size = residual[0].size
+    power = np.sum(np.abs(residual) ** 2, axis=(1, 2))
+    # a sharp resonance between two points looks like one loud sample, which noise does not have
+    quiet_enough = np.max(np.abs(residual) ** 2, axis=(1, 2)) <= (np.log(size) + _LOUD) * power / size
+    lags = (np.abs(np.sum(residual[:, lag:] * residual[:, : k - lag].conj(), axis=(1, 2))) for lag in range(1, min(4, k)))
+    return ~(power > 0) | (quiet_enough & (np.max(list(lags), axis=0) <= _WHITE / np.sqrt(size) * power))
 
 
 def _poles(problem: Problem, steps: Steps, taken: Host) -> list[Host]:

@@ -25,8 +25,8 @@ _PENALTY = 1.5
 """Of one parameter, in units of Schwarz's: poles are placed where noise is largest, which is worth more than a fixed column."""
 
 _SOON, _RELOCATIONS = 5, 6
-_ENOUGH = 1e-2
-"""Of the floor: squared errors below are left as they are."""
+_HOPELESS = 100.0
+"""A pole whose loss multiplies the squared error by as much is not tried without."""
 
 SPURIOUS = "worth less than the noise"
 SURPLUS = "least worth, to meet the order"
@@ -103,7 +103,7 @@ class Cleanup:
         return _PENALTY * (self._parameters(d) - self._parameters(d - fewer)) * log(self.problem.equations)
 
     def _score(self, cost: Host, d: int) -> Host:
-        return self.problem.equations * np.log(cost + self.floor) + _PENALTY * self._parameters(d) * log(self.problem.equations)
+        return self.problem.equations * np.log(np.maximum(cost, self.floor)) + _PENALTY * self._parameters(d) * log(self.problem.equations)
 
     def _weakest(self, problem: Problem, poles: Array, allowance: Host | None) -> tuple[Host, Host, Host, Host]:
         """Of each element the position of the pole worth least, how many poles it stands for, its worth, and the cost with all."""
@@ -130,7 +130,7 @@ class Cleanup:
                 d = P.shape[-1]
                 over = np.full(len(index), d - limit)
                 j, size, value, cost = self._weakest(problem, P, over if d > limit else None)
-                gain = self.problem.equations * np.log((cost + value + self.floor) / (cost + self.floor))
+                gain = self.problem.equations * np.log(np.maximum(cost + value, self.floor) / np.maximum(cost, self.floor))
                 gain = np.where(np.isnan(gain), 0, gain)
                 needless = gain < np.array([self._penalty(d, int(s)) for s in size]) if self.order is None else value <= self.floor * 1e-4
                 for i, at, s, drop in zip(index, j, size, needless, strict=True):
@@ -157,13 +157,19 @@ class Cleanup:
 
     def _best(self, problem: Problem, poles: Array) -> tuple[Array, Array, Array]:
         """:func:`refine`, where it does not settle soon also from the poles that vector fitting makes of the given ones."""
-        xp, stable, enough = namespace(poles), bool(self.stable), _ENOUGH * self.floor
+        xp, stable, enough = namespace(poles), bool(self.stable), 0.5 * self.floor
         found, cost, done = refine(problem, poles, stable=stable, steps=_SOON, floor=enough)
         if bool(xp.all(done)):
             return found, cost, done
-        other, lower, settled = refine(problem, self._relocated(problem, poles), stable=stable, floor=enough)
-        better = ~done & (lower <= cost)
-        return xp.where(better[:, None], other, found), xp.where(better, lower, cost), xp.where(better, settled, done)
+        rest = np.flatnonzero(~to_numpy(done))
+        index = from_numpy(rest, poles)
+        again = problem.take(index)
+        other = refine(again, self._relocated(again, xp.take(poles, index, axis=0)), stable=stable, floor=enough)
+        hosts = [to_numpy(a).copy() for a in (found, cost, done)]
+        better = rest[to_numpy(other[1]) <= hosts[1][rest]]
+        for host, new in zip(hosts, other, strict=True):
+            host[better] = to_numpy(new)[np.isin(rest, better)]
+        return tuple(from_numpy(a, poles) for a in hosts)  # pyright: ignore[reportReturnType]
 
     def _relocated(self, problem: Problem, poles: Array) -> Array:
         """Poles after some steps of vector fitting, for which it is all the same whether pairs are real or conjugate."""
@@ -184,10 +190,12 @@ class Cleanup:
             trial = list(poles)
             taken: dict[int, Host] = {}
             for index, problem, P in self._groups(poles, active):
-                j, size, _, _ = self._weakest(problem, P, None)
-                for i, at, s in zip(index, j, size, strict=True):
+                j, size, value, cost = self._weakest(problem, P, None)
+                hope = value < _HOPELESS * np.maximum(cost, self.floor)
+                for i, at, s in zip(index[hope], j[hope], size[hope], strict=True):
                     taken[int(i)] = poles[i][at : at + s]
                     trial[i] = np.delete(poles[i], slice(at, at + s))
+            active = np.array(sorted(taken), int)
             trial, new, done = self._refined(trial, active)
             left = []
             for i in active:

@@ -42,6 +42,18 @@ class Steps:
         return found[:, 0::2] + 1j * found[:, 1::2] if real else found
 
 
+def joined(parts: list[Steps]) -> Steps:
+    """The steps of the pieces of a batch as one."""
+    n = max(p.count for p in parts)
+    support = np.concatenate([np.pad(p.support, ((0, 0), (0, n - p.count))) for p in parts])
+    rms = np.concatenate([np.pad(p.rms, ((0, n - p.count), (0, 0)), constant_values=np.nan) for p in parts], axis=1)
+    width = parts[0].weights[0].shape[-1]
+    weights = [
+        np.concatenate([p.weights[i] if i < p.count else np.zeros((len(p.support), width * (i + 1))) for p in parts]) for i in range(n)
+    ]
+    return Steps(support, weights, rms)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _State:
     """L : ``(b, rows, n)`` the Loewner matrix, zero in rows of support points   basis : ``(b, k, n)`` its denominators

@@ -11,12 +11,13 @@ import dataclasses
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, namespace, quiet
+from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.partial_fractions import basis, reflected
 from ssmid.linalg import adjoint, orthonormalize, solve
 
 _SETTLED = 1e-4
+_STUCK = 1e8
 _MARGIN = 1e-14
 _DAMPING = 1e-4
 
@@ -69,6 +70,17 @@ class Projection:
     residual: Array
     cost: Array
 
+    def take(self, index: Array) -> Projection:
+        """That of the elements at ``index``."""
+        xp = namespace(self.cost)
+        return Projection(*(xp.take(getattr(self, f.name), index, axis=0) for f in dataclasses.fields(self)))
+
+    def where(self, mask: Array, other: Projection) -> Projection:
+        """This where ``mask`` ``(b,)`` is set, the other elsewhere."""
+        xp = namespace(self.cost)
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        return Projection(*(xp.where(mask[(slice(None), *(None,) * (a.ndim - 1))], a, b) for a, b in pairs))
+
 
 def project(problem: Problem, poles: Array) -> Projection:
     """The partial fractions and feedthrough over ``poles`` ``(b, d)`` that are nearest to the samples."""
@@ -97,25 +109,29 @@ def refine(
     stable : steps to unstable poles are mirrored at the boundary of stability
     settled : an element is done when a step lowers its cost by less than this part of it   floor : or when the cost is below
     """
-    xp = namespace(poles)
+    xp, like = namespace(poles), poles
+    found, lowest, rested = to_numpy(poles).copy(), np.full(poles.shape[0], np.inf), np.zeros(poles.shape[0], bool)
     fit = project(problem, poles)
     cost, damping = fit.cost, xp.full_like(fit.cost, _DAMPING)
-    done = ~(cost > floor) | (poles.shape[-1] == 0)
-    found = done
-    for _ in range(steps):
-        if bool(xp.all(done)):
+    active, settling = np.arange(len(found)), ~(cost > floor) | (poles.shape[-1] == 0)
+    for step in range(steps + 1):
+        done = to_numpy(settling)
+        if step == steps or done.any():
+            found[active], lowest[active], rested[active] = to_numpy(poles), to_numpy(cost), done
+        if step == steps or done.all():
             break
+        if done.any():
+            active, keep = active[~done], from_numpy(np.flatnonzero(~done), like)
+            problem, fit = problem.take(keep), fit.take(keep)
+            poles, cost, damping = (xp.take(a, keep, axis=0) for a in (poles, cost, damping))
         trial = _moved(problem, poles, _step(problem, poles, fit, damping), stable)
         new = project(problem, trial)
-        better = (new.cost < cost) & ~done
-        small = better & (cost - new.cost <= settled * cost) | (damping > 1e8) | (better & (new.cost <= floor))
-        found, done = found | small, done | small
-        poles = xp.where(better[:, None], trial, poles)
-        cost = xp.where(better, new.cost, cost)
+        better = new.cost < cost
+        settling = better & ((cost - new.cost <= settled * cost) | (new.cost <= floor)) | (damping > _STUCK)
+        fit = new if bool(xp.all(better)) else new.where(better, fit)
+        poles, cost = xp.where(better[:, None], trial, poles), xp.where(better, new.cost, cost)
         damping = xp.where(better, damping / 10, damping * 30)
-        pairs = ((getattr(new, f.name), getattr(fit, f.name)) for f in dataclasses.fields(fit))
-        fit = Projection(*(xp.where(better[(slice(None), *(None,) * (a.ndim - 1))], a, b) for a, b in pairs))
-    return poles, cost, found
+    return tuple(from_numpy(a, like) for a in (found, lowest, rested))  # pyright: ignore[reportReturnType]
 
 
 @quiet
