@@ -31,7 +31,11 @@ class Fit(Result):
     lower_bound: Array | None = None
 
     def _words_of_bound(self) -> str:
-        return "" if self.lower_bound is None else "; a lower bound is known"
+        """The least error that a model of that order could have, where that is known."""
+        least = None if self.lower_bound is None else to_numpy(self.lower_bound)
+        if least is None or not np.isfinite(least).any():
+            return ""
+        return f"; no model of that order gets below {np.nanmedian(least):.3g}{'' if least.ndim == 0 else ' in the median'}"
 
 
 def told_if_unstable(result: AnyResult, verb: str, advice: str) -> AnyResult:

@@ -103,10 +103,20 @@ def frequency_axis(ax: Axes, omega: np.ndarray, system: System, fs: float | bool
     ax.set_xscale(scale)
     ax.margins(x=0.0 if scale == "log" else 0.01)
     if fs is not None:
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda f, _: f"{f:g}" if abs(f) < 1000 else f"{f / 1000:g}k"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda f, _: hertz(f)))
         if scale == "log" and x[x > 0].max() > 10 * x[x > 0].min():
             ax.xaxis.set_minor_formatter(NullFormatter())
     return x
+
+
+def hertz(frequency: float) -> str:
+    """A frequency as short as it reads well.
+
+    >>> hertz(50.0), hertz(12_500.0), hertz(4.5e8)
+    ('50', '12.5k', '450M')
+    """
+    size = next((size for size in (1e12, 1e9, 1e6, 1e3) if abs(frequency) >= size), 1.0)
+    return f"{frequency / size:.6g}" + {1.0: "", 1e3: "k", 1e6: "M", 1e9: "G", 1e12: "T"}[size]
 
 
 def time_axis(ax: Axes, count: int, system: System, fs: float | bool | None) -> np.ndarray:

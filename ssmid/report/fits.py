@@ -61,8 +61,7 @@ def draw_fit(folder: Path, fit: Fit, data: Any, held_out: Record | None = None) 
     first = _single(fit.system)
     made = [figure(folder / "poles.png", lambda ax: plot.pole_zero(first, ax=ax, zeros=False), "", (4.8, 4.8))]
     if fit.sigma is not None and fit.sigma.shape[-1] > 1:
-        order = fit.order if isinstance(fit.order, int) else None
-        made.append(figure(folder / "singular_values.png", lambda ax: plot.hankel_spectrum(to_numpy(fit.sigma), order, ax=ax)))
+        made.append(figure(folder / "singular_values.png", lambda ax: _singular_values(ax, fit)))
     if isinstance(data, FrequencyResponse):
         omega, system, response = to_numpy(data.omega), fit.system.map(to_numpy), data.map(to_numpy)
         hertz = True if data.dt is not True and data.dt != 1 else None
@@ -73,6 +72,16 @@ def draw_fit(folder: Path, fit: Fit, data: Any, held_out: Record | None = None) 
         taps, scale = _single(data), "db" if data.length > 1000 else "linear"
         return [*made, figure(folder / "impulse.png", lambda ax: plot.impulse(taps, first, ax=ax, scale=scale))]
     return made + _of_record(folder, fit, held_out if held_out is not None else data)
+
+
+def _singular_values(ax: Any, fit: Fit) -> None:
+    """What the order was chosen by: of the method's own matrix, not of the system."""
+    from ssmid import plot
+
+    plot.hankel_spectrum(to_numpy(fit.sigma), fit.order if isinstance(fit.order, int) else None, ax=ax)
+    ax.set_ylabel(ax.get_ylabel().replace("Hankel singular", "Singular"))
+    for text in ax.get_legend().get_texts():
+        text.set_text(text.get_text().replace("Hankel singular", "singular"))
 
 
 def _of_record(folder: Path, fit: Fit, record: Record) -> list[Path]:
