@@ -17,12 +17,13 @@ from ssmid.analysis.hankel import channels, hankel_triplets, normalized
 from ssmid.analysis.impulse import markov_parameters
 from ssmid.analysis.modal_form import taken_apart
 from ssmid.identification.order import order_above_noise
+from ssmid.identification.padding import grown, with_states
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, reflected
 from ssmid.identification.signal_subspace import Subspace, shift_matrix, signal_subspace
 from ssmid.identification.tangential import fit_directions
 from ssmid.linalg import powers, scaled_least_squares, transpose
 from ssmid.reduction.result import Change
-from ssmid.systems import ImpulseResponse, Modal, StateSpace
+from ssmid.systems import ImpulseResponse, Modal
 
 _MOST = 64
 _CLUSTERED = 1e6
@@ -301,8 +302,7 @@ def _assembled(
     n = max(g.poles.shape[-1] for g in groups)
 
     def whole(arrays: list[Array], *sizes: int, bad: float | None = float("nan")) -> Array:
-        grown = [_grown(a, sizes) for a in arrays]
-        array = xp.take(xp.concat(grown, axis=0), from_numpy(places, flat), axis=0)
+        array = xp.take(xp.concat([grown(a, sizes) for a in arrays], axis=0), from_numpy(places, flat), axis=0)
         if bad is not None:
             array = xp.where(xp.reshape(sound, (-1, *(1,) * len(sizes))), array, xp.full_like(array, bad))
         return array
@@ -322,15 +322,16 @@ def _assembled(
         matrices = [transpose(matrices[0]), transpose(matrices[2]), transpose(matrices[1])]
     root = xp.astype(scale**0.5, flat.dtype)[:, None, None]
     matrices = [matrices[0], matrices[1] * root, matrices[2] * root]
-    matrices = [xp.reshape(M, (*batch, *M.shape[1:])) for M in matrices]
-    system = _with_matrices(as_state_space(modal, mimo=mimo), matrices, xp.reshape(repeated, batch))
+    A, B, C = (xp.reshape(M, (*batch, *M.shape[1:])) for M in matrices)
+    system = as_state_space(modal, mimo=mimo)
+    system = with_states(system, xp.reshape(repeated, batch), A, B, C, system.D)
     squares, least = (whole([getattr(g, name) for g in groups]) for name in ("squares", "least"))
     energy = xp.sum(xp.abs(flat) ** 2, axis=(-3, -2, -1))
     energy = xp.where(energy > 0, energy, xp.ones_like(energy))
     orders = np.concatenate([np.full(len(g.places), g.poles.shape[-1]) for g in groups])[places].reshape(batch)
     if sigma is None:
         size = max(g.sigma.shape[-1] for g in groups)
-        sigma = whole([_grown(g.sigma, (size,), fill=float("nan")) for g in groups], size)
+        sigma = whole([grown(g.sigma, (size,), fill=float("nan")) for g in groups], size)
     sigma = sigma * scale[:, None]
 
     def shaped(array: Array) -> Array:
@@ -350,31 +351,6 @@ def _assembled(
         lower_bound=shaped(xp.sqrt(least / energy)),
         repeated=xp.reshape(repeated, batch),
     )
-
-
-def _with_matrices(system: StateSpace, matrices: list[Array], chosen: Array) -> StateSpace:
-    """``system`` with other ``A, B, C`` in the ``chosen`` elements."""
-    xp = namespace(chosen)
-    if not bool(xp.any(chosen)):
-        return system
-    n = max(system.order, matrices[0].shape[-1])
-    mask, batch = chosen[..., None, None], chosen.ndim
-    sizes = ((n, n), (n, system.inputs), (system.outputs, n))
-    own = (system.A, system.B, system.C)
-    A, B, C = (
-        xp.where(mask, _grown(other, size, batch), _grown(M, size, batch)) for M, other, size in zip(own, matrices, sizes, strict=True)
-    )
-    return StateSpace(A, B, C, system.D, system.dt)
-
-
-def _grown(array: Array, sizes: tuple[int, ...], batch: int = 1, fill: float = 0.0) -> Array:
-    """``array`` ``(*batch, ...)`` filled up at the ends to ``(*batch, *sizes)``."""
-    xp = namespace(array)
-    for axis, size in enumerate(sizes, batch):
-        missing = (*array.shape[:axis], size - array.shape[axis], *array.shape[axis + 1 :])
-        if missing[axis]:
-            array = xp.concat([array, xp.full(missing, fill, dtype=array.dtype, device=array.device)], axis=axis)
-    return array
 
 
 def _changes(groups: list[_Group], batch: tuple[int, ...]) -> tuple[Change, ...]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, harmonize, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, harmonize, namespace, to_numpy, width
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.loewner_pencil import Pencil, loewner_pencil, pencil_poles, tangents
+from ssmid.identification.loewner_states import States, pencil_states
+from ssmid.identification.padding import with_states
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, reflected
 from ssmid.identification.samples import RMS, Samples, samples
 from ssmid.identification.tangential import Directions, fit_directions
@@ -27,7 +29,20 @@ _MOST = 40
 _PATIENCE = 8
 _ROUNDING = 1e-13
 _SLACK = 0.05
+_CLUSTERED = 1e-3
 _INSIDE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class LoewnerFit(RationalFit):
+    """A rational function from the Loewner pencil.
+
+    sigma : ``(*batch, k)`` the singular values of ``[L, sL]``   condition : of the least squares of residues and feedthrough
+    repeated : ``(*batch,)`` whether poles stand so near to each other that partial fractions do not carry the fit to rounding:
+        ``system`` then has the states of the pencil itself, and ``modal`` is the nearest with its poles apart
+    """
+
+    repeated: Array
 
 
 def loewner(
@@ -43,7 +58,7 @@ def loewner(
     directions: Any = "ports",
     real: bool = True,
     stable: bool = True,
-) -> RationalFit:
+) -> LoewnerFit:
     """A rational function near samples of a transfer function, from the Loewner pencil. Not differentiable.
 
     data, values, dt : points of s, or of z where ``dt`` is not 0, and ``(*batch, k)`` values; or a :class:`FrequencyResponse` alone
@@ -122,6 +137,7 @@ class _Element:
     reflected: Host
     condition: float
     sigma: Host
+    states: States | None
 
 
 def _fit(points: Host, values: Host, task: _Task) -> list[_Element]:
@@ -147,10 +163,10 @@ def _fit(points: Host, values: Host, task: _Task) -> list[_Element]:
     else:
         chosen = _search(pencil, points, values, largest, task)
     elements = []
-    for i, (fit, row) in enumerate(chosen):
-        scale = size[i] if sound[i] else np.nan
+    for i, choice in enumerate(chosen):
+        fit, row, scale = choice.fits, choice.row, size[i] if sound[i] else np.nan
         residues = fit.left[row][:, None, :] * np.moveaxis(fit.right[row], -1, -2)[None]
-        facts = (fit.reflected[row], float(fit.condition[row]), pencil.sigma[i] * scale)
+        facts = (fit.reflected[row], float(fit.condition[row]), pencil.sigma[i] * scale, choice.scaled(scale))
         elements.append(_Element(fit.poles[row], residues * scale, fit.feedthrough[row] * scale, *facts))
     return elements
 
@@ -184,13 +200,51 @@ class _Candidate:
     squares: Host
 
 
-def _at_order(pencil: Pencil, points: Host, values: Host, order: int, task: _Task) -> list[tuple[_Candidate, int]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Choice:
+    """One element's fit: a row of the fits of its order, or states where these are nearer. squares : the mean square of its error"""
+
+    fits: _Candidate
+    row: int
+    squares: float
+    states: States | None = None
+
+    def scaled(self, scale: float) -> States | None:
+        if self.states is None:
+            return None
+        return dataclasses.replace(self.states, B=self.states.B * scale, D=self.states.D * scale)
+
+
+def _at_order(pencil: Pencil, points: Host, values: Host, order: int, task: _Task) -> list[_Choice]:
     """For every element the nearest fit of all that leave out infinite eigenvalues, or none."""
     ports = min(values.shape[1:3])
-    tries = [_candidate(pencil, points, values, order, k, task) for k in (range(2) if ports == 1 else (0, 1, ports)[: ports + 1])]
+    left_out = range(2) if ports == 1 else (0, 1, ports)
+    tries = [_candidate(pencil, points, values, order, k, task) for k in left_out]
     squares = np.stack([t.squares for t in tries])
-    best = np.argmin(np.where(np.isfinite(squares), squares, np.inf), axis=0)
-    return [(tries[k], i) for i, k in enumerate(best)]
+    squares = np.where(np.isfinite(squares), squares, np.inf)
+    choices = []
+    for i, k in enumerate(np.argmin(squares, axis=0)):
+        best = _Choice(tries[k], i, float(squares[k, i]))
+        clustered = (_gap(t.poles[i], task.discrete) < _CLUSTERED and not np.isfinite(t.reflected[i]).any() for t in tries)
+        if best.squares > _ROUNDING**2 / 100 and any(clustered):
+            for q in left_out:
+                states = pencil_states(pencil, i, order, q, points, values[i], task.real)
+                if states is not None and states.squares < best.squares / 4 and (not task.stable or _stable(states.A, task.discrete)):
+                    best = _Choice(tries[k], i, states.squares, states)
+        choices.append(best)
+    return choices
+
+
+def _gap(poles: Host, discrete: bool) -> float:
+    """The least distance between two poles, relative to their size or, in discrete time, to the circle."""
+    size = np.maximum(np.abs(poles), 1.0 if discrete else 1e-300)
+    distance = np.abs(poles[:, None] - poles) / np.maximum(size[:, None], size)
+    return float(np.min(distance + 2 * np.eye(len(poles)), initial=2.0))
+
+
+def _stable(A: Host, discrete: bool) -> bool:
+    eigenvalues = np.linalg.eigvals(A)
+    return bool((np.abs(eigenvalues) < 1).all() if discrete else (eigenvalues.real < 0).all())
 
 
 def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite: int, task: _Task) -> _Candidate:
@@ -201,10 +255,8 @@ def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite:
     poles = np.where(bad[:, None], -2.0 - np.arange(order), poles)
     left = np.where(bad[:, None, None], 1.0, left) if values.shape[1] > 1 else np.ones_like(left)
     dt = 1 if task.discrete else 0
-    mirrored = reflected(poles, dt) if task.stable else poles
-    if task.stable:
-        mirrored = _off_the_boundary(mirrored, task.discrete)
-    moved = np.where((mirrored != poles) & ~bad[:, None], poles, 0)
+    mirrored = _inside(poles, dt) if task.stable else poles
+    moved = np.where((mirrored != poles) & ~bad[:, None], poles, np.nan)
     with np.errstate(all="ignore"):
         table = 1 / (points[None, :, None] - mirrored[:, None, :])
         stuck = ~np.isfinite(table).all((-2, -1))
@@ -215,13 +267,18 @@ def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite:
     return _Candidate(mirrored, fit.left, fit.right, fit.feedthrough, moved, fit.condition, squares)
 
 
-def _off_the_boundary(poles: Host, discrete: bool) -> Host:
-    if discrete:
-        return np.where(np.abs(poles) > 1 - _INSIDE, poles / np.maximum(np.abs(poles), 1e-300) * (1 - _INSIDE), poles)
-    return np.where(poles.real > -_INSIDE * np.abs(poles), -_INSIDE * np.maximum(np.abs(poles), 1e-300) + 1j * poles.imag, poles)
+def _inside(poles: Host, dt: int) -> Host:
+    """The unstable ones reflected, those on the boundary moved in by rounding."""
+    unstable = np.abs(poles) >= 1 if dt else poles.real >= 0
+    mirrored = reflected(poles, dt)
+    if dt:
+        mirrored = mirrored * np.minimum(1, (1 - _INSIDE) / np.maximum(np.abs(mirrored), 0.5))
+    else:
+        mirrored = np.minimum(mirrored.real, -_INSIDE) + 1j * mirrored.imag
+    return np.where(unstable, mirrored, poles)
 
 
-def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Task) -> list[tuple[_Candidate, int]]:
+def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Task) -> list[_Choice]:
     """For every element the first order that meets the tolerance, or the one with the shortest description.
 
     The pencil's poles are not the best ones, and a few more can make up for that: the smallest order counts whose error is within
@@ -232,8 +289,7 @@ def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Tas
     tried, squares, scores = [], np.zeros((0, batch)), np.zeros((0, batch))
     for n in range(largest + 1):
         tried.append(_at_order(pencil, points, values, n, task))
-        new = np.asarray([t.squares[i] for t, i in tried[-1]])
-        new = np.maximum(np.where(np.isfinite(new), new, np.inf), _ROUNDING**2)
+        new = np.maximum([choice.squares for choice in tried[-1]], _ROUNDING**2)
         squares = np.concatenate([squares, new[None]])
         scores = np.concatenate([scores, data * np.log(new[None]) + (p + m) * n * np.log(data)])
         met = (np.sqrt(squares) <= task.tol).any(0) if task.tol is not None else n - np.argmin(scores, axis=0) >= _PATIENCE
@@ -253,7 +309,7 @@ def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Tas
 
 def _assembled(
     fits: list[_Element], found: Samples, like: Array, batch: tuple[int, ...], core: tuple[int, ...], task: _Task, mimo: bool
-) -> RationalFit:
+) -> LoewnerFit:
     n = max((len(e.poles) for e in fits), default=0)
     p, m, _ = core
     poles = np.full((len(fits), n), 0j if task.discrete else -1 + 0j)
@@ -264,7 +320,7 @@ def _assembled(
     for i, e in enumerate(fits):
         d = len(e.poles)
         poles[i, :d], residues[i, ..., :d], feedthrough[i], sigma[i, : len(e.sigma)] = e.poles, e.residues, e.feedthrough, e.sigma
-        moved = tuple(complex(z) * found.scale for z in e.reflected if z != 0)
+        moved = tuple(complex(z) * found.scale for z in e.reflected if np.isfinite(z))
         if moved:
             element = tuple(int(j) for j in np.unravel_index(i, batch)) if batch else ()
             changes.append(Change("reflected", moved, "unstable", element))
@@ -274,7 +330,12 @@ def _assembled(
     shape = (*batch, p, m) if mimo else batch
     arrays = (poles.reshape(*batch, *((1, 1) if mimo else ()), n), residues.reshape(*shape, n), feedthrough.reshape(shape))
     modal = Modal(*(from_numpy(np.asarray(a), like) for a in arrays), dt=found.dt, real=task.real)
-    system = as_state_space(modal, mimo=mimo)
+    repeated, matrices = _given_states(fits, batch, n, (p, m), found.scale, task)
+    repeated = from_numpy(repeated, like)
+    system = with_states(as_state_space(modal, mimo=mimo), repeated, *(from_numpy(M, like) for M in matrices))
+    error = found.error(modal, coupled=mimo)
+    if len(matrices[0]) and bool(np.any(to_numpy(repeated))):
+        error = namespace(error).where(repeated, found.error(system, coupled=mimo), error)
     orders = np.asarray([len(e.poles) for e in fits]).reshape(batch)
     sound = np.asarray([np.isfinite(e.feedthrough).all() for e in fits], bool).reshape(batch)
     unstable = int(np.sum([(np.abs(e.poles) >= 1).any() if task.discrete else (e.poles.real >= 0).any() for e in fits]))
@@ -282,7 +343,7 @@ def _assembled(
         some = "the system is" if not batch else f"{unstable} of {len(fits)} systems are"
         warnings.warn(f"loewner: {some} unstable; stable=True reflects unstable poles", stacklevel=3)
     bits = width(like)
-    return RationalFit(
+    return LoewnerFit(
         system=system.map(lambda a: astype_width(a, bits)),
         modal=modal.map(lambda a: astype_width(a, bits)),
         method="Loewner",
@@ -291,9 +352,26 @@ def _assembled(
         condition=astype_width(from_numpy(np.asarray([e.condition for e in fits]).reshape(batch), like), bits),
         changes=tuple(changes),
         data=found,
-        error=astype_width(found.error(modal, coupled=mimo), bits),
+        error=astype_width(error, bits),
         error_kind=RMS,
         sigma=astype_width(from_numpy(sigma.reshape(*batch, sigma.shape[-1]), like), bits),
+        repeated=repeated,
     )
+
+
+def _given_states(
+    fits: list[_Element], batch: tuple[int, ...], n: int, ports: tuple[int, int], scale: float, task: _Task
+) -> tuple[Host, list[Host]]:
+    """Which elements have states of their own, and ``A, B, C, D`` of the batch, zero for the others; states that fill up decay."""
+    p, m = ports
+    kind = float if task.real else complex
+    A, B = np.zeros((len(fits), n, n), kind) - (0.0 if task.discrete else scale) * np.eye(n), np.zeros((len(fits), n, m), kind)
+    C, D = np.zeros((len(fits), p, n), kind), np.zeros((len(fits), p, m), kind)
+    for i, e in enumerate(fits):
+        if e.states is not None:
+            d = len(e.states.A)
+            A[i, :d, :d], B[i, :d], C[i, :, :d], D[i] = e.states.A * scale, e.states.B * scale, e.states.C, e.states.D
+    own = np.asarray([e.states is not None for e in fits], bool).reshape(batch)
+    return own, [M.reshape(*batch, *M.shape[1:]) for M in (A, B, C, D)]
 
 
