@@ -7,6 +7,7 @@ the number of rows. Continuous time goes through the bilinear transformation.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -24,6 +25,8 @@ from ssmid.linalg import triangular_factor
 from ssmid.reduction.result import Change
 from ssmid.systems import StateSpace
 from ssmid.systems.base import computed
+
+_MOST_ROWS = 100
 
 
 def frequency_subspace(
@@ -46,7 +49,8 @@ def frequency_subspace(
     order : the number of states; that of the singular values above the noise, up to ``max_order`` (20), when left out
     mimo : the last two batch axes are the outputs and inputs of one system
     weights : ``(k,)`` or ``(*batch, k)`` positive, of the errors (not of their squares)
-    rows : block rows, more than order / outputs; twice that and at least 10 when left out, as far as the data go
+    rows : block rows, more than order / outputs. Left out: the best for each element of one more than needed, which suits poles outside
+        of the band, twice that and at least 10, and five times as many, as far as the data go
     feedthrough : False fixes D = 0
     stable : unstable poles are mirrored at the boundary before B and D are fitted, which ``changes`` says
 
@@ -65,10 +69,11 @@ def frequency_subspace(
     if mimo and len(shape) < 3:
         raise ValueError(f"mimo: expected values (*batch, outputs, inputs, k), got {tuple(shape)}")
     batch, (p, m), k = (shape[:-3], shape[-3:-1], shape[-1]) if mimo else (shape[:-1], (1, 1), shape[-1])
-    rows, highest = _sizes(order, max_order, rows, p, m, k)
+    candidates, highest = _sizes(order, max_order, rows, p, m, k)
     bank = _Bank(given, weights, batch, (p, m), mimo)
-    basis, sigma, recurrence = quiet(_observability)(bank, rows)
-    orders = np.full(len(sigma), order) if order else _orders(sigma, rows * p, 2 * k * m, max_order or min(20, highest))
+    height = candidates[len(candidates) // 2]
+    _, sigma, _ = quiet(_observability)(bank, height)
+    orders = np.full(len(sigma), order) if order else _orders(sigma, height * p, 2 * k * m, max_order or min(20, highest))
     size = int(orders.max(initial=1))
     A, B, C, D = (np.full((len(sigma), *core), np.nan) for core in ((size, size), (size, m), (p, size), (p, m)))
     condition, changes = np.full(len(sigma), np.nan), []
@@ -76,11 +81,11 @@ def frequency_subspace(
         places = np.flatnonzero((orders == n) & bank.sound)
         if not places.size:
             continue
-        found, moved = quiet(_realized)(bank.part(places), basis[places], recurrence[places % len(recurrence)], int(n), feedthrough, stable)
-        for matrix, values_of in zip((A, B, C, D), _padded(found[:4], size, discrete=bank.discrete), strict=True):
-            matrix[places] = values_of
-        condition[places] = found[4]
-        changes += [(places[i], poles) for i, poles in moved]
+        found = _nearest(bank.part(places), int(n), candidates, feedthrough=feedthrough, stable=stable)
+        for matrix, part in zip((A, B, C, D), _padded((found.A, found.B, found.C, found.D), size, discrete=bank.discrete), strict=True):
+            matrix[places] = part
+        condition[places] = found.condition
+        changes += [(places[i], poles) for i, poles in enumerate(found.moved) if poles]
     return _result(given, (A, B, C, D), (orders, sigma, condition), batch, changes, mimo, order)
 
 
@@ -129,8 +134,8 @@ def _middle(sizes: Host) -> float:
     return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
 
 
-def _sizes(order: int | None, max_order: int | None, rows: int | None, p: int, m: int, k: int) -> tuple[int, int]:
-    """Block rows, and the highest order that ``k`` points allow; ValueError for what is out of range."""
+def _sizes(order: int | None, max_order: int | None, rows: int | None, p: int, m: int, k: int) -> tuple[list[int], int]:
+    """Numbers of block rows to try, and the highest order that ``k`` points allow; ValueError for what is out of range."""
     # the real equations are 2 k m, of which the inputs take rows m; the states need order more
     highest = max((n for n in range(1, 2 * k * m) if (-(-n // p) + 1) * m + n <= 2 * k * m), default=0)
     for name, value in (("order", order), ("max_order", max_order)):
@@ -138,9 +143,12 @@ def _sizes(order: int | None, max_order: int | None, rows: int | None, p: int, m
             raise ValueError(f"{name}: expected 1 to {highest} for {k} points, got {value}")
     n = order or max_order or min(20, highest)
     least, most = -(-n // p) + 1, max(2, (2 * k * m - n) // m)
-    if rows is not None and not least <= rows <= most:
-        raise ValueError(f"rows: expected {least} to {most} for order {n} and {k} points, got {rows}")
-    return (max(least, min(most, max(10, 2 * least))) if rows is None else rows), highest
+    if rows is not None:
+        if not least <= rows <= most:
+            raise ValueError(f"rows: expected {least} to {most} for order {n} and {k} points, got {rows}")
+        return [rows], highest
+    tried = [least + 1, max(10, 2 * least), 5 * least]
+    return sorted({max(least, min(most, r)) for r in tried if r <= max(2 * least, 10, _MOST_ROWS // p)}), highest
 
 
 def _weights(weights: Any, batch: tuple[int, ...], k: int) -> Host:
@@ -171,10 +179,40 @@ def _orders(sigma: Host, height: int, breadth: int, most: int) -> Host:
     return np.clip(np.minimum(np.asarray(order_above_noise(sigma, height, breadth)), sound), 1, most)
 
 
-def _realized(bank: _Bank, basis: Host, recurrence: Host, n: int, feedthrough: bool, stable: bool) -> tuple[tuple[Host, ...], list]:
-    """A, B, C, D and the condition for the leading ``n`` directions of ``basis``; the poles that were moved, by element."""
+@dataclasses.dataclass(frozen=True)
+class _Realization:
+    """Matrices of a stack of elements, the condition and the weighted sum of squares of the fit of B and D, the poles that were moved."""
+
+    A: Host
+    B: Host
+    C: Host
+    D: Host
+    condition: Host
+    squares: Host
+    moved: list[tuple[complex, ...]]
+
+
+def _nearest(bank: _Bank, n: int, candidates: list[int], *, feedthrough: bool, stable: bool) -> _Realization:
+    """Of each element the realization of order ``n`` that is nearest to its samples; an unstable one where it is ten times nearer."""
+    found = [quiet(_realized)(bank, n, rows, feedthrough, stable) for rows in candidates]
+    scores = [np.where(np.isnan(f.squares), np.inf, f.squares * np.where(_unstable(f.A, bank.discrete), 100, 1)) for f in found]
+    best = np.argmin(np.stack(scores), axis=0)
+    index = range(len(best))
+    A, B, C, D, condition, squares = (
+        np.stack([getattr(found[b], name)[i] for i, b in zip(index, best, strict=True)])
+        for name in ("A", "B", "C", "D", "condition", "squares")
+    )
+    return _Realization(A, B, C, D, condition, squares, [found[b].moved[i] for i, b in zip(index, best, strict=True)])
+
+
+def _unstable(A: Host, discrete: bool) -> Host:
+    values = np.linalg.eigvals(np.where(np.isfinite(A), A, 0))
+    return (np.abs(values) >= 1).any(-1) if discrete else (values.real >= 0).any(-1)
+
+
+def _realized(bank: _Bank, n: int, rows: int, feedthrough: bool, stable: bool) -> _Realization:
     count, p = bank.values.shape[:2]
-    rows = basis.shape[-2] // p
+    basis, _, recurrence = _observability(bank, rows)
     gamma = basis[..., :n]
     # the row of v_j times z is that of a combination of rows: the shift equation of this basis
     shifted = np.swapaxes(recurrence, -1, -2) @ gamma.reshape(count, rows, p * n)
@@ -182,13 +220,12 @@ def _realized(bank: _Bank, basis: Host, recurrence: Host, n: int, feedthrough: b
     C = gamma[:, :p]
     if not bank.discrete:
         A, C = _to_continuous(A, C, bank.alpha[:, None, None])
-    moved = []
+    moved: list[tuple[complex, ...]] = [()] * count
     if stable:
         for i in range(count):
-            A[i], poles = stabilized(A[i], bank.dt)
-            moved += [(i, poles)] if poles else []
-    B, D, condition = _fit_inputs(bank, A, C, feedthrough)
-    return (A, B * bank.unit[:, None, None], C, D * bank.unit[:, None, None], condition), moved
+            A[i], moved[i] = stabilized(A[i], bank.dt)
+    B, D, condition, squares = _fit_inputs(bank, A, C, feedthrough)
+    return _Realization(A, B * bank.unit[:, None, None], C, D * bank.unit[:, None, None], condition, squares, moved)
 
 
 def _to_continuous(A: Host, C: Host, alpha: Host) -> tuple[Host, Host]:
@@ -198,8 +235,8 @@ def _to_continuous(A: Host, C: Host, alpha: Host) -> tuple[Host, Host]:
     return alpha * (A - eye) @ inverse, C @ inverse
 
 
-def _fit_inputs(bank: _Bank, A: Host, C: Host, feedthrough: bool) -> tuple[Host, Host, Host]:
-    """B and D nearest to the values, weighted, and the condition of that problem, its columns scaled to length one."""
+def _fit_inputs(bank: _Bank, A: Host, C: Host, feedthrough: bool) -> tuple[Host, Host, Host, Host]:
+    """B and D nearest to the values, weighted, the condition of that problem, its columns scaled to length one, and the squares left."""
     count, p, m, k = bank.values.shape
     n = A.shape[-1]
     states = computed(StateSpace, A=A, B=np.broadcast_to(np.eye(n), A.shape), C=C, D=np.zeros((count, p, n)), dt=bank.dt)
@@ -221,8 +258,9 @@ def _fit_inputs(bank: _Bank, A: Host, C: Host, feedthrough: bool) -> tuple[Host,
         if np.isfinite(columns[i]).all():
             x[i], _, _, s = np.linalg.lstsq(columns[i], right[i], rcond=None)
             condition[i] = s[0] / s[-1] if s[-1] > 0 else np.inf
+    squares = ((right - columns @ x) ** 2).sum((1, 2))
     x = x / length[:, :, None]
-    return x[:, :n], (x[:, n:] if feedthrough else np.zeros((count, p, m))), condition
+    return x[:, :n], (x[:, n:] if feedthrough else np.zeros((count, p, m))), condition, squares
 
 
 def _padded(matrices: tuple[Host, ...], size: int, *, discrete: bool) -> list[Host]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ def experiments(data: Any) -> list[Record]:
 
 def host_elements(record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Inputs ``(elements, m, T)`` and outputs ``(elements, p, T)`` on the host in float64, the batch in one axis."""
+    batch = record.batch_shape
     arrays = (to_numpy(double(a)) for a in (record.inputs, record.outputs))
-    inputs, outputs = (np.broadcast_to(a, (*record.batch_shape, *a.shape[-2:])).reshape(-1, *a.shape[-2:]) for a in arrays)
+    inputs, outputs = (np.broadcast_to(a, (*batch, *a.shape[-2:])).reshape(prod(batch), *a.shape[-2:]) for a in arrays)
     return inputs, outputs

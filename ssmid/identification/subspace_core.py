@@ -100,7 +100,7 @@ def _blocks(L: Host, a: int, b: int, columns: int) -> DataFactor:
     """L in blocks. Directions that the future inputs do not excite are left to the past, not to chance."""
     _, s, Vh = np.linalg.svd(L[:a, :a])
     rank = int(np.sum(s > a * np.finfo(float).eps * s.max(initial=0)))
-    condition = 1.0 if a == 0 else float(s[0] / s[-1]) if s[-1] > 0 else np.inf
+    condition = 1.0 if a == 0 else np.inf if rank < a else float(s[0] / s[-1])
     if rank < a:
         L = L.copy()
         L[:, :a] = L[:, :a] @ Vh.T
@@ -144,7 +144,7 @@ def oblique_projection(factor: DataFactor) -> Host:
 
 def _rank_tolerance(factor: DataFactor) -> float:
     """Relative size of singular values that rounding makes: without noise the past has no full rank."""
-    return 10 * max(len(factor.past), len(factor.future)) * np.finfo(float).eps
+    return 100 * max(len(factor.past), len(factor.future)) * np.finfo(float).eps
 
 
 def shift_invariant(basis: Host, outputs: int) -> tuple[Host, Host]:

@@ -90,7 +90,7 @@ def identify(records: Records, options: Options) -> Element:
         order = _validated(late, min(shown, options.max_order), options)
         found = _candidate(basis, late, order, options)
     elif options.order is None and options.selection == "gap":
-        found = _candidate(basis, late, _gap(sigma[: min(shown, options.max_order) + 1], shown), options)
+        found = _candidate(basis, late, _gap(sigma, min(shown, options.max_order)), options)
     elif options.order is None:
         found = _selected(basis, late, min(shown, options.max_order), options)
     else:
@@ -131,10 +131,13 @@ def _selected(basis: Host, records: Records, most: int, options: Options) -> _Ca
     return best
 
 
-def _gap(sigma: Host, shown: int) -> int:
-    if len(sigma) < 2 or shown < len(sigma):
-        return min(shown, len(sigma))
-    return int(np.argmax(sigma[:-1] / sigma[1:])) + 1
+def _gap(sigma: Host, most: int) -> int:
+    """The order, up to ``most``, after which the singular values fall by the largest factor."""
+    values = np.concatenate([sigma, [0.0]])[: most + 1]
+    if most == 0:
+        return 0
+    floor = np.finfo(float).eps * values[0]
+    return int(np.argmax(values[:-1] / np.maximum(values[1:], floor))) + 1
 
 
 def _validated(records: Records, most: int, options: Options) -> int:
