@@ -61,7 +61,7 @@ def _short(name: str, response: ImpulseResponse, order: int, quick: bool) -> Cas
     if peers.have("pymor"):
         tools["pyMOR, ERA"] = lambda: pymor_dense_era(response, order)
     if peers.have("control"):
-        tools["python-control era"] = lambda: control_era(response, order, 2 * response.length // 3)
+        tools["python-control era"] = lambda: control_era(response, order, (response.length - 2) // 2)
     return _case("responses of some thousand taps", f"{name}, order {order}", response, order, tools, quick)
 
 
