@@ -113,6 +113,23 @@ def test_frequency():
     np.testing.assert_allclose(grid.omega, 2 * np.pi * np.arange(6) / (10 * 0.1), rtol=1e-14)
 
 
+def test_data_and_points(rng):
+    """Points of s or z with their values, a frequency response alone, half of the axis, and records with time last."""
+    omega = np.linspace(0.1, 5, 30)
+    s, z = 1j * omega, np.exp(1j * omega / 2)
+    continuous = ssmid.vector_fitting(s, 1 / (s + 2), order=1)
+    np.testing.assert_allclose(continuous.system.A, [[-2]], atol=1e-9)
+    discrete = ssmid.vector_fitting(z, 1 / (z - 0.5), order=1, dt=0.5)
+    np.testing.assert_allclose(discrete.system.A, [[0.5]], atol=1e-9)
+    alone = ssmid.vector_fitting(ssmid.FrequencyResponse(1 / (z - 0.5), omega, dt=0.5), order=1)
+    np.testing.assert_allclose(alone.system.A, discrete.system.A, atol=1e-12)
+    pair = ssmid.vector_fitting(s, 1 / ((s + 0.2) ** 2 + 4), order=2)
+    assert not np.iscomplexobj(pair.system.A)
+    np.testing.assert_allclose(np.sort_complex(np.linalg.eigvals(pair.system.A)), [-0.2 - 2j, -0.2 + 2j], atol=1e-9)
+    record = ssmid.Record(np.ones((3, 100)), np.ones((2, 100)))
+    assert (record.inputs.shape, record.outputs.shape, record.length) == ((3, 100), (2, 100), 100)
+
+
 def test_order():
     pair = ssmid.zpk([], [0.5 + 0.5j, 0.5 - 0.5j], 1.0)
     assert pair.order == ssmid.to_state_space(pair).order == ssmid.to_modal(pair).order == ssmid.to_transfer_function(pair).order == 2
