@@ -20,6 +20,8 @@ from .identification.okid import okid
 from .identification.loewner import loewner
 from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
+from .identification.passivity import Passivity, Violation, passivity
+from .identification.passivity_enforcement import PassiveFit, enforce_passivity
 from .identification.prediction_error import armax, box_jenkins, oe
 from .identification.rational_least_squares import RationalLeastSquaresFit, estimate_delay, rational_least_squares
 from .identification.record import Record
