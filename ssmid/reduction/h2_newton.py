@@ -24,6 +24,9 @@ from ssmid.reduction.h2_poles import Chart, arranged, chart
 _FIRST_RADIUS, _LARGEST_RADIUS = 0.3, 2.0
 """For one pole, in the hyperbolic metric; for d poles the root of d times as much."""
 
+_SETTLED = 1e-6
+"""The largest cosine that still counts as converged where rounding ends the search."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Local:
@@ -60,13 +63,18 @@ class Source(Protocol):
 
     def __call__(self, poles: Array, live: Array) -> Local: ...
 
+    def sections(self, poles: Array, live: Array) -> Array:
+        """``(batch, K, 2)`` the coefficients of the best approximation in the all-pass cascade of the poles (h2_realization.py)."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Optimum:
     """Where the search ended.
 
     poles, live : ``(batch, d)``   error : ``(batch,)`` squared   converged, iterations : ``(batch,)``
-    condition : ``(batch,)`` of the Hessian, infinite where it is not positive   history : ``(batch, k)`` squared errors
+    condition : ``(batch,)`` of the Hessian, infinite where it is not positive
+    energy : ``(batch,)`` of the originals   history : ``(batch, k)`` squared errors
     """
 
     poles: Array
@@ -75,6 +83,7 @@ class Optimum:
     converged: Array
     iterations: Array
     condition: Array
+    energy: Array
     history: Array
 
 
@@ -113,7 +122,7 @@ def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_
         poles, live = (xp.take_along_axis(x, order, axis=-1) for x in (poles, live))
     radius = xp.full((count,), _FIRST_RADIUS * poles.shape[-1] ** 0.5, dtype=xp.float64, device=poles.device)
     state = _State(poles, live, source(poles, live), radius)
-    places = np.arange(count)
+    places, energy = np.arange(count), source.energy
     result = {"converged": np.zeros(count, bool), "iterations": np.zeros(count, np.int64)}
     history = [to_numpy(state.local.error)]
     left: list[tuple[np.ndarray, _State]] = []
@@ -142,6 +151,7 @@ def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_
         from_numpy(result["converged"], poles),
         from_numpy(result["iterations"], poles),
         _condition(whole, real),
+        energy,
         from_numpy(np.stack(history, axis=-1), poles),
     )
 
@@ -204,7 +214,8 @@ def _done(state: _State, gtol: float, energy: Array) -> tuple[np.ndarray, np.nda
     """Elements that have converged, and those that cannot go on."""
     xp = namespace(state.poles)
     cosine, noise = cosines(state.poles, state.local, energy)
-    ready = (cosine <= gtol) | (cosine <= noise) | (energy == 0)
+    # a radius of 0 says that rounding hides what is left to gain
+    ready = (cosine <= gtol) | (cosine <= noise) | (energy == 0) | ((state.radius == 0) & (cosine <= _SETTLED))
     failed = (state.radius < 1e-12) | ~xp.isfinite(state.local.error)
     return to_numpy(ready), to_numpy(failed & ~ready)
 

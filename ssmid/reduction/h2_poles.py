@@ -54,6 +54,26 @@ class Chart:
         second = xp.where(self.near, second, xp.where(self.pair, xp.conj(complex_pair), two))
         return xp.reshape(xp.stack([first, second], axis=-1), self.poles.shape)
 
+    def slopes(self, step: Array) -> Array:
+        """As ``first``, of a real bank, away from the origin."""
+        xp = namespace(self.poles)
+        x, y = step[..., 0::2], step[..., 1::2]
+        upper, lower = self.poles[..., 0::2], self.poles[..., 1::2]
+        total, product = _REACH * xp.tanh(x / _REACH), self.spread + _REACH * xp.tanh(y / _REACH)
+        by_total, by_product = (1 - xp.tanh(v / _REACH) ** 2 for v in (x, y))
+        near = []
+        for u in _roots(total, product):
+            bend = (1 - self.middle**2) / (1 + self.middle * u) ** 2 / (2 * u - total)
+            near.append(xp.stack([bend * u * by_total, -bend * by_product], axis=-1))
+        pair = _automorphism_slopes(upper, x, y)
+        one, two = _automorphism_slopes(upper, x, 0 * x)[..., 0], _automorphism_slopes(lower, y, 0 * y)[..., 0]
+        none = xp.zeros_like(one)
+        alone = (xp.stack([one, none], axis=-1), xp.stack([none, two], axis=-1))
+        near_mask, pair_mask = self.near[..., None], self.pair[..., None]
+        both = (pair, xp.conj(pair))
+        rows = [xp.where(near_mask, near[k], xp.where(pair_mask, both[k], alone[k])) for k in (0, 1)]
+        return xp.stack(rows, axis=-2)
+
     def gradient(self, f: Array) -> Array:
         """Real gradient of a real function with the derivatives ``f`` ``(batch, d)`` by the poles."""
         xp = namespace(f)
@@ -147,6 +167,21 @@ def _automorphism(poles: Array, step: Array) -> Array:
     safe = xp.where(size > 0, size, xp.ones_like(size))
     step = step * as_complex(xp.where(size > 0, xp.tanh(safe) / safe, xp.ones_like(size)))
     return (poles + step) / (1 + xp.conj(poles) * step)
+
+
+def _automorphism_slopes(poles: Array, x: Array, y: Array) -> Array:
+    """Derivatives ``(..., 2)`` of :func:`_automorphism` by the real and the imaginary part of the step."""
+    xp = namespace(poles)
+    size = xp.sqrt(x * x + y * y)
+    small = size < 1e-4
+    safe = xp.where(small, xp.ones_like(size), size)
+    tanh = xp.tanh(safe)
+    scale = xp.where(small, 1 - size**2 / 3, tanh / safe)
+    # (tanh(r) / r)' / r
+    change = xp.where(small, -2 / 3 + 8 * size**2 / 15, ((1 - tanh**2) - tanh / safe) / safe**2)
+    step = as_complex(x) + 1j * as_complex(y)
+    moved = (1 - xp.abs(poles) ** 2) / (1 + xp.conj(poles) * step * scale) ** 2
+    return xp.stack([moved * (scale + step * change * x), moved * (1j * scale + step * change * y)], axis=-1)
 
 
 def _roots(total: Array, product: Array) -> tuple[Array, Array]:

@@ -48,21 +48,7 @@ class TapsSource:
         eta, states = on_host(partial(_all_pass_cascade, real=self.real), self.taps, poles, live)
         series = series_of_real if self.real else power_series
         alpha, slope, _ = series(eta, poles)
-        rho = xp.zeros_like(poles)
-        section = 2 if self.real else 1
-        for k in range(poles.shape[-1] // section):
-            own, used = (v[:, section * k : section * (k + 1)] for v in (poles, live))
-            numerator, denominator, factor = as_complex(states[:, k, :1]), xp.ones_like(poles), xp.ones_like(poles)
-            if self.real:
-                numerator = numerator + as_complex(states[:, k, 1:]) * poles
-            else:
-                numerator = xp.conj(numerator)
-            for i in range(section):
-                on = used[:, i : i + 1]
-                reflected = xp.where(on, 1 - xp.conj(own[:, i : i + 1]) * poles, xp.ones_like(poles))
-                denominator = denominator * reflected
-                factor = factor * xp.where(on, poles - own[:, i : i + 1], xp.ones_like(poles)) / reflected
-            rho = rho * factor + numerator / denominator
+        rho = rho_of_sections(states, poles, live, real=self.real)
         error = xp.sum(xp.abs(eta) ** 2, axis=-1)
         noise = 8 * _EPS * xp.sqrt(error * self.energy) + (32 * _EPS) ** 2 * self.energy
         none = xp.zeros_like(poles)
@@ -75,6 +61,23 @@ class TapsSource:
     def _by_points(self, poles: Array, live: Array) -> Local:
         values = series_of_real(self.taps, poles) if self.real else power_series(self.taps, poles)
         return local_of_values(values, poles, live, self.energy)
+
+
+def rho_of_sections(states: Array, poles: Array, live: Array, *, real: bool) -> Array:
+    """``rho`` ``(batch, d)`` from the coefficients of a cascade, section after section by Horner's rule."""
+    xp = namespace(poles)
+    rho, size = xp.zeros_like(poles), 2 if real else 1
+    for k in range(poles.shape[-1] // size):
+        own, used = (v[:, size * k : size * (k + 1)] for v in (poles, live))
+        numerator, denominator, factor = as_complex(states[:, k, :1]), xp.ones_like(poles), xp.ones_like(poles)
+        numerator = numerator + as_complex(states[:, k, 1:]) * poles if real else xp.conj(numerator)
+        for i in range(size):
+            on = used[:, i : i + 1]
+            reflected = xp.where(on, 1 - xp.conj(own[:, i : i + 1]) * poles, xp.ones_like(poles))
+            denominator = denominator * reflected
+            factor = factor * xp.where(on, poles - own[:, i : i + 1], xp.ones_like(poles)) / reflected
+        rho = rho * factor + numerator / denominator
+    return rho
 
 
 def _all_pass_cascade(taps: np.ndarray, poles: np.ndarray, live: np.ndarray, real: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -279,8 +282,8 @@ class ModalSource:
         others = self.residues[..., :, None] * before * after
         sigma = xp.where(live, xp.sum(xp.where(live[..., None, :], others / reach, 0 * one), axis=-2), 0 * one)
         error = _norm_squared(own, left, self.real)
-        noise = 1e3 * _EPS**2 * self.energy
-        return Local(error, noise, noise, mirrored(sigma, self.real), alpha, slope)
+        noise = 8 * _EPS * xp.sqrt(error * self.energy) + (32 * _EPS) ** 2 * self.energy
+        return Local(error, noise, 8 * _EPS * self.energy, mirrored(sigma, self.real), alpha, slope)
 
 
     def sections(self, poles: Array, live: Array) -> Array:
