@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmid._array import Array, as_complex, double, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
-from ssmid.linalg import eigvals
+from ssmid.linalg import cauchy_product, eigvals
 from ssmid.systems import Barycentric, Modal
 
 def barycentric_poles(system: Barycentric) -> Array:
@@ -51,7 +51,7 @@ def denominator_zeros(z: Host, w: Host, *, real: bool) -> Host:
     M = M - 2 * v[:, :, None] * (v.conj()[:, None, :] @ M)
     M = M - 2 * (M @ v[:, :, None]) * v.conj()[:, None, :]
     mu = eigvals(M[:, 1:, 1:]) if n > 1 else np.zeros((len(z), 0), complex)
-    poles = np.where(np.abs(mu) > 1e-15 * np.abs(K).max((-2, -1))[:, None], x0 - 1 / np.where(mu == 0, 1, mu), np.inf)
+    poles = np.where(np.abs(mu) > 1e-14 * np.abs(K).max((-2, -1))[:, None], x0 - 1 / np.where(mu == 0, 1, mu), np.inf)
     return poles * unit
 
 
@@ -96,5 +96,7 @@ def barycentric_modal(system: Barycentric) -> Modal:
     top = xp.sum(inverse * (w * f)[..., None, :], axis=-1)
     bottom = -xp.sum(inverse**2 * w[..., None, :], axis=-1)
     residues = xp.where(finite, top / bottom, xp.zeros_like(top))
-    D = xp.sum(w * f, axis=-1) / xp.sum(w, axis=-1)
+    # sum w f / sum w is 0 / 0 where the degree is smaller than it could be
+    there = xp.astype(w != 0, w.dtype)
+    D = xp.sum(there * (f + cauchy_product(z, poles, -residues)), axis=-1) / xp.sum(there, axis=-1)
     return Modal(poles, residues, xp.real(D) if system.real else D, system.dt, system.real)

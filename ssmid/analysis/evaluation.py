@@ -92,8 +92,9 @@ def _(system: Barycentric, points: Array, derivative: int = 0) -> Array:
         value = xp.where(at, xp.sum(chosen * f[..., None, :], axis=-1), value)
         if derivative:
             safe = xp.where(hit, xp.ones_like(difference), difference)
-            slopes = xp.sum(terms * (value[..., None] - f[..., None, :]) / safe, axis=-1)
-            value = xp.where(at, -slopes / xp.sum(chosen * w[..., None, :], axis=-1), slopes / xp.sum(terms, axis=-1))
+            rises = terms * (value[..., None] - f[..., None, :])
+            limit = -xp.sum(rises, axis=-1) / xp.sum(chosen * w[..., None, :], axis=-1)
+            value = xp.where(at, limit, xp.sum(rises / safe, axis=-1) / xp.sum(terms, axis=-1))
         parts.append(value)
     return xp.concat(parts, axis=-1)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, in_threads, is_array, namespace, quiet, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, is_array, namespace, quiet, to_numpy, width
 from ssmid.analysis.barycentric_form import denominator_zeros
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
@@ -34,7 +34,7 @@ _WHITE = 4.0
 _LOUD = 10.0
 """How far, in units of the mean power and beyond its logarithm of the number of samples, the loudest sample of noise may be."""
 _FAR = 1e3
-_PIECE = 2**12
+_PIECE = 2**14
 """Samples of a piece of a batch: its dozens of arrays stay in the cache."""
 
 Found: TypeAlias = tuple[Steps, Host, list[Host], Host, tuple[Change, ...], list[Array | None]]
@@ -150,13 +150,13 @@ def _limit(problem: Problem, order: int | None, max_order: int | None) -> int:
 
 
 def _in_pieces(problem: Problem, tol: float, order: int | None, limit: int, stable: str, minimax: bool) -> Found:
-    """:func:`_found` of pieces of the batch that stay in the cache, in threads; on a GPU of all at once."""
+    """:func:`_found` of pieces of the batch that stay in the cache; on a GPU of all at once."""
     b, c, k = problem.values.shape
     size = max(1, _PIECE // (c * k))
     if b <= size or not isinstance(problem.values, np.ndarray):
         return _found(problem, tol, order, limit, stable, minimax)
     rows = [np.arange(i, min(i + size, b)) for i in range(0, b, size)]
-    parts = in_threads(lambda index: _found(problem.take(index), tol, order, limit, stable, minimax), rows)
+    parts = [_found(problem.take(index), tol, order, limit, stable, minimax) for index in rows]
     changes = tuple(
         dataclasses.replace(x, element=(x.element[0] + int(index[0]),)) for index, p in zip(rows, parts, strict=True) for x in p[4]
     )

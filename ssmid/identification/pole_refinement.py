@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.partial_fractions import basis, reflected
+from ssmid.identification.partial_fractions import reflected
 from ssmid.linalg import adjoint, orthonormalize, solve
 
 _SETTLED = 1e-4
@@ -85,7 +85,8 @@ class Projection:
 def project(problem: Problem, poles: Array) -> Projection:
     """The partial fractions and feedthrough over ``poles`` ``(b, d)`` that are nearest to the samples."""
     xp = namespace(poles)
-    columns = basis(problem.points, poles, real=problem.real)
+    columns = 1 / (problem.points[..., None] - poles[..., None, :])
+    columns = real_pairs(columns, poles) if problem.real else columns
     columns = problem.rows(xp.concat([columns, xp.ones_like(problem.points)[..., None]], axis=-1))
     right = problem.rows(xp.matrix_transpose(problem.values))
     length = xp.linalg.vector_norm(columns, axis=-2, keepdims=True)
@@ -157,9 +158,16 @@ def slopes(problem: Problem, poles: Array, coefficients: Array) -> Array:
     p, r = poles[..., None, :], as_complex(coefficients)
     if not problem.real:
         return problem.rows(r[..., None, :] / (x - p) ** 2)
-    r = complex_of_pairs(coefficients, poles)[..., None, :]
-    first, second, imag = r / (x - p) ** 2, xp.conj(r) / (x - xp.conj(p)) ** 2, xp.imag(p)
-    return problem.rows(xp.where(imag > 0, first + second, xp.where(imag < 0, 1j * (second - first), first)))
+    return problem.rows(real_pairs(complex_of_pairs(coefficients, poles)[..., None, :] / (x - p) ** 2, poles))
+
+
+def real_pairs(terms: Array, poles: Array) -> Array:
+    """From the terms ``(b, k, d)`` of single poles those whose coefficients are real (Gustavsen & Semlyen 1999): of a pair the sum, and
+    i times the difference, at the places of the upper and the lower pole."""
+    xp = namespace(terms)
+    imag = xp.imag(poles)[..., None, :]
+    upper, lower = terms + xp.roll(terms, -1, axis=-1), 1j * (xp.roll(terms, 1, axis=-1) - terms)
+    return xp.where(imag > 0, upper, xp.where(imag < 0, lower, terms))
 
 
 def complex_of_pairs(x: Array, poles: Array) -> Array:
