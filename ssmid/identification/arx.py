@@ -225,8 +225,10 @@ def _estimate(
     n = len(matrices[0]) // p if p else 0
     states = np.stack([_padded(e[:, :n], n).T.reshape(-1) for e in residuals])
     errors = [np.concatenate([np.zeros_like(e[:, :n]), e[:, n:]], -1) for e in residuals]
+    with np.errstate(over="ignore", invalid="ignore"):  # variances are squares of units
+        covariance = np.kron(noise, gram)
     return Estimate(
-        matrices, states, noise, theta.T.reshape(-1), np.kron(noise, gram), sensitivities(polynomials, directions),
+        matrices, states, noise, theta.T.reshape(-1), covariance, sensitivities(polynomials, directions),
         relative_error([y for _, y in data], errors), condition, bool(np.isfinite(theta).all()), 0, polynomials,
     )
 

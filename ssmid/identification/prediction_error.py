@@ -180,8 +180,21 @@ def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, 
     scaled = [(u / levels[:, None], y / height) for u, y in data]
     g = degrees
 
-    # without A the coefficients of B, the starts and the drift are linear: solved for anew at each F, C and D, which is the variable projection of
-    # Golub and Pereyra with Kaufman's derivative, the full Gauss-Newton step being taken where their gradient is zero
+    best = None
+    if stable and g.na:
+        # the way to a stable minimum may lead from an unstable start: the boundary counts only where it was not left behind
+        best = _descended(scaled, g, False, iterations, tol)
+        best = best if _companion_radius(unpack(best.theta, g, len(data)).a, g.start) < WITHIN else None
+    best = best or _descended(scaled, g, stable, iterations, tol)
+    units = np.ones(len(best.theta))
+    units[g.na : g.na + g.nb * g.inputs] = np.repeat(height / levels, g.nb)
+    units[g.model :] = height
+    return best, unpack(best.theta * units, g, len(data)), units
+
+
+def _descended(data: Experiments, g: Degrees, stable: bool, iterations: int, tol: float) -> Minimum:
+    # without A the coefficients of B, the starts and the drift are linear: solved for anew at each F, C and D, which is the variable
+    # projection of Golub and Pereyra with Kaufman's derivative, the full Gauss-Newton step being taken where their gradient is zero
     projected = g.nf > 0 and g.na == 0
 
     def evaluate(theta: Host) -> tuple[Host, Any] | None:
@@ -190,21 +203,17 @@ def _output(data: Experiments, degrees: Degrees, stable: bool, iterations: int, 
         if any(root_radius(p) >= WITHIN for p in watched if len(p) > 1):
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            x = solved(x, g, scaled) if projected else x
-            signals = errors_of(x, g, scaled)
+            x = solved(x, g, data) if projected else x
+            signals = errors_of(x, g, data)
             errors = np.concatenate([e for _, _, e in signals])
             return (errors, (x, signals)) if np.isfinite(errors @ errors) else None
 
-    start = start_of_noise(scaled, g, stable) if g.nc or g.nd or not g.nf else start_of_output(scaled, g)
+    start = start_of_noise(data, g, stable) if g.nc or g.nd or not g.nf else start_of_output(data, g)
     best = minimize(
-        pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, scaled, point[1]), iterations=iterations, tol=tol,
+        pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, data, point[1]), iterations=iterations, tol=tol,
         retract=lambda _, point: (pack(point[0], g), point),
     )
-    best = _settled(best, g, evaluate, len(data)) if stable else best
-    units = np.ones(len(best.theta))
-    units[g.na : g.na + g.nb * g.inputs] = np.repeat(height / levels, g.nb)
-    units[g.model :] = height
-    return best, unpack(best.theta * units, g, len(data)), units
+    return _settled(best, g, evaluate, len(data)) if stable else best
 
 
 def _settled(best: Minimum, g: Degrees, evaluate: Any, experiments: int) -> Minimum:
