@@ -27,7 +27,7 @@ METHOD = "optimal Hankel-norm approximation"
 _RTOL, _TAIL_RTOL = 1e-12, 1e-9
 _POLISHING = 3
 _FIRST_GRID, _LAST_GRID = 64, 2**23
-_ALIASED = 1e-9
+_FOLDED = 1e-7
 _EQUAL = 1e-10
 _ATTAINED = 1e-2
 _MEMORY = {"host": 2**27, "gpu": 2**33}
@@ -36,13 +36,17 @@ _EPS = float(np.finfo(float).eps)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Approximation:
-    """Systems of one order with D in the scale of their taps, and the largest modulus of what is left over ``sigma``."""
+    """Systems of one order, and how well they are known.
+
+    excess : ``(batch,)`` an upper bound of the error's Hankel norm over ``sigma``   folded : ``(batch,)`` whether the grid was too coarse
+    """
 
     A: Array
     B: Array
     C: Array
     D: Array
     excess: Array
+    folded: Array
 
 
 def hankel_norm_fir(response: ImpulseResponse, order: int | None, tol: float | None, *, keep: bool) -> Reduction:
@@ -57,14 +61,19 @@ def hankel_norm_fir(response: ImpulseResponse, order: int | None, tol: float | N
         taps = xp.concat([taps, xp.zeros_like(taps)], axis=-1)
     triplets, orders, met = _spectrum(taps, order, tol, single=not batch)
     size, parts = int(orders.max(initial=0)), []
-    for r in np.unique(orders):
-        members = np.flatnonzero(orders == r)
-        step = max(1, _MEMORY["gpu" if on_gpu(taps) else "host"] // (64 * _FIRST_GRID * length))
-        for start in range(0, len(members), step):
-            chosen = members[start : start + step]
-            index = from_numpy(chosen, taps)
-            part = _approximations(xp.take(taps[:, 0, 0, :], index, axis=0), _taken(triplets, index), int(r), keep)
-            parts.append((chosen, _grown(part, size)))
+    queue = [(int(r), np.flatnonzero(orders == r), 1 << (max(_FIRST_GRID * length, 256) - 1).bit_length()) for r in np.unique(orders)]
+    while queue:
+        r, members, grid = queue.pop()
+        step = max(1, _MEMORY["gpu" if on_gpu(taps) else "host"] // (64 * grid))
+        if len(members) > step:
+            queue.append((r, members[step:], grid))
+        chosen = members[:step]
+        index = from_numpy(chosen, taps)
+        part = _approximations(xp.take(taps[:, 0, 0, :], index, axis=0), _taken(triplets, index), r, grid, keep)
+        coarse = to_numpy(part.folded) & (4 * grid <= _LAST_GRID)
+        if coarse.any():
+            queue.append((r, chosen[coarse], 4 * grid))
+        parts.append((chosen, _grown(part, size), ~coarse))
     return _assembled(parts, response, taps, triplets, orders, met, sound, scale, keep)
 
 
@@ -81,7 +90,7 @@ def _grown(part: _Approximation, size: int) -> _Approximation:
 
 
 def _assembled(
-    parts: list[tuple[np.ndarray, _Approximation]],
+    parts: list[tuple[np.ndarray, _Approximation, np.ndarray]],
     response: ImpulseResponse,
     taps: Array,
     triplets: Triplets,
@@ -101,9 +110,11 @@ def _assembled(
         return astype_width(xp.reshape(array, (*batch, *array.shape[1:])), width(response.taps))
 
     if parts:
-        index = from_numpy(np.argsort(np.concatenate([places for places, _ in parts])), taps)
+        fine = np.flatnonzero(np.concatenate([fine for _, _, fine in parts]))
+        index = from_numpy(fine[np.argsort(np.concatenate([places[fine] for places, _, fine in parts]))], taps)
         A, B, C, D, excess = (
-            xp.take(xp.concat([getattr(part, name) for _, part in parts], axis=0), index, axis=0) for name in ("A", "B", "C", "D", "excess")
+            xp.take(xp.concat([getattr(part, name) for _, part, _ in parts], axis=0), index, axis=0)
+            for name in ("A", "B", "C", "D", "excess")
         )
     else:
         A, B, C, D, excess = taps[:, 0, :0, :0], taps[:, 0, :0, :1], taps[:, 0, :1, :0], taps[:, 0, :1, :1], triplets.sigma[:, 0]
@@ -189,11 +200,11 @@ def _schmidt_vector(taps: Array, triplets: Triplets, r: int) -> tuple[Array, Arr
 # ---------------------------------------------------------------- the all-pass error
 
 
-def _error_taps(taps: Array, triplets: Triplets, r: int) -> tuple[Array, Array, Array]:
-    """Tap 1 and on of the error of the best stable approximation, all its values on a grid, and its largest modulus over ``sigma``.
+def _error_taps(taps: Array, triplets: Triplets, r: int, grid: int) -> tuple[Array, Array, Array, Array]:
+    """The taps from 1 on of the best stable approximation's error and its values, its largest modulus with the antistable part over
+    ``sigma``, and whether more than 1e-7 of that folds over from the far side of the grid.
 
-    The grid is made finer until what folds over from its far side is 1e-9 of ``sigma``, or it has 2^23 points. The taps end where
-    twice the filter ends, which is all that its Hankel matrix holds; the values are those of the causal part.
+    The taps end where twice the filter ends, which is all that its Hankel matrix holds; of the values every other one is enough.
     """
     xp, n = namespace(taps), taps.shape[-1]
     w, image, sigma = _schmidt_vector(taps, triplets, r)
@@ -202,32 +213,28 @@ def _error_taps(taps: Array, triplets: Triplets, r: int) -> tuple[Array, Array, 
     size = xp.where(sigma > 0, sigma, xp.ones_like(sigma))
     transform = fft_of(taps)
     forward, inverse = (transform.fft, transform.ifft) if is_complex(taps) else (transform.rfft, transform.irfft)
-    grid = 1 << (max(_FIRST_GRID * n, 256) - 1).bit_length()
-    while True:
-        below = forward(w, n=grid, axis=-1)
-        below = xp.where(below == 0, xp.ones_like(below), below)
-        omega = 2 * np.pi / grid * xp.arange(below.shape[-1], dtype=xp.float64, device=taps.device)
-        error = forward(image, n=grid, axis=-1) / xp.conj(below) * xp.exp(-1j * xp.astype(omega, below.dtype))
-        whole = inverse(error, n=grid, axis=-1)
-        middle = whole[..., grid // 2 - grid // 16 : grid // 2 + grid // 16]
-        if 4 * grid > _LAST_GRID or bool(xp.all(xp.max(xp.abs(middle), axis=-1) <= _ALIASED * size)):
-            break
-        grid *= 4
+    below = forward(w, n=grid, axis=-1)
+    below = xp.where(below == 0, xp.ones_like(below), below)
+    omega = 2 * np.pi / grid * xp.arange(below.shape[-1], dtype=xp.float64, device=taps.device)
+    error = forward(image, n=grid, axis=-1) / xp.conj(below) * xp.exp(-1j * xp.astype(omega, below.dtype))
+    whole = inverse(error, n=grid, axis=-1)
+    folded = xp.max(xp.abs(whole[..., grid // 2 - grid // 16 : grid // 2 + grid // 16]), axis=-1) > _FOLDED * size
     peak = xp.max(xp.abs(error), axis=-1) / size
     causal = whole[..., : grid // 2]
     causal = xp.concat([xp.zeros_like(causal[..., :1]), causal[..., 1:]], axis=-1)
-    return causal[..., 1 : 2 * n], forward(causal, n=grid, axis=-1), peak
+    return causal[..., 1 : 2 * n], forward(causal, n=grid // 2, axis=-1), peak, folded
 
 
-def _approximations(taps: Array, triplets: Triplets, r: int, keep: bool) -> _Approximation:
+def _approximations(taps: Array, triplets: Triplets, r: int, grid: int, keep: bool) -> _Approximation:
     """The approximations of order r of ``taps`` ``(batch, length)``."""
     xp = namespace(taps)
     through, taps = taps[:, 0], taps[:, 1:]
     batch, n = taps.shape
     if r < triplets.sigma.shape[-1]:
-        error, values, peak = _error_taps(taps, triplets, r)
+        error, values, peak, folded = _error_taps(taps, triplets, r, grid)
     else:
         error, values, peak = xp.zeros_like(taps[:, :0]), xp.zeros_like(taps), xp.ones_like(triplets.sigma[:, 0])
+        folded = peak < 1
     missing = xp.zeros((batch, 2 * n - 1 - n), dtype=taps.dtype, device=taps.device)
     best = xp.concat([taps, missing], axis=-1)
     best = best - error if error.shape[-1] else best
@@ -241,7 +248,7 @@ def _approximations(taps: Array, triplets: Triplets, r: int, keep: bool) -> _App
     sigma = triplets.sigma[:, r] if r < triplets.sigma.shape[-1] else xp.zeros_like(missed)
     floor = 1e-12 * triplets.sigma[:, 0]
     excess = peak + missed / xp.where(sigma > floor, sigma, xp.where(floor > 0, floor / _ATTAINED, xp.ones_like(floor)))
-    return _Approximation(A, B, C, D, xp.where(radius < 1, excess, xp.full_like(excess, float("inf"))))
+    return _Approximation(A, B, C, D, xp.where(radius < 1, excess, xp.full_like(excess, float("inf"))), folded)
 
 
 def _realized(taps: Array, r: int, n: int) -> tuple[Array, Array, Array]:
@@ -286,7 +293,7 @@ def _centre(values: Array) -> Array:
 
     right, left = line(-xp.max(xp.abs(values), axis=-1)), line(xp.max(xp.abs(values), axis=-1))
     d = xp.zeros_like(right[0])
-    for _ in range(24):
+    for _ in range(16):
         gap = right[0] - left[0]
         meet = (right[1] - left[1]) / (2 * xp.where(gap == 0, xp.ones_like(gap), gap))
         d = xp.where(gap == 0, left[0], xp.clip(meet, min=xp.minimum(left[0], right[0]), max=xp.maximum(left[0], right[0])))
