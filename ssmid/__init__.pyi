@@ -33,11 +33,15 @@ from .identification.vector_fitting import vector_fitting
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, read_record, save
 from .reduction.balanced import balanced_truncation
+from .reduction.coprime import coprime_truncation
+from .reduction.frequency_limited import frequency_limited_truncation, time_limited_truncation
 from .reduction.h2 import h2_approximation
 from .reduction.h2_result import H2Reduction
 from .reduction.hankel_norm import hankel_norm_approximation
 from .reduction.irka import irka
+from .reduction.modal_truncation import modal_truncation
 from .reduction.result import Change, Reduction, Result
+from .reduction.stochastic import stochastic_truncation
 from .systems import (
     Barycentric,
     ConversionWarning,

@@ -18,7 +18,6 @@ from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.splitting import split_unstable
 from ssmid.reduction.result import Change, Reduction
 from ssmid.systems import StateSpace, System
-from ssmid.systems.base import sample_time
 
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 AnyReduction = TypeVar("AnyReduction", bound=Reduction)
@@ -26,9 +25,10 @@ AnyReduction = TypeVar("AnyReduction", bound=Reduction)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Element:
-    """One system of NumPy matrices in float64 or complex128, scaled: ``B`` and ``C`` have the largest entry 1, ``A`` about norm 1.
+    """One system of NumPy matrices in float64 or complex128, scaled: the largest entries of A, B, C are about 1.
 
     rate : the factor by which time was slowed, so that a frequency omega (rad/s) is ``omega / rate`` here, an instant ``t * rate``
+    gain : by which the response is to be multiplied
     """
 
     A: np.ndarray
@@ -36,7 +36,8 @@ class Element:
     C: np.ndarray
     D: np.ndarray
     discrete: bool
-    rate: float
+    rate: float = 1.0
+    gain: float = 1.0
 
     @cached_property
     def balanced(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,7 +58,7 @@ class Element:
 class Reduced:
     """What a method makes of an :class:`Element`, still scaled. ``sigma`` None: the Hankel values of the element.
 
-    numbers : what a subclass of :class:`Reduction` says beside, by the name of its field
+    numbers : what a subclass of :class:`Reduction` says beside, by the name of its field: numbers, or vectors, filled up with zeros
     """
 
     matrices: Matrices
@@ -67,7 +68,7 @@ class Reduced:
     converged: bool = True
     condition: float = 1.0
     changes: tuple[Change, ...] = ()
-    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    numbers: Mapping[str, float | np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def reduce_one_by_one(
@@ -117,26 +118,22 @@ def truncated(element: Element, left: np.ndarray, right: np.ndarray, sigma: np.n
     return left @ element.A @ right, left @ element.B, element.C @ right, element.D
 
 
-def radians(element: Element, system: System, omega: float) -> float:
-    """A frequency in rad/s as the angle (discrete time) or the frequency of the scaled ``element``."""
-    return omega * sample_time(system) if element.discrete else omega / element.rate
-
-
 # ---------------------------------------------------------------- one system
 
 
 def _scaled_and_back(
     A: Any, B: Any, C: Any, D: Any, discrete: bool, order: int, reduce: Callable[[Element, int], Reduced], *, single: bool, splits: bool
 ) -> Reduced:
-    b, c = (float(np.abs(M).max(initial=0.0)) or 1.0 for M in (B, C))
     size = float(np.abs(A).max(initial=0.0))
-    rate = 1.0 if discrete or size == 0 else ldexp(1.0, 2 * (frexp(size)[1] // 2))  # a power of 4: its root is exact
-    root, gain = rate**0.5, b * c
-    A, B, C, D = A / rate, B / b / root, C / c / root, D / b / c
+    rate = 1.0 if discrete or size == 0 else ldexp(1.0, 2 * (frexp(size)[1] // 2))  # powers of 2, of which nothing is rounded
+    root = rate**0.5
+    b, c = (ldexp(1.0, frexp(float(np.abs(M / root).max(initial=0.0)))[1]) for M in (B, C))
+    gain = b * c
+    A, B, C, D = A / rate, B / root / b, C / root / c, D / b / c
     unstable = (A[:0, :0], B[:0], C[:, :0])
     if splits and _has_unstable(A, discrete):
         (A, B, C), unstable = split_unstable(A, B, C, discrete=discrete)
-    element, kept = Element(A, B, C, D, discrete, rate), len(unstable[0])
+    element, kept = Element(A, B, C, D, discrete, rate, gain), len(unstable[0])
     if kept > order:
         raise ValueError(f"order: expected at least {kept}, the number of unstable poles, which are kept, got {order}")
     most = kept + element.degree if splits else order
@@ -205,8 +202,16 @@ def _assembled(
             for r, place in zip(results, np.ndindex(*batch), strict=True)
             for change in (r.changes if r else ())
         ),
-        **{name: stacked([np.nan if r is None else r.numbers.get(name, 0.0) for r in results]) for name in further},
+        **{name: _further(name, results, stacked) for name in further},
     )
+
+
+def _further(name: str, results: list[Reduced | None], stacked: Callable[..., Any]) -> Any:
+    values = [np.asarray(np.nan if r is None else r.numbers.get(name, 0.0)) for r in results]
+    if all(value.ndim == 0 for value in values):
+        return stacked(values)
+    count = max(value.size for value in values)
+    return stacked([_filled(v, count) if v.ndim else np.full(count, v if np.isnan(v) else 0.0) for v in values], (count,))
 
 
 def _filled(sigma: np.ndarray | None, count: int) -> np.ndarray:
