@@ -29,6 +29,7 @@ from ssmid.systems import FrequencyResponse, StateSpace, System
 from ssmid.systems.base import sample_time
 
 _MARGIN = 1e-7
+_TANGENTS = 4
 _OVERSHOOT = 0.3
 _LARGEST_MARGIN = 1e-2
 _CLIP = 1e-4
@@ -158,11 +159,12 @@ class _Enforcement:
             if not bands:
                 break
             if count == iterations:
-                self._shrink(max(most for _, _, most, _ in bands))
+                self._shrink(measure.worst(self.inner)[0])
                 break
-            # deeper than needed while far away: tangents of a curved set leave a rest that is a part of the violation
             excess = max(most for _, _, most, _ in bands) - (1.0 if self.kind == "scattering" else 0.0)
-            margin = min(_MARGIN * 2**count + _OVERSHOOT * excess, _LARGEST_MARGIN, self._room())
+            # tangents of a curved set leave a rest that is a part of the violation: deeper, where that goes on
+            deeper = _OVERSHOOT * excess if count >= _TANGENTS else 0.0
+            margin = min(_MARGIN * 2**count + deeper, _LARGEST_MARGIN, self._room())
             new_rows, new_bound = self._cuts(self._frequencies(bands), start)
             rows, bound = np.vstack([rows, new_rows]), np.concatenate([bound, new_bound])
             x, active = _least_distance(rows, bound + margin)
@@ -240,7 +242,7 @@ class _Enforcement:
 
 
 def _least_distance(F: Host, h: Host) -> tuple[Host, Host]:
-    """The shortest ``x`` with ``F x >= h``, and which rows hold it; where there is none, the least-squares solution of rows with ``h > 0``."""
+    """The shortest ``x`` with ``F x >= h``, and which rows hold it; where there is none, least squares for the rows with ``h > 0``."""
     size = np.abs(h).max() or 1.0
     E = np.vstack([F.T, h / size])
     target = np.append(np.zeros(F.shape[1]), 1.0)
