@@ -46,7 +46,8 @@ class SubspaceFit(Fit):
 def n4sid(data: Record | list[Record], order: int | None = None, **options: Any) -> SubspaceFit:
     """A state-space model by N4SID, the singular value decomposition of the oblique projection. Not differentiable.
 
-    data : a :class:`ssmid.Record`, or a list of them: several experiments on one system. Batch axes are separate systems.
+    data : a :class:`ssmid.Record`, or a list of them: several experiments on one system. Batch axes are separate systems. Records
+        without inputs are time series: what is simulated then is the free motion, and the order of one that noise drives is for "gap"
     order : the number of states, those of ``delay`` not counted; chosen among 1 to ``max_order`` when left out
     max_order : 12, or fewer where there are few data
     selection : how the order is chosen. "criterion": by the error of the free simulation and the number of parameters (Rissanen's

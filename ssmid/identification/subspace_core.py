@@ -13,7 +13,6 @@ import numpy as np
 import scipy.linalg
 
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.initial_state import free_motion
 from ssmid.identification.partial_fractions import reflected
 from ssmid.linalg import triangular_factor
 
@@ -168,28 +167,23 @@ def stabilized(A: Host, dt: float | bool) -> tuple[Host, tuple[complex, ...]]:
 # ---------------------------------------------------------------- noise
 
 
-def kalman_gain(factor: DataFactor, A: Host, B: Host, C: Host, D: Host) -> tuple[Host, Host]:
+def kalman_gain(factor: DataFactor, gamma: Host, A: Host, B: Host, C: Host, D: Host) -> tuple[Host, Host]:
     """The gain ``(n, p)`` and the covariance ``(p, p)`` of the innovation, from the residuals of the state equations.
 
-    States are what the oblique projections of two neighbouring splits into past and future say (the book, section 4.4.3, with B and D
-    known); their residuals have a covariance that is positive semidefinite always, and a Riccati equation gives the gain. Both
-    covariances are given a floor of rounding, so that a record without noise has a gain too.
+    States are what the oblique projections of two neighbouring splits into past and future say in the orthonormal ``gamma``
+    ``(f p, n)`` (the book, section 4.4.3, with B and D known); their residuals have a covariance that is positive semidefinite always,
+    and a Riccati equation gives the gain. Both covariances are given a floor of rounding, so that a record without noise has a gain too.
     """
     n, p, m = len(A), len(C), B.shape[-1]
-    rows = len(factor.future) // p
-    shifted = _shifted(factor, m, p)
-    gamma = free_motion(A, C, rows).reshape(rows * p, n)
     full = factor.future.shape[-1]
-    state = np.linalg.lstsq(gamma, oblique_projection(factor), rcond=None)[0]
-    state = np.concatenate([state, np.zeros((n, full - state.shape[-1]))], -1)
-    following = np.linalg.lstsq(gamma[:-p], shifted, rcond=None)[0]
-    inputs = np.concatenate([factor.inputs[:m], np.zeros((m, full - factor.inputs.shape[-1]))], -1)
-    outputs = factor.future[:p]
+    state = _widened(gamma.T @ oblique_projection(factor), full)
+    following = np.linalg.lstsq(gamma[:-p], _shifted(factor, m, p), rcond=None)[0]
+    inputs, outputs = _widened(factor.inputs[:m], full), factor.future[:p]
     residual = np.concatenate([following - A @ state - B @ inputs, outputs - C @ state - D @ inputs]) / max(1, factor.columns) ** 0.5
     covariance = residual @ residual.T
     power = np.concatenate([state, outputs]) / max(1, factor.columns) ** 0.5
     floor = np.finfo(float).eps * np.maximum((power**2).sum(-1), np.finfo(float).tiny)
-    return riccati_gain(A, C, covariance + np.diag(floor))
+    return riccati_gain(A, C, covariance + np.diag(floor[: n + p]))
 
 
 def riccati_gain(A: Host, C: Host, covariance: Host) -> tuple[Host, Host]:
@@ -210,15 +204,18 @@ def riccati_gain(A: Host, C: Host, covariance: Host) -> tuple[Host, Host]:
 def _shifted(factor: DataFactor, m: int, p: int) -> Host:
     """The oblique projection with one block row moved from the future to the past, in the coordinates of ``factor``."""
     full = factor.future.shape[-1]
-    inputs = np.concatenate([factor.inputs, np.zeros((len(factor.inputs), full - factor.inputs.shape[-1]))], -1)
-    past = np.concatenate([factor.past, np.zeros((len(factor.past), full - factor.past.shape[-1]))], -1)
+    inputs, past = _widened(factor.inputs, full), _widened(factor.past, full)
     i = len(past) // (m + p)
     past = np.concatenate([past[: i * m], inputs[:m], past[i * m :], factor.future[:p]])
-    return _along(inputs[m:], past, factor.future[p:])
+    inputs, future = inputs[m:], factor.future[p:]
+    # rows of orthonormal coordinates: what the inputs span is taken out
+    Q = np.linalg.qr(inputs.T)[0] if np.isfinite(factor.condition) else scipy.linalg.orth(inputs.T)
+    outside, target = past - (past @ Q) @ Q.T, future - (future @ Q) @ Q.T
+    U, s, Vh = np.linalg.svd(outside, full_matrices=False)
+    kept = s > _rank_tolerance(factor) * s.max(initial=0)
+    return ((target @ Vh[kept].T / s[kept]) @ U[:, kept].T) @ past
 
 
-def _along(inputs: Host, past: Host, future: Host) -> Host:
-    """The oblique projection of ``future`` along ``inputs`` on ``past``, all given as rows of orthonormal coordinates."""
-    Q = scipy.linalg.orth(inputs.T) if inputs.size else np.zeros((past.shape[-1], 0))
-    outside, target = past - past @ Q @ Q.T, future - future @ Q @ Q.T
-    return np.linalg.lstsq(outside.T, target.T, rcond=10 * len(past) * np.finfo(float).eps)[0].T @ past
+def _widened(rows: Host, full: int) -> Host:
+    """``rows`` with coordinates of zero up to ``full``."""
+    return np.concatenate([rows, np.zeros((len(rows), full - rows.shape[-1]))], -1)

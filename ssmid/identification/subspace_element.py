@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssmid._array import quiet
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.initial_state import estimate_initial_state, free_simulation
 from ssmid.identification.record import Record
@@ -75,6 +76,7 @@ class _Candidate:
     changes: tuple[Change, ...]
 
 
+@quiet
 def identify(records: Records, options: Options) -> Element:
     """The model of ``records``, inputs ``(m, T)`` and outputs ``(p, T)`` each."""
     if not all(np.isfinite(u).all() and np.isfinite(y).all() for u, y in records):
@@ -97,7 +99,8 @@ def identify(records: Records, options: Options) -> Element:
         found = _candidate(basis, late, min(shown, options.order), options)
     missing = 0 if options.order is None else options.order - len(found.A)
     lost = (Change("dropped", (0j,) * missing, "the data show no more states"),) if missing > 0 else ()
-    return _finished(found, factor, scaled, (input_level, input_unit), (output_level, output_unit), sigma, options, lost)
+    gamma = basis[:, : len(found.A)]
+    return _finished(found, factor, gamma, scaled, (input_level, input_unit), (output_level, output_unit), sigma, options, lost)
 
 
 # ---------------------------------------------------------------- order
@@ -214,6 +217,7 @@ def _with_delays(A: Host, B: Host, C: Host, D: Host, delays: tuple[int, ...]) ->
 def _finished(
     found: _Candidate,
     factor: DataFactor,
+    gamma: Host,
     scaled: Records,
     of_inputs: tuple[Host, Host],
     of_outputs: tuple[Host, Host],
@@ -224,7 +228,7 @@ def _finished(
     """The model in the units of the records."""
     (input_level, input_unit), (output_level, output_unit) = of_inputs, of_outputs
     inputs = found.inputs
-    K, covariance = kalman_gain(factor, found.A, inputs.B, found.C, inputs.D)
+    K, covariance = kalman_gain(factor, gamma, found.A, inputs.B, found.C, inputs.D)
     A, B, C, D = _with_delays(found.A, inputs.B, found.C, inputs.D, options.delays)
     K = np.concatenate([K, np.zeros((len(A) - len(K), K.shape[-1]))])
     levels = _lines(inputs.levels, [y.shape[-1] - max(options.delays, default=0) for _, y in scaled], max(options.delays, default=0))

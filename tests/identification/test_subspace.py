@@ -176,7 +176,15 @@ def test_units_of_channels_and_time_do_not_matter(rng, method):
     assert other.error == pytest.approx(float(fit.error), rel=1e-9)
 
 
-def test_one_order_of_data_explains_no_more(rng):
+@pytest.mark.parametrize("scale", [1e-250, 1e250])
+def test_outputs_of_any_size(rng, scale):
+    system = lightly_damped(rng, 3, 1, 1)
+    record = recorded(rng, system, 200)
+    fit = n4sid(Record(record.inputs, record.outputs * scale), 3)
+    assert_same_system(dataclasses.replace(fit.system, C=fit.system.C / scale, D=fit.system.D / scale), system)
+
+
+def test_an_order_beyond_the_data_is_met_by_a_smaller_one(rng):
     """An order beyond what the data show is met by the smaller one, and said."""
     system = lightly_damped(rng, 3, 1, 1)
     fit = moesp(recorded(rng, system, 300), 8)
