@@ -26,7 +26,7 @@ from ssmid.reduction.result import Change
 from ssmid.systems import ImpulseResponse, Modal
 
 _MOST = 64
-_CLUSTERED = 1e6
+_CLUSTERED, _GAP = 1e6, 1e-3
 _LARGEST_MODULUS = 1 - 1e-12
 _CHUNK_BYTES = 2**27
 
@@ -220,9 +220,13 @@ def _group(places: np.ndarray, taps: Array, found: Poles, stable: bool) -> _Grou
     poles, left = _apart(poles, found.left)
     table, last = exponential_table(poles, length)
     fit = fit_directions(table, poles, taps, left, real=not is_complex(taps), feedthrough=False)
-    residues = (fit.left * last[:, None, :])[:, :, None, :] * xp.moveaxis(fit.right, -1, -2)[:, None, :, :]
-    squares = xp.sum(xp.abs(fit.fitted - taps) ** 2, axis=(-3, -2, -1))
-    near = np.flatnonzero(to_numpy((fit.condition > _CLUSTERED) & ~xp.any(outside, axis=-1)))
+    residues = fit.left[:, :, None, :] * xp.moveaxis(fit.right, -1, -2)[:, None, :, :]
+    # by the residues themselves: those of poles next to each other cancel, which the solution of the real problem does not show
+    fitted = xp.reshape(xp.reshape(residues, (batch, p * m, n)) @ transpose(table), (batch, p, m, length))
+    squares = xp.sum(xp.abs((fitted if is_complex(taps) else xp.real(fitted)) - taps) ** 2, axis=(-3, -2, -1))
+    residues = residues * last[:, None, None, :]
+    clustered = to_numpy(fit.condition > _CLUSTERED) | _neighbours(poles)
+    near = np.flatnonzero(clustered & ~to_numpy(xp.any(outside, axis=-1)))
     shapes = ((batch, n, n), (batch, n, m), (batch, p, n))
     A, B, C = (xp.zeros(shape, dtype=taps.dtype, device=taps.device) for shape in shapes)
     repeated = xp.zeros(batch, dtype=xp.bool, device=taps.device)
@@ -253,6 +257,13 @@ def _in_state_space(taps: Array, order: int) -> tuple[Array, Array, Array, Array
     return A, B, C, xp.sum(xp.abs(columns @ B - right) ** 2, axis=(-2, -1))
 
 
+def _neighbours(poles: Array) -> np.ndarray:
+    """``(batch,)`` whether two of the poles are nearer to each other than ``_GAP``, on the host."""
+    host = to_numpy(poles)
+    distance = np.abs(host[:, :, None] - host[:, None, :]) + 2 * np.eye(host.shape[-1])
+    return distance.min((-2, -1), initial=2.0) < _GAP
+
+
 def _apart(poles: Array, left: Array) -> tuple[Array, Array]:
     """Equal poles, which have no partial fractions, moved onto a small circle; their output directions go with them."""
     host = to_numpy(poles)
@@ -272,7 +283,7 @@ def _placed(array: Array, places: np.ndarray, batch: int, mask: Array) -> Array:
     array = xp.where(xp.reshape(mask, (-1, *(1,) * (array.ndim - 1))), array, xp.zeros_like(array))
     index = np.full(batch, len(places))
     index[places] = np.arange(len(places))
-    return xp.take(xp.concat([array, xp.zeros_like(array[:1])], axis=0), from_numpy(index, array), axis=0)
+    return xp.take(xp.concat([array, xp.zeros_like(array[:1, ...])], axis=0), from_numpy(index, array), axis=0)
 
 
 def exponential_table(poles: Array, length: int) -> tuple[Array, Array]:
