@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from math import log
+from math import comb, log
 
 import numpy as np
 
 from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid.analysis.barycentric_form import denominator_zeros
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.aaa_greedy import greedy
 from ssmid.identification.aaa_lawson import lawson
 from ssmid.identification.partial_fractions import reflected
 from ssmid.identification.pole_refinement import Problem, held_inside, neighbours, project, refine, worth
@@ -24,7 +26,8 @@ from ssmid.reduction.result import Change
 _PENALTY = 1.5
 """Of one parameter, in units of Schwarz's: poles are placed where noise is largest, which is worth more than a fixed column."""
 
-_SOON, _RELOCATIONS = 5, 6
+_SOON, _RELOCATIONS, _ESCAPES = 5, 6, 3
+_DIFFERENCES, _ROUGH, _SMOOTH = 7, 1.05, 40.0
 _HOPELESS = 100.0
 """A pole whose loss multiplies the squared error by as much is not tried without."""
 
@@ -54,7 +57,8 @@ class Cleanup:
         poles = self._pruned(poles, changes)
         poles, score, settled = self._refined(poles)
         if self.order is None:
-            poles, settled = self._fewer(poles, score, settled, changes)
+            poles, score, settled = self._fewer(poles, score, settled, changes)
+        poles, settled = self._escaped(poles, score, settled)
         return poles, settled, tuple(changes)
 
     @quiet
@@ -183,7 +187,7 @@ class Cleanup:
         sound = np.isfinite(found).all(axis=-1, keepdims=True)
         return from_numpy(neighbours(np.where(sound, found, start)), poles)
 
-    def _fewer(self, poles: list[Host], score: Host, settled: Host, changes: list[Change]) -> tuple[list[Host], Host]:
+    def _fewer(self, poles: list[Host], score: Host, settled: Host, changes: list[Change]) -> tuple[list[Host], Host, Host]:
         """Without poles that a refined fit does without."""
         active = np.array([i for i, p in enumerate(poles) if len(p)], int)
         while len(active):
@@ -204,4 +208,60 @@ class Cleanup:
                     poles[i], score[i], settled[i] = trial[i], new[i], done[i]
                     left += [i] if len(poles[i]) else []
             active = np.array(left, int)
+        return poles, score, settled
+
+    # ------------------------------------------------------------ other minima
+
+    def _escaped(self, poles: list[Host], score: Host, settled: Host) -> tuple[list[Host], Host]:
+        """Where the residual stands above the noise: a minimum reached with poles of the residual added and the weakest dropped again,
+        if that one is deeper."""
+        poles, score, settled, waiting = list(poles), score.copy(), settled.copy(), np.arange(len(poles))
+        for _ in range(_ESCAPES):
+            trial, which = list(poles), []
+            for index, problem, P in self._groups(poles, waiting):
+                residual = self._residual(problem, P)
+                for at in np.flatnonzero(_above_noise(problem, residual)):
+                    one = problem.take(from_numpy(np.array([at]), P))
+                    one = dataclasses.replace(one, values=from_numpy(residual[at : at + 1], P))
+                    i = int(index[at])
+                    added = self._usable(_poles_of_interpolant(one), i)
+                    trial[i] = np.concatenate([poles[i], held_inside(added, problem.dt) if self.stable else added])
+                    which.append(i)
+            if not which:
+                break
+            some = dataclasses.replace(self, problem=self.problem.take(from_numpy(np.array(which), self.problem.values)))
+            found, new, done = some._refined([trial[i] for i in which])  # before any goes, so that the new ones find their places
+            found, new, done = some._refined(some._pruned(found, []))
+            if self.order is None:
+                found, new, done = some._fewer(found, new, done, [])
+            better = np.flatnonzero(new < score[which] - 1)
+            for at in better:
+                poles[which[at]], score[which[at]], settled[which[at]] = found[at], new[at], done[at]
+            waiting = np.array(which)[better]
         return poles, settled
+
+    def _residual(self, problem: Problem, poles: Array) -> Host:
+        """``(b, c, k)`` complex, weighted."""
+        residual, k = np.swapaxes(to_numpy(project(problem, poles).residual), -1, -2), problem.values.shape[-1]
+        return residual[..., :k] + 1j * residual[..., k:] if problem.real else residual
+
+
+def _above_noise(problem: Problem, residual: Host) -> Host:
+    """Whether residuals are larger than noise, whose size high differences along the points tell, but not so much larger that they
+    must be what the order cannot fit."""
+    at = to_numpy(problem.points)
+    along = np.lexsort((at.real, at.imag if problem.dt == 0 and problem.dt is not True else np.angle(at)), axis=-1)
+    residual = np.take_along_axis(residual, along[:, None, :], axis=-1)
+    if residual.shape[-1] <= 2 * _DIFFERENCES:
+        return np.zeros(len(residual), bool)
+    rough = np.abs(np.diff(residual, _DIFFERENCES, axis=-1)) ** 2 / comb(2 * _DIFFERENCES, _DIFFERENCES)
+    rough = np.sqrt(np.mean(rough, axis=(1, 2)))
+    size = np.sqrt(np.mean(np.abs(residual) ** 2, axis=(1, 2)))
+    return (size > _ROUGH * rough) & (size < _SMOOTH * rough)
+
+
+def _poles_of_interpolant(problem: Problem) -> Host:
+    """The poles of a small interpolant of one element."""
+    steps = greedy(problem, 2, lambda active, _: np.zeros(len(active), bool))
+    z = np.take_along_axis(to_numpy(problem.points), steps.support, axis=-1)
+    return denominator_zeros(z, steps.nodes(np.array([0]), steps.count, real=problem.real), real=problem.real)[0]

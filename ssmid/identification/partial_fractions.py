@@ -46,7 +46,8 @@ def fit_residues(
     points = samples.points[(..., *(0,) * min(shared, samples.points.ndim - 1), slice(None))]
     columns = basis(points, poles, real=real)
     if feedthrough:
-        columns = xp.concat([columns, xp.ones_like(columns[..., :1])], axis=-1)
+        ones = xp.ones((*columns.shape[:-1], 1), dtype=columns.dtype, device=columns.device)
+        columns = xp.concat([columns, ones], axis=-1)
     right = xp.matrix_transpose(xp.reshape(values, (*batch, int(np.prod(channels)), count)))
     if weights is not None:
         w = as_complex(weights)[..., None]
