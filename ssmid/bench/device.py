@@ -36,12 +36,7 @@ def device_limits(device: str, *, quick: bool = False, data: Path | None = None,
     """All jobs on ``device``, timed with CUDA events where it is a GPU. Raises ValueError where it is not there."""
     import torch
 
-    seen = torch.cuda.device_count()
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= seen:
-        raise ValueError(f"device: expected one that is there, got {device!r} (torch {torch.__version__} sees {seen} GPUs)")
-    facts = machine()
-    if device.startswith("cuda"):
-        facts |= {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    facts = machine() | accelerator(device)
     small = quick or not device.startswith("cuda")
     clock = _event_seconds if device.startswith("cuda") else wall_seconds
     repeats = 3 if small else 20
@@ -141,6 +136,18 @@ _ERROR = f"largest relative l2 error of {_EXACT} elements, against float64"
 def _error(values: Any, exact: np.ndarray) -> float:
     difference = to_numpy(values[: len(exact)]) - exact
     return float((np.linalg.norm(difference, axis=-1) / np.linalg.norm(exact, axis=-1)).max())
+
+
+def accelerator(device: str) -> dict[str, Any]:
+    """The facts of a GPU, none of "cpu"; ValueError where it is not there."""
+    import torch
+
+    seen = torch.cuda.device_count()
+    if not device.startswith("cuda"):
+        return {}
+    if (torch.device(device).index or 0) >= seen:
+        raise ValueError(f"device: expected one that is there, got {device!r} (torch {torch.__version__} sees {seen} GPUs)")
+    return {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
 
 
 def _event_seconds(function: Callable[[], Any]) -> tuple[float, Any]:

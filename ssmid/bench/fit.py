@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ssmid.bench.fit_frequency import frequency_responses
+from ssmid.bench.device import accelerator
+from ssmid.bench.fit_frequency import bank_of_responses, frequency_responses
 from ssmid.bench.fit_records import records
 from ssmid.bench.fit_systems import reductions
-from ssmid.bench.fit_taps import taps
+from ssmid.bench.fit_taps import bank_of_taps, taps
 from ssmid.bench.records import Bar, Case, Progress, bars, result
 from ssmid.bench.timing import limits, machine
 
@@ -24,13 +25,19 @@ PEERS = {
 """How many times our seconds a tool must have taken: a bank of 1000 at least 50, SLICOT's Fortran two thirds, all others one."""
 
 
-def fit(*, quick: bool = False, data: Path | None = None, progress: Progress = print) -> dict[str, Any]:
-    """All sections; ``data``: a folder with ``freq``, ``ir``, ``mor`` and ``sysid``, which adds what was measured there."""
-    facts = machine()
+def fit(*, quick: bool = False, data: Path | None = None, progress: Progress = print, device: str = "cpu") -> dict[str, Any]:
+    """All sections; ``data``: a folder with ``freq``, ``ir``, ``mor`` and ``sysid``, which adds what was measured there.
+
+    On another ``device`` only the banks, beside loops of the other tools on its host. Raises ValueError where it is not there.
+    """
+    facts = machine() | accelerator(device)
     progress("limits of this machine")
     ceilings = limits(quick)
     cases: list[Case] = []
-    for section in (frequency_responses, taps, reductions, records):
-        cases += section(quick, data, progress)
+    if device == "cpu":
+        for section in (frequency_responses, taps, reductions, records):
+            cases += section(quick, data, progress)
+    progress("banks of responses")
+    cases += [bank_of_responses(quick, device), bank_of_taps(quick, device)]
     checked: list[Bar] = [] if quick else bars(cases, PEERS)
-    return result("fit", quick, facts, ceilings, cases, checked)
+    return result("fit" if device == "cpu" else f"fit on {device.split(':')[0]}", quick, facts, ceilings, cases, checked)

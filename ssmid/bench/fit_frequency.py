@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmid._array import to_numpy
 from ssmid.analysis.characteristics import poles
 from ssmid.analysis.spectrum import frequency_response
 from ssmid.bench.fit_peers import Model, frequency_tools, scipy_aaa, scipy_aaa_default, vector_fit
@@ -19,6 +20,7 @@ from ssmid.identification.rational_least_squares import rational_least_squares
 from ssmid.identification.vector_fitting import vector_fitting
 from ssmid.io import read
 from ssmid.systems import FrequencyResponse
+from ssmid.systems.base import AnySystem
 
 _KIND = "rms error over the points, of the largest value"
 
@@ -36,8 +38,6 @@ def frequency_responses(quick: bool, data: Path | None, progress: Progress) -> l
             cases.append(one_response(f"{name}, order {order}", response, order, quick))
     progress("noisy order 3")
     cases.append(noisy(quick))
-    progress("bank of responses")
-    cases.append(bank(quick))
     return cases
 
 
@@ -73,7 +73,7 @@ def noisy(quick: bool) -> Case:
     return Case("frequency responses", "noisy order 3, 500 points, 1e-4", tuple(rows), kind, None, rounding=1e-12)
 
 
-def bank(quick: bool) -> Case:
+def bank_of_responses(quick: bool, device: str = "cpu") -> Case:
     """Responses of order 6 in a little noise; the loops are timed on a few and scaled."""
     count, sample, order = (20, 2, 6) if quick else (1000, 10, 6)
     rng = np.random.default_rng(7)
@@ -83,10 +83,10 @@ def bank(quick: bool) -> Case:
     s = 1j * omega[:, None]
     values = np.sum(residues[:, None] / (s - upper[:, None]) + residues[:, None].conj() / (s - upper[:, None].conj()), -1)
     values += 1e-4 * (rng.standard_normal(values.shape) + 1j * rng.standard_normal(values.shape))
-    whole, part = FrequencyResponse(values, omega, 0), values[:sample]
+    whole, part = on_device(FrequencyResponse(values, omega, 0), device), values[:sample]
     tools: dict[str, Callable[[], Any]] = {
-        OURS: lambda: vector_fitting(whole, order=order).error,
-        "ssmid, AAA": lambda: aaa(whole, order=order, stable=True).error,
+        OURS: lambda: to_numpy(vector_fitting(whole, order=order).error),
+        "ssmid, AAA": lambda: to_numpy(aaa(whole, order=order, stable=True).error),
         "SciPy AAA, loop": lambda: [scipy_aaa(1j * omega, v, order // 2 + 1) for v in part],
     }
     if have("skrf"):
@@ -98,6 +98,15 @@ def bank(quick: bool) -> Case:
         errors = [rms(model.values, v) for model, v in zip(found, part, strict=True)] if loop else found
         rows.append(Row(tool, timing.scaled(count / sample) if loop else timing, float(np.median(errors)), sample if loop else None))
     return Case("banks of responses", f"{count} responses of order 6, 200 points", tuple(rows), f"median {_KIND}", order, count)
+
+
+def on_device(data: AnySystem, device: str) -> AnySystem:
+    """``data`` as NumPy arrays, or as torch tensors where ``device`` is another."""
+    if device == "cpu":
+        return data
+    import torch
+
+    return data.map(lambda array: torch.asarray(array, device=device))
 
 
 def rms(fitted: np.ndarray, values: np.ndarray) -> float:

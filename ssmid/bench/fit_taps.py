@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ssmid import datasets
+from ssmid._array import to_numpy
 from ssmid.analysis.characteristics import is_stable
 from ssmid.analysis.impulse import impulse_response
 from ssmid.bench import peers
+from ssmid.bench.fit_frequency import on_device
 from ssmid.bench.fit_peers import control_era, pymor_dense_era
 from ssmid.bench.records import OURS, Case, Progress, Row
 from ssmid.bench.timing import measure
@@ -35,15 +37,13 @@ def taps(quick: bool, data: Path | None, progress: Progress) -> list[Case]:
     start = ImpulseResponse(room.taps[: 300 if quick else 3000], room.dt)
     progress("3000 taps")
     cases.append(_short(f"the first {start.length} samples", start, 8 if quick else 64, quick))
-    progress("bank of responses")
-    cases.append(_bank(quick))
     return cases
 
 
 def _long(name: str, response: ImpulseResponse, order: int, quick: bool) -> Case:
-    tools: dict[str, Callable[[], StateSpace]] = {
-        OURS: lambda: balanced_truncation(response, order).system,  # pyright: ignore[reportReturnType]
-        "ssmid, l2-optimal": lambda: h2_approximation(response, order).system,  # pyright: ignore[reportReturnType]
+    tools: dict[str, Callable[[], Any]] = {
+        OURS: lambda: balanced_truncation(response, order).system,
+        "ssmid, l2-optimal": lambda: h2_approximation(response, order).system,
     }
     if peers.have("pymor"):
         tools["pyMOR, randomized ERA"] = lambda: peers.pymor_era(response, order)
@@ -53,10 +53,10 @@ def _long(name: str, response: ImpulseResponse, order: int, quick: bool) -> Case
 
 
 def _short(name: str, response: ImpulseResponse, order: int, quick: bool) -> Case:
-    tools: dict[str, Callable[[], StateSpace]] = {
-        OURS: lambda: balanced_truncation(response, order).system,  # pyright: ignore[reportReturnType]
-        "ssmid, l2-optimal": lambda: h2_approximation(response, order).system,  # pyright: ignore[reportReturnType]
-        "ssmid, ERA": lambda: era(response, order, stable=True).system,  # pyright: ignore[reportReturnType]
+    tools: dict[str, Callable[[], Any]] = {
+        OURS: lambda: balanced_truncation(response, order).system,
+        "ssmid, l2-optimal": lambda: h2_approximation(response, order).system,
+        "ssmid, ERA": lambda: era(response, order, stable=True).system,
     }
     if peers.have("pymor"):
         tools["pyMOR, ERA"] = lambda: pymor_dense_era(response, order)
@@ -65,7 +65,7 @@ def _short(name: str, response: ImpulseResponse, order: int, quick: bool) -> Cas
     return _case("responses of some thousand taps", f"{name}, order {order}", response, order, tools, quick)
 
 
-def _case(section: str, name: str, response: ImpulseResponse, order: int, tools: dict[str, Callable[[], StateSpace]], quick: bool) -> Case:
+def _case(section: str, name: str, response: ImpulseResponse, order: int, tools: dict[str, Callable[[], Any]], quick: bool) -> Case:
     timed = measure(tools, 1 if quick else 3, 0.3 if quick else 8.0)
     rows = []
     for tool, (timing, model) in timed.items():
@@ -76,7 +76,7 @@ def _case(section: str, name: str, response: ImpulseResponse, order: int, tools:
     return Case(section, name, tuple(rows), _KIND, order)
 
 
-def _bank(quick: bool) -> Case:
+def bank_of_taps(quick: bool, device: str = "cpu") -> Case:
     """Sums of eight modes in a little noise; the loop is timed on a few and scaled."""
     count, sample, order, length = (20, 2, 16, 200) if quick else (1000, 10, 16, 400)
     rng = np.random.default_rng(11)
@@ -84,10 +84,10 @@ def _bank(quick: bool) -> Case:
     residues = rng.standard_normal((count, 8)) + 1j * rng.standard_normal((count, 8))
     clean = np.real(np.sum(residues[:, None] * upper[:, None] ** np.arange(length)[:, None], -1))
     values = np.concatenate([np.ones((count, 1)), clean + 1e-4 * rng.standard_normal(clean.shape)], -1)
-    bank = ImpulseResponse(values)
+    bank = on_device(ImpulseResponse(values), device)
     tools: dict[str, Callable[[], Any]] = {
-        OURS: lambda: era(bank, order).system,
-        "ssmid, ESPRIT": lambda: esprit(bank, order).system,
+        OURS: lambda: era(bank, order, stable=True).system.map(to_numpy),
+        "ssmid, ESPRIT": lambda: esprit(bank, order, stable=True).system.map(to_numpy),
     }
     if peers.have("pymor"):
         tools["pyMOR, ERA, loop"] = lambda: [pymor_dense_era(ImpulseResponse(v), order) for v in values[:sample]]
@@ -95,7 +95,8 @@ def _bank(quick: bool) -> Case:
     rows = []
     for tool, (timing, found) in timed.items():
         loop = isinstance(found, list)
-        errors = [_error(m, ImpulseResponse(v)) for m, v in zip(found, values[:sample], strict=True)] if loop else _errors(found, bank)
+        pairs = zip(found, values[:sample], strict=True) if loop else [(found, values)]
+        errors = np.concatenate([np.ravel(_errors(model, ImpulseResponse(v))) for model, v in pairs])
         rows.append(Row(tool, timing.scaled(count / sample) if loop else timing, float(np.median(errors)), sample if loop else None))
     return Case("banks of responses", f"{count} responses of {length} taps, order {order}", tuple(rows), f"median {_KIND}", order, count)
 

@@ -85,6 +85,8 @@ def test_the_whole_runs_small(tmp_path):
     assert "noisy order 3" in console.file.getvalue()
 
 
-def test_the_fit_benchmark_knows_no_gpu():
-    with pytest.raises(ValueError, match="device: expected cpu for the benchmark fit"):
-        bench.run("fit", device="cuda")
+def test_banks_run_on_a_device_that_is_there():
+    case = fit_frequency.bank_of_responses(quick=True, device="cpu")
+    assert {row.tool for row in case.rows} >= {OURS, "ssmid, AAA", "SciPy AAA, loop"}
+    with pytest.raises(ValueError, match="device: expected one that is there, got 'cuda:99'"):
+        bench.run("fit", device="cuda:99")
