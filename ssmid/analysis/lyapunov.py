@@ -10,7 +10,9 @@ with ``g = rho^-1 b`` (Penzl, Adv. Comput. Math. 8, 1998, section 3). Several co
 from __future__ import annotations
 
 import cmath
+from collections.abc import Callable
 from math import atan2, copysign, cos, sin, sqrt
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -19,6 +21,7 @@ from scipy.linalg import get_lapack_funcs
 from ssmid._array import one_blas_thread
 
 _BLOCK = 48
+_SMALL = 1e-100
 
 
 @one_blas_thread
@@ -104,7 +107,7 @@ def _hammarling(T: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
         pair = stop > 1 and T[stop - 1, stop - 2] != 0
         start = stop - 2 if pair else stop - 1
         last = slice(start, stop)
-        R[last, last], g[last], Y[last, last] = (_factor_pair if pair else _factor_single)(T[last, last], B[last])
+        R[last, last], g[last], Y[last, last] = _scaled(_factor_pair if pair else _factor_single, T[last, last], B[last])
         Y[last, stop:] = -g[last] @ g[stop:].conj().T
         if start:
             F = -(B[:start] @ g[last].conj().T + T[:start, last] @ R[last, last])
@@ -113,6 +116,15 @@ def _hammarling(T: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
             B[:start] -= R[:start, last] @ g[last]
         stop = start
     return R, g, Y
+
+
+def _scaled(factor: Callable[..., Any], T: np.ndarray, b: np.ndarray) -> Any:
+    """``factor(T, b)``, of ``b`` scaled where its squares would underflow: ``g`` has the size of ``T``, however small ``b`` is."""
+    size = np.abs(b).max(initial=0.0)
+    if not 0 < size < _SMALL:
+        return factor(T, b)
+    R, g, Y = factor(T, b / size)
+    return R * size, g, Y
 
 
 def _factor_single(T: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, complex]:

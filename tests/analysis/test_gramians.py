@@ -173,3 +173,16 @@ def test_no_states():
     R, L = gramian_factors(StateSpace(np.zeros((0, 0)), np.zeros((0, 2)), np.zeros((1, 0))))
     assert R.shape == L.shape == (0, 0)
     assert gramian_factors(Modal(np.zeros((3, 0)), np.zeros((3, 0))))[0].shape == (3, 0, 0)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_inputs_that_fade_below_the_smallest_square(pairs):
+    """Of hundreds of alike poles what is left of the input falls below 1e-162, whose square is zero, and is divided by all the same."""
+    rates = np.linspace(1.0, 1.3, 240)
+    A = -np.diag(rates) + np.triu(np.full((240, 240), 1e-9), 1)
+    if pairs:
+        A = np.kron(A, np.eye(2)) + np.kron(np.eye(240), [[0.0, 0.1], [-0.1, 0.0]])
+    B = np.ones((len(A), 1))
+    R = schur_gramian_factors(A, B, B.T, discrete=False)[0]
+    W = R @ R.T
+    np.testing.assert_allclose(A @ W + W @ A.T, -B @ B.T, atol=1e-12)
