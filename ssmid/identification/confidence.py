@@ -72,8 +72,9 @@ def pole_confidence(fit: PredictionErrorFit, level: float = 0.95) -> Confidence:
 
 
 def response_confidence(fit: PredictionErrorFit, omega: Any, level: float = 0.95) -> Confidence:
-    """Where the true frequency response is: regions ``(*batch, p, m, k)`` at each of ``omega`` ``(k,)``, in rad/s. Not differentiable.
+    """Where the true frequency response is: regions at each of ``omega`` ``(k,)``, in rad/s. Not differentiable.
 
+    Axes are those of :func:`ssmid.frequency_response`: ``(*batch, k)`` for one input and one output, else ``(*batch, p, m, k)``.
     Raises as :func:`pole_confidence`.
 
     >>> from ssmid.identification.arx import arx
@@ -82,7 +83,7 @@ def response_confidence(fit: PredictionErrorFit, omega: Any, level: float = 0.95
     >>> u, e = rng.standard_normal((2, 4000))
     >>> fit = arx(Record(u, scipy.signal.lfilter([0, 1.0], [1, -0.9], u) + scipy.signal.lfilter([1.0], [1, -0.9], e)), 1, 1)
     >>> confidence = response_confidence(fit, [0.0])
-    >>> bool(confidence.contains(10.0).all()), float(confidence.modulus[0, 0, 0].round(1))
+    >>> bool(confidence.contains(10.0).all()), float(confidence.modulus[0].round(1))
     (True, 1.0)
     """
     if not isinstance(fit, PredictionErrorFit):
@@ -143,13 +144,15 @@ def _poles(A: Host, dA: Host) -> tuple[Host, Host]:
 def _response(A: Host, B: Host, C: Host, D: Host, changes: list[Host], z: Host) -> tuple[Host, Host]:
     n, p, m = len(A), len(C), B.shape[-1]
     if not np.isfinite(A).all():
-        return np.full((p, m, len(z)), np.nan + 0j), np.full((p, m, len(z), len(changes[0])), np.nan + 0j)
+        shape = (len(z),) if p == m == 1 else (p, m, len(z))
+        return np.full(shape, np.nan + 0j), np.full((*shape, len(changes[0])), np.nan + 0j)
     pencil = z[:, None, None] * np.eye(n) - A
     right = np.linalg.solve(pencil, np.broadcast_to(B + 0j, (len(z), n, m)))
     left = np.swapaxes(np.linalg.solve(np.swapaxes(pencil, -1, -2), np.broadcast_to(C.T + 0j, (len(z), n, p))), -1, -2)
     dA, dB, dC, dD = (d[:, None] for d in changes)
     moved = left @ (dA @ right + dB) + dC @ right + dD
-    return np.moveaxis(C @ right + D, 0, -1), np.moveaxis(moved, (0, 1), (-1, -2))
+    values, moved = np.moveaxis(C @ right + D, 0, -1), np.moveaxis(moved, (0, 1), (-1, -2))
+    return (values[0, 0], moved[0, 0]) if p == m == 1 else (values, moved)
 
 
 def _regions(values: Host, covariance: Host, level: float) -> dict[str, Host]:

@@ -33,6 +33,7 @@ def minimize(
     *,
     iterations: int,
     tol: float,
+    floor: float = 0.0,
     retract: Callable[[Host, Any], tuple[Host, Any]] | None = None,
 ) -> Minimum:
     """The nearest minimum of ``|evaluate(theta)|^2`` downhill from ``theta``.
@@ -40,7 +41,7 @@ def minimize(
     evaluate : residuals and anything the Jacobian is made from; None refuses a point (an unstable model), as does a sum of squares
         that is not less. The damping follows Nielsen's rule of the gain ratio (Madsen, Nielsen &
         Tingleff 2004, alg. 3.16); columns of the Jacobian are scaled to length one, directions at the level of rounding left alone.
-    tol : stops where the step is expected to take less than this part off the sum of squares, and not more than ``iterations``.
+    floor : a sum of squares that is rounding   tol : stops where the step is expected to take less than this part off the sum of squares, and not more than ``iterations``.
     retract : new coordinates after each step: theta of the accepted point in them (data-driven local coordinates)
 
     Raises ValueError where the start itself is refused.
@@ -51,15 +52,14 @@ def minimize(
     residuals, point = start
     theta, point = retract(theta, point) if retract is not None else (theta, point)
     cost, damping, grow = float(residuals @ residuals), 1e-3, 2.0
-    tiny = (np.finfo(float).eps * len(residuals)) ** 2 * cost
     converged, done = False, 0
     while True:
         J = jacobian(theta, point)
         length, g, s, Vh = _decomposed(J, residuals)
         sound = s > max(J.shape) * np.finfo(float).eps * s.max(initial=0)
         promise = float(np.sum(g[sound] ** 2))
-        if promise <= tol * cost or cost <= tiny or done >= iterations:
-            converged = promise <= tol * cost or cost <= tiny
+        if promise <= tol * cost or cost <= floor or done >= iterations:
+            converged = promise <= tol * cost or cost <= floor
             break
         done += 1
         accepted = False
@@ -77,7 +77,7 @@ def minimize(
             if damping > 1e12:
                 break
         if not accepted:
-            converged = promise <= 1e3 * tol * cost
+            converged = promise <= 1e3 * tol * cost or cost <= 1e6 * floor
             break
         assert trial is not None
         small = cost - new <= tol * cost and promise <= 1e2 * tol * cost

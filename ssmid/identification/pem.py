@@ -56,7 +56,7 @@ def pem(
     focus : "prediction", one step ahead, with the Kalman gain estimated; "simulation", without looking at measured outputs: output
         error, the gain zero
     stable : keeps the poles of the system inside the circle; those of the predictor always are
-    feedthrough : False fixes D at the start's   center : as for :func:`ssmid.arx`
+    feedthrough : False keeps D as it is in the start, zero where that is an order    center : as for :func:`ssmid.arx`
     iterations, tol : steps at most; it ends where a step would take less than this part off the sum of squares
 
     All entries of the matrices move, but along changes that the data can see: orthogonal to changes of the coordinates of the states.
@@ -79,7 +79,7 @@ def pem(
     around = [base.removed(r) for r in records]
     data = host_data(around)
     batch = records[0].batch_shape
-    matrices = _start(around, start, focus, stable, batch)
+    matrices = _start(around, start, focus, stable, feedthrough, batch)
     elements = list(range(len(data[0][1])))
 
     def one(i: int) -> Estimate:
@@ -94,10 +94,11 @@ def pem(
     return fit
 
 
-def _start(records: list[Record], start: Any, focus: str, stable: bool, batch: tuple[int, ...]) -> list[Host]:
+def _start(records: list[Record], start: Any, focus: str, stable: bool, feedthrough: bool, batch: tuple[int, ...]) -> list[Host]:
     """A, B, C, D, K ``(elements, ...)`` to begin with."""
     if start is None or (isinstance(start, (int, np.integer)) and not isinstance(start, bool)):
-        start = n4sid(records if len(records) > 1 else records[0], None if start is None else int(start), stable=True)
+        order = None if start is None else int(start)
+        start = n4sid(records if len(records) > 1 else records[0], order, stable=True, feedthrough=feedthrough)
     system = getattr(start, "system", start)
     if not isinstance(system, StateSpace):
         raise TypeError(f"start: expected an order, a fit with a state space, or a StateSpace, got {type(start).__name__}")
@@ -190,7 +191,7 @@ def _refined(problem: _Problem, model: Innovations, iterations: int, tol: float)
     k = settle(model)
     best = minimize(
         np.zeros(k + model.states.size), evaluate, lambda _, point: problem.derivative(*point, chart["changes"]),
-        iterations=iterations, tol=tol, retract=retract,
+        iterations=iterations, tol=tol, retract=retract, floor=1e-29 * sum(float(np.sum(y * y)) for _, y in problem.data),
     )
     return best.point[0], best
 

@@ -155,8 +155,10 @@ def linear_columns(x: Coefficients, degrees: Degrees, data: Experiments) -> Host
 def _shifts(signal: Host, count: int, first: int) -> Host:
     """``(T, count)`` the signal ``first``, ``first + 1``, ... samples later."""
     T = len(signal)
-    late = np.concatenate([np.zeros(first + count), signal])
-    return np.lib.stride_tricks.sliding_window_view(late, T)[count:0:-1].T if count else np.zeros((T, 0))
+    out = np.zeros((count, T))
+    for k in range(min(count, max(T - first, 0))):
+        out[k, first + k :] = signal[: T - first - k]
+    return out.T
 
 
 def _beginning(start: Host, length: int) -> Host:
@@ -166,5 +168,9 @@ def _beginning(start: Host, length: int) -> Host:
 
 
 def filtered(b: Host, a: Host, signal: Host) -> Host:
-    """``b/a`` in powers of the delay on signals ``(..., T)``, from rest."""
+    """``b/a`` in powers of the delay on signals ``(..., T)``, from rest; ``a`` begins with 1."""
+    if len(a) == 1 and len(b) == 1:
+        return b[0] * signal
+    if len(a) == 1 and signal.ndim == 1:
+        return np.convolve(b, signal)[: len(signal)]
     return np.asarray(lfilter(b, a, signal))

@@ -211,7 +211,7 @@ def _descended(data: Experiments, g: Degrees, stable: bool, iterations: int, tol
     start = start_of_noise(data, g, stable) if g.nc or g.nd or not g.nf else start_of_output(data, g)
     best = minimize(
         pack(start, g), evaluate, lambda _, point: jacobian(point[0], g, data, point[1]), iterations=iterations, tol=tol,
-        retract=lambda _, point: (pack(point[0], g), point),
+        retract=lambda _, point: (pack(point[0], g), point), floor=1e-29 * sum(float(y @ y) for _, y in data),
     )
     return _settled(best, g, evaluate, len(data)) if stable else best
 

@@ -100,14 +100,21 @@ def product_of_polynomials(a: Host, b: Host) -> Host:
 
 
 def relative_error(outputs: Sequence[Host], errors: Sequence[Host]) -> float:
-    """Root of the sum of squares of ``errors`` over that of the outputs about the mean of each record; arrays ``(p, T)``."""
+    """Root of the sum of squares of ``errors`` over that of the outputs about the mean of each record; arrays ``(p, T)``.
+
+    Of outputs that do not vary, but for rounding: 0 where they are met to rounding too, infinity where not.
+    """
     y = np.concatenate([o - o.mean(-1, keepdims=True) for o in outputs], -1)
     e = np.concatenate(list(errors), -1)
-    scale = max(np.abs(y).max(initial=0), np.abs(e).max(initial=0))
+    whole = max(np.abs(o).max(initial=0) for o in outputs)
+    scale = max(whole, np.abs(e).max(initial=0))
     if not scale > 0:
         return 0.0 if scale == 0 else np.nan
     size, wrong = np.linalg.norm(y / scale), np.linalg.norm(e / scale)
-    return float(wrong / size) if size > 0 else np.inf if wrong > 0 else 0.0
+    rounding = 1e-14 * y.size**0.5 * (whole / scale)
+    if size > rounding:
+        return float(wrong / size)
+    return 0.0 if wrong <= 10 * rounding else np.inf
 
 
 def stacked(estimates: list[Estimate], records: list[Record], batch: tuple[int, ...], listed: bool) -> dict:
@@ -120,7 +127,8 @@ def stacked(estimates: list[Estimate], records: list[Record], batch: tuple[int, 
         moved = from_numpy(host, like)
         return astype_width(moved, width(like)) if host.dtype.kind == "f" else moved
 
-    A, B, C, D, K = (pack(part) for part in zip(*(e.matrices for e in estimates), strict=True))
+    known = [e.matrices if not np.isnan(e.error) else tuple(np.full_like(M, np.nan) for M in e.matrices) for e in estimates]
+    A, B, C, D, K = (pack(part) for part in zip(*known, strict=True))
     states = pack([e.states if listed else e.states[0] for e in estimates])
     found = estimates[0].polynomials
     return {

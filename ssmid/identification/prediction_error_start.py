@@ -41,7 +41,10 @@ def start_of_output(data: Experiments, g: Degrees) -> Coefficients:
         x = solved(replaced(_rest(data, g), f=f), g, data)
         cost = sum(float(e @ e) for _, _, e in errors_of(x, g, data))
         if cost < least:
+            settled = cost > (1 - 1e-3) * least
             best, least = x, cost
+            if settled:
+                break
     assert best is not None
     return best
 
@@ -65,11 +68,22 @@ def start_of_noise(data: Experiments, g: Degrees, stable: bool) -> Coefficients:
     long = max(1, min(3 * lags + 10, samples // (4 * (1 + g.inputs)) - 1))
     if g.nf or g.nd:
         plain = dataclasses.replace(g, nc=0, nd=0)
-        x = start_of_output(data, plain) if g.nf else solved(_rest(data, plain), plain, data)
-        left = [(np.zeros((0, len(y))), e) for (_, y), (_, _, e) in zip(data, errors_of(x, plain, data), strict=True)]
-        noise = _regressed(left, Degrees(g.nd, 0, g.nc, 0, 0, 0, 0), long, True)
-        return solved(replaced(x, c=noise.c, d=noise.a), g, data)
+        starts = [start_of_output(data, plain) if g.nf else solved(_rest(data, plain), plain, data)]
+        if g.nf:
+            # where the noise is slow output error takes it for the system, and an ARX model does not
+            first = dataclasses.replace(g, na=g.nf, nf=0, nc=0, nd=0, drift=0)
+            f = _inside(_linear(data, first, [y for _, y in data]).a)
+            starts.append(solved(replaced(_rest(data, plain), f=f), plain, data))
+        found = [_with_noise(x, plain, g, data, long) for x in starts]
+        return min(found, key=lambda x: sum(float(e @ e) for _, _, e in errors_of(x, g, data)))
     return _regressed(data, g, long, stable)
+
+
+def _with_noise(x: Coefficients, plain: Degrees, g: Degrees, data: Experiments, long: int) -> Coefficients:
+    """``x`` with the noise polynomials of what it leaves."""
+    left = [(np.zeros((0, len(y))), e) for (_, y), (_, _, e) in zip(data, errors_of(x, plain, data), strict=True)]
+    noise = _regressed(left, Degrees(g.nd, 0, g.nc, 0, 0, 0, 0), long, True)
+    return solved(replaced(x, c=noise.c, d=noise.a), g, data)
 
 
 def _regressed(data: Experiments, g: Degrees, long: int, stable: bool) -> Coefficients:
