@@ -151,7 +151,7 @@ def test_prony_against_fifty_digits():
 def test_the_variance_is_that_of_cramer_and_rao(method, order, radius, length, noise):
     rng = np.random.default_rng(7)
     poles, residues, taps = modes(rng, order, length, radius)
-    taps = taps + np.concatenate([np.zeros((200, 1)), noise * rng.standard_normal((200, length - 1))], -1)
+    taps = taps + np.concatenate([np.zeros((150, 1)), noise * rng.standard_normal((150, length - 1))], -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = method(ImpulseResponse(taps), order).modal.poles
