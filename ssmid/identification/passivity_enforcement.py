@@ -17,7 +17,6 @@ import scipy.optimize
 
 from ssmid._array import Array, astype_width, double, from_numpy, in_threads, namespace, to_numpy, width
 from ssmid.analysis.evaluation import evaluate
-from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.norms import norm
 from ssmid.analysis.polynomial import Host
@@ -285,9 +284,10 @@ def _stated(
     iterations: Host,
 ) -> PassiveFit:
     xp = namespace(old.A)
-    proper = [dataclasses.replace(s, D=xp.zeros_like(s.D)) for s in (old, new)]
-    size, moved = norm(proper[0], "h2"), norm(subtract(*proper), "h2")
-    change = xp.where(moved > 0, moved / xp.where(size > 0, size, xp.ones_like(size)), moved)
+    first, second = (s.map(lambda a: to_numpy(double(a))) for s in (old, new))
+    moved = dataclasses.replace(first, C=second.C - first.C, D=0 * first.D)
+    size, change = (np.asarray(norm(s, "h2")) for s in (dataclasses.replace(first, D=0 * first.D), moved))
+    change = from_numpy(change / np.where(size > 0, size, 1.0), old.A)
     if given is None:
         error, error_before, what = change, xp.zeros_like(change), "relative l2 change"
     else:

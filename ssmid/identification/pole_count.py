@@ -17,7 +17,7 @@ _PATIENCE = 6
 
 @dataclasses.dataclass
 class Poles:
-    """Of each element of a bank: poles in slots, as they were before reflection, the misfit with them, whether they came to rest."""
+    """Of each element of a bank: poles in slots, where a step from them led (unreflected), the misfit, whether they came to rest."""
 
     poles: list[Host]
     raw: list[Host]

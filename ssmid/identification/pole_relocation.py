@@ -68,8 +68,8 @@ class Bank:
 
 
 class Relocation(NamedTuple):
-    """poles : ``(B, n)`` the best met, in slots   raw : as they were before reflection   misfit : ``(B,)`` the weighted rms error
-    converged : ``(B,)``"""
+    """poles : ``(B, n)`` the best met, in slots   raw : where the step from them led, unreflected
+    misfit : ``(B,)`` the weighted rms error   converged : ``(B,)``"""
 
     poles: Host
     raw: Host
@@ -88,7 +88,7 @@ def relocated(bank: Bank, poles: Host, iterations: int) -> Relocation:
     B = poles.shape[0]
     best, raw, misfit, converged = poles.copy(), poles.copy(), np.full(B, np.inf), np.zeros(B, bool)
     floor = _FLOOR * bank.size
-    active, current, unreflected, part = np.arange(B), poles, poles, bank
+    active, current, part = np.arange(B), poles, bank
     stalled, step = np.zeros(B, int), 0
     while len(active) and step < iterations:
         step += 1
@@ -97,16 +97,16 @@ def relocated(bank: Bank, poles: Host, iterations: int) -> Relocation:
         motion = (np.abs(new - current) / np.abs(current)).max(axis=-1, initial=0.0)
         better, gained = size < misfit[active], size < (1 - _GAIN) * misfit[active]
         chosen = active[better]
-        best[chosen], raw[chosen], misfit[chosen] = current[better], unreflected[better], size[better]
+        best[chosen], raw[chosen], misfit[chosen] = current[better], moved[better], size[better]
         stalled[active] = np.where(gained, 0, stalled[active] + 1)
         resting = (stalled[active] > 0) & (motion <= _REST * stalled[active])
         done = (size <= floor[active]) | resting
         converged[active] = done
         going = ~done & np.isfinite(new).all(axis=-1) & (stalled[active] < _RESTLESS)
         if not going.all():
-            active, new, moved = active[going], new[going], moved[going]
+            active, new = active[going], new[going]
             part = bank.take(active) if len(active) else part
-        unreflected, current = moved, new
+        current = new
     return Relocation(best, raw, misfit, converged)
 
 
@@ -114,7 +114,7 @@ def _step(bank: Bank, poles: Host) -> tuple[Host, Host]:
     """The zeros of the denominator over ``poles``, and the rms error of the fit with ``poles``."""
     xp, k = namespace(bank.values), bank.points.shape[-1]
     rows = slot_basis(bank.points, poles)
-    one = from_numpy(np.repeat([1.0, 0.0], k), rows) + xp.zeros_like(rows[:, :1])
+    one = from_numpy(np.repeat([1.0, 0.0], k), rows) + xp.zeros_like(rows[:, :1, :])
     right = xp.concat([rows, one], axis=-2)
     R = to_numpy(_eliminated(bank, right if bank.feedthrough else rows, right))
     y = _denominator(R, to_numpy(xp.mean(right[..., :k], axis=-1)), bank.relaxed)
@@ -135,16 +135,16 @@ def _eliminated(bank: Bank, left: Array, right: Array) -> Array:
     xp, values = namespace(left), bank.values
     if bank.weights is not None:
         w = bank.weights[:, None, :]
-        values, left = values * w[:, None], left * xp.concat([w, w], axis=-1)
+        values, left = values * w[:, None, :, :], left * xp.concat([w, w], axis=-1)
     B, channels, _, k = values.shape
     p, q = left.shape[-2], right.shape[-2]
     if channels == 1:
-        return _factor(xp.concat([left, _times(right, values[:, 0])], axis=-2))[..., p:, p:]
-    Q = orthonormalize(xp.matrix_transpose(left))[:, None]
+        return _factor(xp.concat([left, _times(right, values[:, 0, :, :])], axis=-2))[..., p:, p:]
+    Q = orthonormalize(xp.matrix_transpose(left))[:, None, :, :]
     share = max(1, _CHUNK_BYTES // (16 * B * k * q))
     parts = []
     for start in range(0, channels, share):
-        rows = _times(right[:, None], values[:, start : min(start + share, channels)])
+        rows = _times(right[:, None, :, :], values[:, start : min(start + share, channels), :, :])
         rows = rows - (rows @ Q) @ adjoint(Q)
         columns = xp.reshape(xp.matrix_transpose(rows), (B, rows.shape[1] * 2 * k, q))
         parts.append(triangular_factor(columns))
@@ -161,7 +161,7 @@ def _times(rows: Array, values: Array) -> Array:
 def _factor(rows: Array) -> Array:
     """The triangular factor of the columns ``(B, q, 2k)``: of many by Cholesky of the Gram matrix, by QR where that loses digits."""
     columns = namespace(rows).matrix_transpose(rows)
-    if len(rows) < _MANY:
+    if rows.shape[0] < _MANY:
         return triangular_factor(columns)
     gram = to_numpy(rows @ columns)
     size = np.sqrt(np.einsum("bii->bi", gram))
@@ -203,7 +203,7 @@ def slot_basis(points: Array, poles: Host) -> Array:
     Over a pair ``a +- ib`` it is ``(x-a)/((x-a)^2+b^2)`` and ``b/((x-a)^2+b^2)``, over two real poles ``1/(x-u)`` and ``v/((x-u)(x-v))``.
     """
     xp, n2 = namespace(points), poles.shape[-1] // 2
-    re, im = points[:, :1], points[:, 1:]
+    re, im = points[:, :1, :], points[:, 1:, :]
     u, v, b, coupling, rest = (
         from_numpy(np.ascontiguousarray(a)[..., None], points)
         for a in (poles[:, :n2].real, poles[:, n2 : 2 * n2].real, poles[:, :n2].imag, _coupling(poles), poles[:, 2 * n2 :].real)

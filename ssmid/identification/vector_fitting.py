@@ -54,7 +54,7 @@ def vector_fitting(
         the frequencies, so that any grid, linear or logarithmic, gets poles where its points are.
     weights : ``(k,)`` or ``(*batch, k)`` positive, of the errors, the same for channels that share poles
     feedthrough : whether the fit has a constant   relaxed : the normalization of 2006, better with noise; False is that of 1999
-    stable : unstable poles are mirrored at the boundary of stability on the way; those of the result are named in ``fit.changes``.
+    stable : unstable poles are mirrored at the boundary of stability; those asked for by the data are named in ``fit.changes``.
         False leaves them (``fit.stable`` tells).
     mimo : the last two batch axes are outputs and inputs of one system. ``order`` is the number of its poles, ``fit.order`` that of
         its states: each pole has as many as its residue matrix has rank.
@@ -76,6 +76,8 @@ def vector_fitting(
     given = samples(data, values, dt=dt)
     if mimo and shared:
         raise ValueError(f"expected mimo=True or shared, got both (shared={shared})")
+    if isinstance(iterations, bool) or iterations < 1:
+        raise ValueError(f"iterations: expected at least 1, got {iterations}")
     task = Task.of(given, weights, 2 if mimo else shared, True, each=not mimo)
     bank = _bank(task, given.points.ndim == 1, feedthrough, relaxed, stable)
     start = None if poles is None else _checked_poles(poles, task, order)
@@ -98,7 +100,7 @@ def vector_fitting(
         order=_states(system, found, full, spread, mimo),
         converged=spread(found.converged & task.sound),
         condition=spread(condition),
-        changes=tuple(task.stated(c) for c in _reflections(found, task.sound, bank.is_discrete)),
+        changes=tuple(task.stated(c) for c in _reflections(found, task.sound, bank.is_discrete)) if stable else (),
         data=data if values is None else given,
         error=quiet(_error)(task, modal, mimo),
         error_kind=RMS,
@@ -115,7 +117,7 @@ def _bank(task: Task, one_grid: bool, feedthrough: bool, relaxed: bool, stable: 
     xp = namespace(problem.values)
     points, weights = problem.points, problem.weights
     if one_grid:
-        points = points[:1]
+        points = points[:1, :]
     points = xp.stack([xp.real(points), xp.imag(points)], axis=-2)
     values = xp.stack([xp.real(problem.values), xp.imag(problem.values)], axis=-2)
     return Bank(points, values, weights, problem.dt, feedthrough, relaxed, stable)
@@ -182,7 +184,7 @@ def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Hos
 
 
 def _reflections(found: Poles, sound: Host, discrete: bool) -> list[Change]:
-    """The poles of the result that were mirrored in the step that made them, as they were, for each element."""
+    """The unstable poles that the data ask for, of each element: those that the step from the result found."""
     changes = []
     for i in np.flatnonzero(sound):
         raw = found.raw[i]
