@@ -29,7 +29,7 @@ from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
 
 _EPS = float(np.finfo(float).eps)
 _NEGLIGIBLE = 1e-9
-_ATTAINED = 1e-3
+_CLOSE, _ATTAINED = 1e-7, 1e-3
 _SPREADS = (1e-8, 1e-6, 1e-4)
 
 
@@ -186,8 +186,10 @@ def _nearest(G: Matrices, sigma: np.ndarray, order: int, tail: float, request: _
     Values that differ by a little more than rounding are tried as equal where their difference has spoilt the result.
     """
     best, least = None, np.inf
-    for spread in _SPREADS:
-        group = equal_values(sigma, order, spread)
+    groups = [equal_values(sigma, order, spread) for spread in _SPREADS]
+    for k, group in enumerate(groups):
+        if group in groups[:k]:
+            continue
         *states, D = dilation(*G, sigma, group)
         try:
             reduced, rest = stable_and_antistable(states[0], states[1], states[2], np.delete(sigma, np.arange(len(sigma))[group]))
@@ -196,7 +198,7 @@ def _nearest(G: Matrices, sigma: np.ndarray, order: int, tail: float, request: _
         error = _hankel_error(G, reduced)
         if error < least and len(reduced[0]) <= order:
             best, least = (reduced, rest, D), error
-        if least <= (1 + _ATTAINED) * sigma[order]:
+        if least <= (1 + _CLOSE) * sigma[order]:
             break
     if best is None:
         A, B, C, D = G

@@ -25,7 +25,7 @@ from ssmid.systems import ImpulseResponse, StateSpace
 _LEADING_BY_TOLERANCE = 64
 METHOD = "optimal Hankel-norm approximation"
 _RTOL, _TAIL_RTOL = 1e-12, 1e-9
-_POLISHING = 3
+_POLISHING = 2
 _FIRST_GRID, _LAST_GRID = 64, 2**23
 _FOLDED = 1e-7
 _EQUAL = 1e-10
@@ -61,7 +61,10 @@ def hankel_norm_fir(response: ImpulseResponse, order: int | None, tol: float | N
         taps = xp.concat([taps, xp.zeros_like(taps)], axis=-1)
     triplets, orders, met = _spectrum(taps, order, tol, single=not batch)
     size, parts = int(orders.max(initial=0)), []
-    queue = [(int(r), np.flatnonzero(orders == r), 1 << (max(_FIRST_GRID * length, 256) - 1).bit_length()) for r in np.unique(orders)]
+    queue = []
+    for r in np.unique(orders):
+        points = _FIRST_GRID * (length + _rows(int(r)))
+        queue.append((int(r), np.flatnonzero(orders == r), 1 << (points - 1).bit_length()))
     while queue:
         r, members, grid = queue.pop()
         step = max(1, _MEMORY["gpu" if on_gpu(taps) else "host"] // (64 * grid))
@@ -190,9 +193,13 @@ def _schmidt_vector(taps: Array, triplets: Triplets, r: int) -> tuple[Array, Arr
         sign = xp.ones_like(sigma)[:, None]
     else:
         sign = xp.where(overlap < 0, -xp.ones_like(sigma), xp.ones_like(sigma))[:, None]
+    larger = triplets.right[:, :r, :]
     for _ in range(_POLISHING):
         v = v + xp.astype(sign / size, v.dtype) * symmetric(v)
-        v = v / xp.astype(xp.linalg.vector_norm(v, axis=-1, keepdims=True), v.dtype)
+        # H enlarges what rounding left of larger values
+        v = v - (transpose(larger) @ ((xp.conj(larger) if is_complex(v) else larger) @ v[:, :, None]))[:, :, 0]
+        length = xp.linalg.vector_norm(v, axis=-1, keepdims=True)
+        v = v / xp.astype(xp.where(length > 0, length, xp.ones_like(length)), v.dtype)
     w, image = (xp.conj(v), xp.conj(symmetric(v))) if is_complex(v) else (v, symmetric(v))
     return w, image, sigma
 
@@ -200,11 +207,9 @@ def _schmidt_vector(taps: Array, triplets: Triplets, r: int) -> tuple[Array, Arr
 # ---------------------------------------------------------------- the all-pass error
 
 
-def _error_taps(taps: Array, triplets: Triplets, r: int, grid: int) -> tuple[Array, Array, Array, Array]:
-    """The taps from 1 on of the best stable approximation's error and its values, its largest modulus with the antistable part over
-    ``sigma``, and whether more than 1e-7 of that folds over from the far side of the grid.
-
-    The taps end where twice the filter ends, which is all that its Hankel matrix holds; of the values every other one is enough.
+def _error_taps(taps: Array, triplets: Triplets, r: int, grid: int, count: int) -> tuple[Array, Array, Array, Array]:
+    """``count`` taps from 1 on of the best stable approximation's error and its values, its largest modulus with the antistable
+    part over ``sigma``, and whether more than 1e-7 of that folds over from the far side of the grid.
     """
     xp, n = namespace(taps), taps.shape[-1]
     w, image, sigma = _schmidt_vector(taps, triplets, r)
@@ -222,7 +227,7 @@ def _error_taps(taps: Array, triplets: Triplets, r: int, grid: int) -> tuple[Arr
     peak = xp.max(xp.abs(error), axis=-1) / size
     causal = whole[..., : grid // 2]
     causal = xp.concat([xp.zeros_like(causal[..., :1]), causal[..., 1:]], axis=-1)
-    return causal[..., 1 : 2 * n], forward(causal, n=grid // 2, axis=-1), peak, folded
+    return causal[..., 1 : count + 1], forward(causal, n=grid // 2, axis=-1), peak, folded
 
 
 def _approximations(taps: Array, triplets: Triplets, r: int, grid: int, keep: bool) -> _Approximation:
@@ -230,25 +235,26 @@ def _approximations(taps: Array, triplets: Triplets, r: int, grid: int, keep: bo
     xp = namespace(taps)
     through, taps = taps[:, 0], taps[:, 1:]
     batch, n = taps.shape
-    if r < triplets.sigma.shape[-1]:
-        error, values, peak, folded = _error_taps(taps, triplets, r, grid)
-    else:
-        error, values, peak = xp.zeros_like(taps[:, :0]), xp.zeros_like(taps), xp.ones_like(triplets.sigma[:, 0])
-        folded = peak < 1
-    missing = xp.zeros((batch, 2 * n - 1 - n), dtype=taps.dtype, device=taps.device)
-    best = xp.concat([taps, missing], axis=-1)
-    best = best - error if error.shape[-1] else best
-    A, B, C = _realized(best, r, n)
+    rows = max(n, _rows(r))
+    best = xp.concat([taps, xp.zeros((batch, 2 * rows - 1 - n), dtype=taps.dtype, device=taps.device)], axis=-1)
+    error, values, peak, folded = _error_taps(taps, triplets, r, grid, best.shape[-1])
+    best = best - error
+    A, B, C = _realized(best, r, rows)
     D = xp.reshape(through, (batch, 1, 1))
     if not keep:
         D = D + xp.astype(_centre(values), D.dtype)[:, None, None]
     modelled = markov_parameters(A, B, C, best.shape[-1])[:, 0, 0, :] if r else xp.zeros_like(best)
     missed = xp.sum(xp.abs(modelled - best), axis=-1)
     radius = xp.max(xp.abs(eigvals(A)), axis=-1) if r else xp.zeros_like(missed)
-    sigma = triplets.sigma[:, r] if r < triplets.sigma.shape[-1] else xp.zeros_like(missed)
+    sigma = triplets.sigma[:, r]
     floor = 1e-12 * triplets.sigma[:, 0]
     excess = peak + missed / xp.where(sigma > floor, sigma, xp.where(floor > 0, floor / _ATTAINED, xp.ones_like(floor)))
     return _Approximation(A, B, C, D, xp.where(radius < 1, excess, xp.full_like(excess, float("inf"))), folded)
+
+
+def _rows(r: int) -> int:
+    """Rows of the approximation's Hankel matrix, at least: it rings on, and of a window hardly longer than r its shift is not known."""
+    return 4 * r + 64
 
 
 def _realized(taps: Array, r: int, n: int) -> tuple[Array, Array, Array]:
