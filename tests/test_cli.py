@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import scipy.signal
 
 import ssmid
 from ssmid.cli import main
+from ssmid.report.methods import METHODS, RECORD, SAMPLES, TAPS
 
 DECAY = np.concatenate([[0.25], 0.9 ** np.arange(200) * np.cos(0.5 * np.arange(200)) + 0.3 * (-0.6) ** np.arange(200)])
 
@@ -152,6 +154,74 @@ def test_a_tolerance_out_of_reach_is_status_1(here, capsys):
     status, out, _ = run(capsys, "fit", "h.npy", "--tol", "1e-30", "-o", "out", "--no-figures")
     assert status == 1
     assert "The tolerance 1e-30 is not met" in out
+
+
+TAPS_METHODS = [name for name, m in METHODS.items() if TAPS in m.takes and SAMPLES not in m.takes]
+
+
+@pytest.mark.parametrize("method", TAPS_METHODS)
+def test_every_method_fits_taps_of_three_modes(here, capsys, method):
+    status, out, err = run(capsys, "fit", "h.npy", "--order", "3", "--method", method, "-o", "out", "--no-figures", "--json")
+    assert (status, err) == (0, "")
+    model = ssmid.to_state_space(ssmid.load("out/model.safetensors"))
+    assert model.order == 3
+    np.testing.assert_allclose(np.ravel(ssmid.impulse_response(model, 201).taps), DECAY, atol=1e-5, err_msg=out)
+
+
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if SAMPLES in m.takes])
+def test_every_method_fits_a_network(here, capsys, method):
+    """Through its file; the model meets every value."""
+    s = 2j * np.pi * np.linspace(1e8, 2e9, 60)
+    upper = 2 * np.pi * np.array([-0.05 + 0.6j, -0.03 + 1.4j]) * 1e9
+    values = np.sum([r / (s - p) + np.conj(r) / (s - p.conjugate()) for r, p in zip([2e8, -1e8 + 1e8j], upper, strict=True)], 0) + 0.1
+    rows = "\n".join(f"{f:.17g} {v.real:.17g} {v.imag:.17g}" for f, v in zip(s.imag / (2 * np.pi), values, strict=True))
+    Path("ring.s1p").write_text(f"# Hz S RI R 50\n{rows}\n")
+    status, out, err = run(capsys, "fit", "ring.s1p", "--order", "4", "--method", method, "-o", "out")
+    assert (status, err) == (0, ""), out
+    model = ssmid.load("out/model.safetensors")
+    fitted = ssmid.frequency_response(model, s.imag).values
+    np.testing.assert_allclose(np.ravel(fitted), values, atol=1e-8 * np.abs(values).max())
+    assert (here / "out" / "spectrum.png").stat().st_size > 10_000
+    assert "Stable, real" in out
+
+
+def test_taps_go_to_methods_of_the_frequency_domain_as_their_spectrum(here, capsys):
+    """A response that has died away: the FFT grid samples its transfer function."""
+    status, _, err = run(capsys, "fit", "h.npy", "--order", "3", "--method", "vector-fitting", "-o", "out", "-q", "--no-figures")
+    assert (status, err) == (0, "")
+    np.testing.assert_allclose(ssmid.impulse_response(ssmid.load("out/model.safetensors"), 201).taps, DECAY, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if RECORD in m.takes])
+def test_every_method_fits_a_record_and_tests_it_on_the_rest(here, capsys, method):
+    record = ssmid.datasets.flexible_arm(400, noise=0.0)
+    table = np.stack([np.arange(400) * record.dt, record.inputs[0], record.outputs[0]], 1)
+    np.savetxt("arm.csv", table, delimiter=",", header="time,torque,acceleration", comments="", fmt="%.17g")
+    columns = ("--inputs", "torque", "--outputs", "acceleration")
+    status, out, err = run(capsys, "fit", "arm.csv", *columns, "--order", "4", "--method", method, "-o", "out")
+    assert (status, err) == (0, ""), out
+    report = json.loads(Path("out/report.json").read_text())
+    (row,) = report["fit_on_data_not_trained_on_in_percent"]
+    assert row["free_simulation"] > 99.9
+    assert {"simulation.png", "residuals.png", "poles.png"} <= {p.name for p in (here / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("h.npy", "--method", "n4sid", "--order", "3"), "method n4sid: expected a record .* got an impulse response"),
+        (("h.npy", "--method", "magic", "--order", "3"), "method: expected one of balanced, .* got 'magic'"),
+        (("h.npy",), "method balanced: expected --order or --tol, got neither"),
+        (("h.npy", "--method", "esprit", "--tol", "0.1"), "method esprit: expected --order, got --tol"),
+        (("h.npy", "--inputs", "0"), "--outputs: expected the channels"),
+        (("bank.npy", "--inputs", "0", "--outputs", "1", "--train", "0"), "train: expected a share"),
+        (("butter.json", "--method", "irka", "--order", "2", "--mimo"), "method irka: it fits each channel"),
+    ],
+)
+def test_fit_says_which_data_a_method_takes(here, capsys, arguments, message):
+    status, _, err = run(capsys, "fit", *arguments)
+    assert status == 2
+    assert re.search(message, err), err
 
 
 # ---------------------------------------------------------------- inspect, convert, the rest

@@ -124,5 +124,5 @@ def _row(tool: str, timing: Timing, model: Model, values: np.ndarray, discrete: 
     """``right``: all poles stable, and each with its conjugate."""
     apart = np.abs(model.poles[:, None] - model.poles.conj()).min(1)
     real = bool((apart <= 1e-6 * np.abs(model.poles)).all())
-    stable = bool((np.abs(model.poles) < 1).all() if discrete else (model.poles.real < 0).all())
+    stable = bool((np.abs(model.poles) < 1).all() if discrete else (np.real(model.poles) < 0).all())
     return Row(tool, timing, rms(model.values, values), order=len(model.poles), right=real and stable)

@@ -89,8 +89,7 @@ def _rational_poles(points: np.ndarray, fitted: np.ndarray, order: int) -> np.nd
 
 def control_era(response: ImpulseResponse, order: int, size: int) -> StateSpace:
     """python-control's ``era`` of a square Hankel matrix of ``size``."""
-    import control
-
+    control: Any = import_module("control")
     taps = np.asarray(response.taps, float)[None, None, :]
     system = control.era(taps[..., : 2 * size + 1], r=order, m=size, n=size, dt=float(response.dt))[0]
     return StateSpace(system.A, system.B, system.C, system.D, response.dt)

@@ -44,7 +44,7 @@ def _case(name: str, record: Record, quick: bool) -> Case:
     half = record.length // 2
     train, test = record[:half], record[half:]
     largest = 3 if quick else _LARGEST
-    tools: dict[str, Callable[[], Any]] = {OURS: lambda: identify(train, max_order=largest, center="mean")}
+    tools: dict[str, Callable[[], Any]] = {OURS: lambda: identify(train, max_order=largest, center="mean").fit}
     for verb in (n4sid, moesp, cva):
         order = _best_order(lambda r, v=verb: v(train, r, center="mean"), train, largest)
         tools[f"ssmid, {verb.__name__}"] = lambda v=verb, r=order: v(train, r, center="mean")

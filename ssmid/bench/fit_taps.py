@@ -22,7 +22,7 @@ from ssmid.identification.exponentials import esprit
 from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.h2 import h2_approximation
-from ssmid.systems import ImpulseResponse, StateSpace
+from ssmid.systems import ImpulseResponse
 
 _KIND = "relative l2 error of the taps"
 

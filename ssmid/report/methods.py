@@ -8,6 +8,7 @@ from typing import Any
 
 import ssmid
 from ssmid.analysis.spectrum import frequency_response
+from ssmid.identification.identify import Identification
 from ssmid.identification.record import Record
 from ssmid.reduction.result import Result
 from ssmid.systems import FrequencyResponse, ImpulseResponse
@@ -54,9 +55,7 @@ _USUAL = {TAPS: "balanced", MODEL: "balanced", SAMPLES: "aaa", RECORD: "identify
 
 def kind_of(data: Any) -> str:
     """What ``data`` are, in words."""
-    if isinstance(data, Record):
-        return RECORD
-    if isinstance(data, Sequence):
+    if isinstance(data, (Record, Sequence)):
         return RECORD
     return {ImpulseResponse: TAPS, FrequencyResponse: SAMPLES}.get(type(data), MODEL)
 
@@ -93,4 +92,5 @@ def fitted(data: Any, method: Method, order: int | None, tol: float | None, mimo
         options["tol"] = tol
         if method.function == "balanced_truncation":
             options["tol_norm"] = "h2"
-    return getattr(ssmid, method.function)(data, order=order, **options)
+    found = getattr(ssmid, method.function)(data, order=order, **options)
+    return found.fit if isinstance(found, Identification) else found

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ssmid import bench
+from ssmid import ImpulseResponse, StateSpace, bench
 from ssmid.bench import fit_frequency, fit_taps
 from ssmid.bench.fit_peers import Model, scipy_aaa_default
 from ssmid.bench.records import OURS, Case, Row, bars
@@ -61,8 +61,8 @@ def test_scipy_takes_noise_for_poles():
 
 def test_errors_of_taps_are_relative():
     rng = np.random.default_rng(0)
-    response = fit_taps.ImpulseResponse(rng.standard_normal(50))
-    zero = fit_taps.StateSpace(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
+    response = ImpulseResponse(rng.standard_normal(50))
+    zero = StateSpace(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
     assert fit_taps._error(zero, response) == pytest.approx(1)
 
 
