@@ -16,6 +16,7 @@ from ssmid.analysis.polynomial import Host
 from ssmid.linalg import cauchy_product, eigvals
 from ssmid.systems import Barycentric, Modal
 
+
 def barycentric_poles(system: Barycentric) -> Array:
     """``(*batch, order)`` poles; infinite where the degree is smaller. Of a real system conjugates are exact neighbours."""
     z, w = (to_numpy(double(a)) for a in (system.support, system.weights))
@@ -33,7 +34,7 @@ def barycentric_poles(system: Barycentric) -> Array:
 
 @quiet
 def denominator_zeros(z: Host, w: Host, *, real: bool) -> Host:
-    """``(b, order)`` zeros of ``sum_j w_j / (x - z_j)`` for ``(b, n)`` each; ``real``: rows all have their real points at the same places."""
+    """``(b, order)`` zeros of ``sum_j w_j / (x - z_j)`` for ``(b, n)`` each; ``real``: rows have their real points at the same places."""
     unit = np.abs(z).max(-1, initial=0)
     unit = np.where(unit > 0, unit, 1.0)[:, None]
     z, size = z / unit, np.abs(w).max(-1, keepdims=True)
@@ -76,10 +77,11 @@ def _shifted(z: Host, w: Host, real: bool) -> tuple[Host, Host, Host, Host]:
     k = 1 / (x0 - z)
     root = np.sqrt(np.abs(w) * np.where(both, 2, 1))
     share = np.where(root == 0, 0, w * np.where(both, 2, 1) / np.where(root == 0, 1, root))
-    K[:, first, first], b[:, first], c[:, first] = k.real, root, share.real
+    K[:, first, first], b[:, first], c[:, first] = np.real(k), root, np.real(share)
     i, j = first[both], first[both] + 1
     # 1 / (x0 - z) has the sign of Im z: conj(x0 - z) = x0 - conj(z)
-    K[:, j, j], K[:, i, j], K[:, j, i], c[:, j] = k.real[:, both], k.imag[:, both], -k.imag[:, both], share.imag[:, both]
+    K[:, j, j], c[:, j] = np.real(k)[:, both], np.imag(share)[:, both]
+    K[:, i, j], K[:, j, i] = np.imag(k)[:, both], -np.imag(k)[:, both]
     return x0, K, b, c
 
 

@@ -1,4 +1,4 @@
-"""The AAA algorithm for linear systems: rational approximation of sampled transfer functions, real, of chosen order, without spurious poles.
+"""The AAA algorithm for linear systems: rational functions of sampled transfer functions, real, of the right order, nothing spurious.
 
 Greedy barycentric interpolation (aaa_greedy.py), then the poles that the data ask for, moved to a minimum of the squared error
 (aaa_cleanup.py, pole_refinement.py), then residues by least squares. With ``minimax`` Lawson's weights at the end (aaa_lawson.py).
@@ -160,9 +160,9 @@ def _in_pieces(problem: Problem, tol: float, order: int | None, limit: int, stab
     changes = tuple(
         dataclasses.replace(x, element=(x.element[0] + int(index[0]),)) for index, p in zip(rows, parts, strict=True) for x in p[4]
     )
-    taken, settled = (np.concatenate([p[i] for p in parts]) for i in (1, 3))
-    poles, weights = ([x for p in parts for x in p[i]] for i in (2, 5))
-    return joined([p[0] for p in parts]), taken, poles, settled, changes, weights
+    steps, taken, poles, settled, _, weights = zip(*parts, strict=True)
+    poles, weights = ([x for part in parts for x in part] for parts in (poles, weights))
+    return joined(list(steps)), np.concatenate(taken), poles, np.concatenate(settled), changes, weights
 
 
 def _found(problem: Problem, tol: float, order: int | None, limit: int, stable: str, minimax: bool) -> Found:
@@ -180,8 +180,7 @@ def _found(problem: Problem, tol: float, order: int | None, limit: int, stable: 
 
 def _interpolated(problem: Problem, tol: float, order: int | None, limit: int) -> tuple[Steps, Host]:
     """The greedy steps, and how many of them each element takes."""
-    on_axis = problem.real and not bool(namespace(problem.points).any(namespace(problem.points).imag(problem.points) != 0))
-    kind = dataclasses.replace(problem, real=False) if on_axis else problem
+    kind = dataclasses.replace(problem, real=problem.paired)
     count = problem.values.shape[-1]
     most = min(limit // 2 + 1, max(1, count // 2)) if kind.real else min(limit + 1, max(1, count // 2))
 
@@ -213,14 +212,13 @@ def _first_good(rms: Host) -> Host:
 def _are_noise(problem: Problem, steps: Steps, elements: Host) -> Host:
     """Whether what the poles found so far leave of the samples, after least squares, is white along the points, and Gaussian."""
     some = problem.take(from_numpy(elements, problem.values))
-    at, k = to_numpy(some.points), problem.values.shape[-1]
-    poles = _poles_of(some.real, at, steps, elements, steps.count)
+    k = problem.values.shape[-1]
+    poles = _poles_of(some.real, to_numpy(some.points), steps, elements, steps.count)
     poles = from_numpy(np.where(np.isfinite(poles), poles, -_FAR), some.values)
     residual = to_numpy(project(some, refine(some, poles, steps=3)[0]).residual)
     if some.real:
         residual = residual[:, :k] + 1j * residual[:, k:]
-    along = np.lexsort((at.real, at.imag if some.dt == 0 and some.dt is not True else np.angle(at)), axis=-1)
-    residual = np.take_along_axis(residual, along[..., None], axis=1)
+    residual = np.take_along_axis(residual, some.along[..., None], axis=1)
     size = residual[0].size
     power = np.sum(np.abs(residual) ** 2, axis=(1, 2))
     # a sharp resonance between two points looks like one loud sample, which noise does not have
@@ -231,7 +229,7 @@ def _are_noise(problem: Problem, steps: Steps, elements: Host) -> Host:
 
 def _poles(problem: Problem, steps: Steps, taken: Host) -> list[Host]:
     """The poles of each element's interpolant, conjugates as neighbours, the upper one first."""
-    real = problem.real and not bool(np.all(to_numpy(problem.points).imag == 0))
+    real = problem.paired
     found: list[Host] = [np.zeros(0, complex)] * len(taken)
     points = to_numpy(problem.points)
     for n in np.unique(taken):
@@ -251,7 +249,7 @@ def _poles_of(real: bool, points: Host, steps: Steps, rows: Host, n: int) -> Hos
 def _barycentric(task: Task, steps: Steps, taken: Host, bits: int) -> Barycentric:
     """The interpolants in the units of the samples; where elements have fewer support points than others, some of weight zero stand in."""
     points, values = to_numpy(task.problem.points), to_numpy(task.problem.values)
-    real = task.problem.real and not bool(np.all(points.imag == 0))
+    real = task.problem.paired
     most = int(taken.max(initial=1))
     support = np.where(np.arange(most) < taken[:, None], steps.support[:, :most], steps.support[:, :1])
     weights = np.zeros(support.shape, complex)
@@ -295,7 +293,7 @@ def _order(system: StateSpace, counts: Host, full: tuple[int, ...], spread: Call
 def _warn_if_unstable(modal: Modal) -> None:
     poles = to_numpy(modal.poles)
     with np.errstate(invalid="ignore"):
-        bad = (np.abs(poles) >= 1 if modal.is_discrete else poles.real >= 0).any(-1)
+        bad = (np.abs(poles) >= 1 if modal.is_discrete else np.real(poles) >= 0).any(-1)
     if bad.any():
         some = "the model is" if bad.size == 1 else f"{int(bad.sum())} of {bad.size} models are"
         warnings.warn(f"aaa: {some} unstable; stable=True gives stable ones", stacklevel=3)

@@ -113,8 +113,8 @@ class Cleanup:
         """Of each element the position of the pole worth least, how many poles it stands for, its worth, and the cost with all."""
         fit = project(problem, poles)
         value, at = to_numpy(worth(fit, poles, real=self.problem.real)), to_numpy(poles)
-        size = np.where((at.imag > 0) & self.problem.real, 2, 1)
-        value = np.where(np.isfinite(value), np.maximum(value, 0), np.where((at.imag < 0) & self.problem.real, np.inf, 0))
+        size = np.where((np.imag(at) > 0) & self.problem.real, 2, 1)
+        value = np.where(np.isfinite(value), np.maximum(value, 0), np.where((np.imag(at) < 0) & self.problem.real, np.inf, 0))
         if allowance is not None:
             single = (size == 1) & (value < np.inf)
             value = np.where((size > allowance[:, None]) & single.any(-1, keepdims=True), np.inf, value)
@@ -180,8 +180,8 @@ class Cleanup:
         if not problem.real or poles.shape[-1] == 0:
             return poles
         xp, x, F = namespace(poles), problem.points, problem.values
-        stacked = (xp.stack([xp.real(a), xp.imag(a)], axis=-2) for a in (x, F))
-        bank = Bank(*stacked, problem.weights, problem.dt, stable=bool(self.stable))
+        x, F = (xp.stack([xp.real(a), xp.imag(a)], axis=-2) for a in (x, F))
+        bank = Bank(x, F, problem.weights, problem.dt, stable=bool(self.stable))
         start = slots(to_numpy(poles))
         found = relocated(bank, inside(start, bank.is_discrete) if bank.stable else start, _RELOCATIONS).poles
         sound = np.isfinite(found).all(axis=-1, keepdims=True)
@@ -249,9 +249,7 @@ class Cleanup:
 def _above_noise(problem: Problem, residual: Host) -> Host:
     """Whether residuals are larger than noise, whose size high differences along the points tell, but not so much larger that they
     must be what the order cannot fit."""
-    at = to_numpy(problem.points)
-    along = np.lexsort((at.real, at.imag if problem.dt == 0 and problem.dt is not True else np.angle(at)), axis=-1)
-    residual = np.take_along_axis(residual, along[:, None, :], axis=-1)
+    residual = np.take_along_axis(residual, problem.along[:, None, :], axis=-1)
     if residual.shape[-1] <= 2 * _DIFFERENCES:
         return np.zeros(len(residual), bool)
     rough = np.abs(np.diff(residual, _DIFFERENCES, axis=-1)) ** 2 / comb(2 * _DIFFERENCES, _DIFFERENCES)

@@ -39,8 +39,20 @@ class Problem:
     def take(self, index: Array) -> Problem:
         """The elements at ``index``."""
         xp = namespace(self.values)
-        arrays = (None if a is None else xp.take(a, index, axis=0) for a in (self.points, self.values, self.weights))
-        return Problem(*arrays, self.real, self.dt)  # pyright: ignore[reportArgumentType]
+        weights = None if self.weights is None else xp.take(self.weights, index, axis=0)
+        return Problem(xp.take(self.points, index, axis=0), xp.take(self.values, index, axis=0), weights, self.real, self.dt)
+
+    @property
+    def paired(self) -> bool:
+        """Whether points stand for their conjugates, too: of a real system, and not all on the real axis."""
+        return self.real and bool(np.any(np.imag(to_numpy(self.points)) != 0))
+
+    @property
+    def along(self) -> Host:
+        """``(b, k)`` the order of the points along the axis or the circle."""
+        at = to_numpy(self.points)
+        discrete = self.dt is True or self.dt != 0
+        return np.lexsort((np.real(at), np.angle(at) if discrete else np.imag(at)), axis=-1)
 
     @property
     def equations(self) -> int:
@@ -142,7 +154,7 @@ def _step(problem: Problem, poles: Array, fit: Projection, damping: Array) -> Ar
     c = fit.x[:, :d, :] / xp.astype(xp.matrix_transpose(fit.length)[:, :d, :], fit.x.dtype)
     J = [slopes(problem, poles, c[..., i]) for i in range(c.shape[-1])]
     J = [j - fit.Q @ (adjoint(fit.Q) @ j) for j in J]
-    gram = sum(adjoint(j) @ j for j in J)
+    gram: Array = sum(adjoint(j) @ j for j in J)
     right = sum(adjoint(j) @ fit.residual[..., i : i + 1] for i, j in enumerate(J))
     length = xp.sqrt(xp.real(xp.linalg.diagonal(gram)))
     length = xp.astype(xp.where(length > 0, length, xp.ones_like(length)), gram.dtype)
@@ -154,7 +166,7 @@ def _step(problem: Problem, poles: Array, fit: Projection, damping: Array) -> Ar
 
 def slopes(problem: Problem, poles: Array, coefficients: Array) -> Array:
     """``(b, rows, d)`` derivatives of one channel by its poles; of a pair by its real part (first) and imaginary part."""
-    xp, x = namespace(poles), problem.points[..., :, None]
+    x = problem.points[..., :, None]
     p, r = poles[..., None, :], as_complex(coefficients)
     if not problem.real:
         return problem.rows(r[..., None, :] / (x - p) ** 2)

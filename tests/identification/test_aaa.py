@@ -503,7 +503,7 @@ def test_wrong_arguments_are_quoted(rng, arguments, message):
 
 
 def test_a_single_response_with_a_bad_number_is_refused():
-    with pytest.raises(ValueError, match="values: expected finite numbers, got .* at index 1"):
+    with pytest.raises(ValueError, match=r"values: expected finite numbers, got .* at index 1"):
         aaa([1j, 2j, 3j], [1.0, np.inf, 2.0])
     with pytest.raises(TypeError, match="frequency_response samples it"):
         aaa(ssmid.ss(0.5, 1, 2, 1))
