@@ -13,15 +13,18 @@ from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
 from .identification.aaa import AAAFit, aaa
 from .identification.arx import arx
+from .identification.confidence import pole_confidence, response_confidence
 from .identification.era import Realization, era
 from .identification.exponentials import esprit, matrix_pencil, prony
 from .identification.frequency_subspace import frequency_subspace
+from .identification.identify import identify
 from .identification.okid import okid
 from .identification.loewner import loewner
 from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
 from .identification.passivity import Passivity, Violation, passivity
 from .identification.passivity_enforcement import PassiveFit, enforce_passivity
+from .identification.pem import pem
 from .identification.prediction_error import armax, box_jenkins, oe
 from .identification.rational_least_squares import RationalLeastSquaresFit, estimate_delay, rational_least_squares
 from .identification.record import Record
@@ -33,6 +36,7 @@ from .identification.vector_fitting import vector_fitting
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, read_record, save
 from .reduction.balanced import balanced_truncation
+from .reduction.comparison import Comparison, compare
 from .reduction.coprime import coprime_truncation
 from .reduction.frequency_limited import frequency_limited_truncation, time_limited_truncation
 from .reduction.h2 import h2_approximation

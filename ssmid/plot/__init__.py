@@ -6,6 +6,7 @@ style; nothing is changed outside. Frequencies are in rad/s, or in Hz with ``fs=
 """
 
 from ssmid.plot.bank import filter_bank
+from ssmid.plot.comparison import comparison
 from ssmid.plot.frequency import bode, bode_magnitude, bode_phase, group_delay, nyquist
 from ssmid.plot.identification import frequency_fit, residual_correlation, simulation
 from ssmid.plot.plane import pole_zero
@@ -14,6 +15,6 @@ from ssmid.plot.style import style
 from ssmid.plot.time import impulse
 
 __all__ = [
-    "bode", "bode_magnitude", "bode_phase", "error_vs_order", "filter_bank", "frequency_fit", "group_delay", "hankel_spectrum", "impulse",
-    "nyquist", "pole_zero", "residual_correlation", "simulation", "style",
+    "bode", "bode_magnitude", "bode_phase", "comparison", "error_vs_order", "filter_bank", "frequency_fit", "group_delay",
+    "hankel_spectrum", "impulse", "nyquist", "pole_zero", "residual_correlation", "simulation", "style",
 ]
