@@ -30,7 +30,7 @@ class SubspaceFit(Fit):
     initial_state : ``(*batch, n)``, or ``(*batch, experiments, n)`` of a list of records
     centering : the levels that were taken off the records, which :func:`ssmid.predict` puts back
     levels : ``(*batch, experiments, p, 2)`` the level of each output at the first sample and its slope per sample, beside the simulation
-    sigma : the singular values that the order was chosen by   rows : block rows of past and future
+    sigma : the singular values that the order was chosen by   rows : block rows of the future
     condition : of the future inputs, infinite where they do not excite all orders
     error : of the free simulation from ``initial_state``, of the outputs about their mean, each output in units of its deviation
     """
@@ -53,7 +53,7 @@ def n4sid(data: Record | list[Record], order: int | None = None, **options: Any)
     selection : how the order is chosen. "criterion": by the error of the free simulation and the number of parameters (Rissanen's
         description length); "fit": by that error alone; "validation": by the free simulation of the last third of the samples,
         its initial state fitted, by models of the rest; "gap": the largest ratio of neighbouring singular values
-    rows : block rows of past and future; three times the order when left out, as far as the data go
+    rows : block rows of the future; three times the order when left out, as far as the data go   past : of the past, ``rows`` when left out
     delay : samples by which each input acts late, one number or one for each input; the system has them as states
     feedthrough : False fixes D = 0
     center : "mean" takes a level off each channel, "trend" a level and a straight line off the outputs of each record, None nothing.
@@ -125,6 +125,7 @@ def _checked(
     max_order: int | None = None,
     selection: str = "criterion",
     rows: int | None = None,
+    past: int | None = None,
     delay: Any = 0,
     feedthrough: bool = True,
     center: str | None = None,
@@ -145,7 +146,7 @@ def _checked(
     most = (sum(lengths) + len(lengths)) // (2 * (m + p + len(lengths)))
     most = min(most, (min(lengths) - DEGREES[center] - 1) // 2)
     for name, value in (("order", order), ("max_order", max_order)):
-        if value is not None and not 1 <= value <= max(0, (most - 1) * p):
+        if value is not None and (value != int(value) or not 1 <= value <= max(0, (most - 1) * p)):
             raise ValueError(f"{name}: expected 1 to {max(0, (most - 1) * p)} for {sum(lengths)} samples, got {value}")
     if most < 2:
         raise ValueError(f"expected more samples of {m} inputs and {p} outputs, got {[record.length for record in records]}")
@@ -154,7 +155,13 @@ def _checked(
     if rows is not None and not least <= rows <= most:
         raise ValueError(f"rows: expected {least} to {most} for order {largest} and {sum(lengths)} samples, got {rows}")
     height = max(least, min(most, max(10, -(-3 * largest // p)))) if rows is None else rows
-    return Options(method, order, largest, height, DEGREES[center], selection, tuple(map(int, delays)), feedthrough, stable)
+    # with a past of its own length the sum of both counts
+    longest = min(2 * most - height, min(lengths) - DEGREES[center] - 1 - height)
+    if past is not None and not -(-largest // (m + p)) <= past <= longest:
+        raise ValueError(f"past: expected {-(-largest // (m + p))} to {longest} for order {largest} and {height} rows, got {past}")
+    past = height if past is None else past
+    late = tuple(map(int, delays))
+    return Options(method, order, largest, height, past, DEGREES[center], selection, late, feedthrough, stable)
 
 
 def _assembled(elements: list[Element], records: list[Record], batch: tuple[int, ...], options: Options, *, listed: bool) -> SubspaceFit:

@@ -32,6 +32,7 @@ class Options:
     order: int | None
     max_order: int
     rows: int
+    past: int
     degree: int
     selection: str
     delays: tuple[int, ...]
@@ -85,7 +86,7 @@ def identify(records: Records, options: Options) -> Element:
     output_level, output_unit = _units([y for _, y in records], options.degree)
     scaled = [((u - input_level) / input_unit, (y - output_level) / output_unit) for u, y in records]
     late = [_delayed(u, y, options.delays) for u, y in scaled]
-    factor = factorize(late, options.rows, options.rows, options.degree)
+    factor = factorize(late, options.past, options.rows, options.degree)
     basis, sigma = observability(factor, options.method.lower())
     shown = int(np.sum(sigma > 1e-12 * max(sigma.max(initial=0), np.finfo(float).tiny)))
     if options.order is None and options.selection == "validation":
@@ -147,8 +148,8 @@ def _validated(records: Records, most: int, options: Options) -> int:
     """The smallest order within a hundredth of the best free simulation of the last third of the samples by models of the first two."""
     cuts = [2 * u.shape[-1] // 3 for u, _ in records]
     first = [(u[:, :cut], y[:, :cut]) for (u, y), cut in zip(records, cuts, strict=True)]
-    rows = min(options.rows, (min(cuts) - options.degree - 1) // 2)
-    basis, _ = observability(factorize(first, rows, rows, options.degree), options.method.lower())
+    rows, past = (min(height, (min(cuts) - options.degree - 1) // 2) for height in (options.rows, options.past))
+    basis, _ = observability(factorize(first, past, rows, options.degree), options.method.lower())
     p = len(records[0][1])
     errors = []
     for order in range(1, max(1, min(most, (rows - 1) * p)) + 1):
