@@ -56,8 +56,8 @@ def centering(records: Record | list[Record], center: str | None) -> Centering:
     if center is not None and center not in CENTERS:
         raise ValueError(f'center: expected "mean", "trend" or None, got {center!r}')
     listed = [records] if isinstance(records, Record) else records
-    lines = [_lines([getattr(record, name) for record in listed], center) for name in ("inputs", "outputs")]
-    return Centering(*lines, center)
+    inputs, outputs = (_lines([getattr(record, name) for record in listed], center) for name in ("inputs", "outputs"))
+    return Centering(inputs, outputs, center)
 
 
 def _lines(signals: list[Array], center: str | None) -> Array:

@@ -43,7 +43,7 @@ class Confidence:
     def contains(self, points: Any) -> Array:
         """``(*batch, ...)`` whether each of ``points`` (which broadcast with the values) lies in its region."""
         difference = to_numpy(as_complex(double(as_array(points, "points", self.values)))) - to_numpy(as_complex(double(self.values)))
-        turned = difference * np.exp(-1j * to_numpy(self.angle))
+        turned: Host = difference * np.exp(-1j * to_numpy(self.angle))
         axes = to_numpy(self.axes)
         with np.errstate(invalid="ignore"):
             rounding = 1e-12 * np.abs(to_numpy(self.values))[..., None]
@@ -136,7 +136,8 @@ def _planar(derivatives: Host, covariance: Host) -> Host:
 def _poles(A: Host, dA: Host) -> tuple[Host, Host]:
     if not np.isfinite(A).all():
         return np.full(len(A), np.nan + 0j), np.full((len(A), len(dA)), np.nan + 0j)
-    values, left, right = scipy.linalg.eig(A, left=True)
+    decomposed: Host = scipy.linalg.eig(A, left=True)
+    values, left, right = decomposed
     moved = np.einsum("ji,kjl,li->ik", left.conj(), dA, right, optimize=True)
     return values, moved / np.sum(left.conj() * right, 0)[:, None]
 
@@ -165,7 +166,7 @@ def _regions(values: Host, covariance: Host, level: float) -> dict[str, Host]:
     unknown = ~np.isfinite(covariance).all((-2, -1))
     axes = np.sqrt(variances) * np.where(flat, one, two)[..., None]
     modulus = np.abs(values)
-    unit = np.where(modulus > 0, values / np.where(modulus > 0, modulus, 1), 1)
+    unit: Host = np.where(modulus > 0, values / np.where(modulus > 0, modulus, 1), 1)
     along = np.stack([unit.real, unit.imag], -1)
     across = np.stack([-unit.imag, unit.real], -1)
     spread = [np.sqrt(np.maximum(np.einsum("...i,...ij,...j->...", a, safe, a), 0)) * one for a in (along, across)]

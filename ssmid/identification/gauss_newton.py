@@ -41,7 +41,8 @@ def minimize(
     evaluate : residuals and anything the Jacobian is made from; None refuses a point (an unstable model), as does a sum of squares
         that is not less. The damping follows Nielsen's rule of the gain ratio (Madsen, Nielsen &
         Tingleff 2004, alg. 3.16); columns of the Jacobian are scaled to length one, directions at the level of rounding left alone.
-    floor : a sum of squares that is rounding   tol : stops where the step is expected to take less than this part off the sum of squares, and not more than ``iterations``.
+    tol : it stops where the step is expected to take less than this part off the sum of squares, and after ``iterations``
+    floor : a sum of squares that is rounding
     retract : new coordinates after each step: theta of the accepted point in them (data-driven local coordinates)
 
     Raises ValueError where the start itself is refused.
@@ -62,26 +63,25 @@ def minimize(
             converged = promise <= tol * cost or cost <= floor
             break
         done += 1
-        accepted = False
+        found = None
         for _ in range(30):
             step = -(Vh[sound].T @ (s[sound] * g[sound] / (s[sound] ** 2 + damping))) / length
             trial = evaluate(theta + step)
             new = float(trial[0] @ trial[0]) if trial is not None else np.inf
-            if new < cost:
+            if trial is not None and new < cost:
                 share = (s[sound] ** 2 * (s[sound] ** 2 + 2 * damping)) / (s[sound] ** 2 + damping) ** 2
                 gain = (cost - new) / max(float(np.sum(g[sound] ** 2 * share)), np.finfo(float).tiny)
-                damping *= max(1 / 10, 1 - (2 * gain - 1) ** 3)
-                grow, accepted = 2.0, True
+                damping, grow, found = damping * max(1 / 10, 1 - (2 * gain - 1) ** 3), 2.0, (step, *trial, new)
                 break
             damping, grow = max(damping, 1e-12) * grow, grow * 2
             if damping > 1e12:
                 break
-        if not accepted:
+        if found is None:
             converged = promise <= 1e3 * tol * cost or cost <= 1e6 * floor
             break
-        assert trial is not None
+        step, residuals, point, new = found
         small = cost - new <= tol * cost and promise <= 1e2 * tol * cost
-        theta, (residuals, point), cost = theta + step, trial, new
+        theta, cost = theta + step, new
         if retract is not None:
             theta, point = retract(theta, point)
         if small:

@@ -57,8 +57,8 @@ class Identification:
         """What was tried and chosen, then what the fit says of itself."""
         best = self.chosen
         drift = f" with {best.drift} states of drift" if best.drift else ""
-        tried = f"Chosen of {len(self.candidates)} by the samples held out: {best.method}, order {best.order}{drift}, {best.score:.4g} % there."
-        return f"{tried}\n{self.fit.explain()}"
+        tried = f"Chosen of {len(self.candidates)} by the samples held out"
+        return f"{tried}: {best.method}, order {best.order}{drift}, {best.score:.4g} % there.\n{self.fit.explain()}"
 
 
 def identify(
@@ -76,8 +76,9 @@ def identify(
     """The model that does best on the last part of the record, trained on all of it. Not differentiable.
 
     record : one system (no batch); of a list of records, the last ones are held out
-    order : the number of states; when left out 1 to 6 and even numbers up to ``max_order``   method : one of "arx", "armax", "oe", "pem", "subspace";
-        "auto" tries all   focus : "simulation" judges the free simulation, its initial state fitted; "prediction" one step ahead
+    order : the number of states; when left out 1 to 6 and even numbers up to ``max_order``
+    method : one of "arx", "armax", "oe", "pem", "subspace"; "auto" tries all but "pem"
+    focus : "simulation" judges the free simulation, its initial state fitted; "prediction" one step ahead
     center : as for :func:`ssmid.arx`   drift : also output error with slow disturbances as states (:func:`ssmid.oe`)
     stable : only stable models   held_out : the part of the samples that judges, at the end
 
@@ -105,11 +106,11 @@ def identify(
     training, judges = _split(records, held_out)
     tried: list[tuple[Candidate, Callable[[Any], Fit]]] = []
     orders = [order] if order is not None else [*range(1, min(max_order, 6) + 1), *range(8, max_order + 1, 2)]
-    for name, lags, states, first, train in _recipes(orders, method, focus, center, drift, stable, max(map(len_of, records))):
+    for name, lags, states, first, train in _recipes(orders, method, focus, center, drift, stable, max(map(_length, records))):
         tried.append((_judged(name, lags, states, first, train, training, judges, focus, stable), train))
     tried.sort(key=lambda pair: -pair[0].score if np.isfinite(pair[0].score) else np.inf)
     if not np.isfinite(tried[0][0].score):
-        raise ValueError(f"expected records that some model can be trained on, got {sum(map(len_of, records))} samples, order {order}")
+        raise ValueError(f"expected records that some model can be trained on, got {sum(map(_length, records))} samples, order {order}")
     best, train = _parsimonious(tried)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if not stable else "default")
@@ -117,7 +118,7 @@ def identify(
     return Identification(fit, best, tuple(candidate for candidate, _ in tried))
 
 
-def len_of(record: Record) -> int:
+def _length(record: Record) -> int:
     return record.length
 
 

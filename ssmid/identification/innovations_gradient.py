@@ -43,7 +43,8 @@ class Innovations:
 
     def moved(self, changes: tuple[Host, ...], states: Host) -> Innovations:
         """The model with these added to its matrices and states."""
-        return Innovations(*(M + d for M, d in zip(self.matrices, changes, strict=True)), self.states + states)
+        A, B, C, D, K = (M + d for M, d in zip(self.matrices, changes, strict=True))
+        return Innovations(A, B, C, D, K, self.states + states)
 
 
 def errors_of(model: Innovations, data: list[tuple[Host, Host]]) -> list[tuple[Host, Host]]:
@@ -63,7 +64,7 @@ def directions(model: Innovations, *, gain: bool, feedthrough: bool) -> tuple[Ho
 
     gain, feedthrough : whether K and D are free. ``k = n (m + p) + n p + p m`` with both, where the system is minimal.
     """
-    A, B, C, D, K = model.matrices
+    A, B, C, _, K = model.matrices
     n, m, p = len(A), B.shape[-1], len(C)
     E = np.eye(n * n).reshape(n * n, n, n)
     along = [E @ A - A @ E, E @ B, -C @ E]
@@ -109,7 +110,8 @@ def _driven(motion: Host, signals: Host, driven: Host) -> Host:
     p, n, T = motion.shape
     k, _, s = driven.shape
     size = next_fast_length(2 * T)
-    H, Z = scipy.fft.rfft(motion, n=size), scipy.fft.rfft(signals, n=size)
+    H: Host = scipy.fft.rfft(motion, n=size)
+    Z: Host = scipy.fft.rfft(signals, n=size)
     table = driven.reshape(k, n * s).T
     out = np.empty((p, H.shape[-1], k), complex)
     step = max(1, _BYTES // (16 * n * s))
@@ -119,4 +121,5 @@ def _driven(motion: Host, signals: Host, driven: Host) -> Host:
             products = (H[a, :, None, piece] * Z[None, :, piece]).reshape(n * s, -1).T
             flat = np.ascontiguousarray(products).view(float).reshape(len(products), n * s, 2)
             out[a, piece] = flat[..., 0] @ table + 1j * (flat[..., 1] @ table)
-    return scipy.fft.irfft(out, n=size, axis=1)[:, :T]
+    back: Host = scipy.fft.irfft(out, n=size, axis=1)
+    return back[:, :T]

@@ -190,7 +190,7 @@ def _refined(problem: _Problem, model: Innovations, iterations: int, tol: float)
 
     k = settle(model)
     best = minimize(
-        np.zeros(k + model.states.size), evaluate, lambda _, point: problem.derivative(*point, chart["changes"]),
+        np.zeros(k + model.states.size), evaluate, lambda _, point: problem.derivative(point[0], point[1], chart["changes"]),
         iterations=iterations, tol=tol, retract=retract, floor=1e-29 * sum(float(np.sum(y * y)) for _, y in problem.data),
     )
     return best.point[0], best
@@ -204,7 +204,7 @@ def _prepared(matrices: tuple[Host, ...], data: Data, levels: Host, heights: Hos
     if n and _radius(A[None])[0] < 1:
         # the gain is an input too: what only the noise reaches has coordinates then
         wide = StateSpace(A, np.concatenate([B, K], -1), C, np.zeros((len(C), m + K.shape[-1])))
-        balanced, transform = balanced_realization(wide, return_transform=True)
+        balanced = balanced_realization(wide)
         parts = [to_numpy(M) for M in (balanced.A, balanced.B, balanced.C)]
         if parts[0].shape == A.shape and all(np.isfinite(M).all() for M in parts):
             A, C, B, K = parts[0], parts[2], parts[1][:, :m], parts[1][:, m:]

@@ -25,7 +25,7 @@ def innovations_form(A: Host, B: Host, C: Host, D: Host, F: Host) -> Matrices:
         return _companion(A, B, C)
     system = _companion(diagonal(F), B, np.ones((*F.shape[:-1], 1)))
     noise = _companion(diagonal(D), np.zeros((*B.shape[:-1], 1)), C)
-    return _side_by_side(system[:4] + (np.zeros_like(system[4]),), noise)
+    return _side_by_side((*system[:4], np.zeros_like(system[4])), noise)
 
 
 def sensitivities(polynomials: Matrices, directions: Matrices) -> Matrices:
@@ -46,7 +46,8 @@ def beside_drift(matrices: Matrices, poles: Host) -> Matrices:
     upper = poles[poles.imag > 1e-12 * np.abs(poles.imag).max(initial=0)]
     blocks = [np.array([[abs(poles[len(poles) // 2])]])] if len(poles) % 2 else []
     blocks += [np.array([[z.real, z.imag], [-z.imag, z.real]]) for z in upper]
-    turning = np.kron(scipy.linalg.block_diag(*blocks), np.eye(p))
+    block: Host = scipy.linalg.block_diag(*blocks)
+    turning = np.kron(block, np.eye(p))
     seen = np.kron(np.concatenate([np.eye(len(b))[:1] for b in blocks], -1), np.eye(p))
     k = len(turning)
     return scipy.linalg.block_diag(A, turning), np.r_[B, np.zeros((k, m))], np.c_[C, seen], D, np.r_[K, np.zeros((k, p))]

@@ -151,7 +151,7 @@ def test_identify_says_what_it_expects(rng):
     record = Record(rng.standard_normal(30), rng.standard_normal(30))
     with pytest.raises(ValueError, match="method: expected one of auto"):
         identify(record, method="best")
-    with pytest.raises(ValueError, match="expected one system, got a batch of .2,."):
+    with pytest.raises(ValueError, match=r"expected one system, got a batch of .2,."):
         identify(Record(np.ones((2, 1, 9)), np.ones((2, 1, 9))))
     with pytest.raises(ValueError, match="expected at least 8 samples to train on"):
         identify(record[:9])

@@ -31,7 +31,7 @@ def test_fit_percent_of_what_does_not_vary_and_of_any_scale(rng):
     assert fit_percent(np.full(9, 3.0), np.full(9, 3.0)) == 100
     assert fit_percent(np.full(9, 3.0), np.zeros(9)) == -np.inf
     assert np.isnan(fit_percent(np.array([[1.0, np.nan], [1.0, 2.0]]), np.ones((2, 2)))[0])
-    with pytest.raises(ValueError, match="of one shape, got .3,. and .4,."):
+    with pytest.raises(ValueError, match=r"of one shape, got .3,. and .4,."):
         fit_percent(np.ones(3), np.ones(4))
 
 
