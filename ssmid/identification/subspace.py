@@ -159,9 +159,8 @@ def _checked(
     longest = min(2 * most - height, min(lengths) - DEGREES[center] - 1 - height)
     if past is not None and not -(-largest // (m + p)) <= past <= longest:
         raise ValueError(f"past: expected {-(-largest // (m + p))} to {longest} for order {largest} and {height} rows, got {past}")
-    past = height if past is None else past
-    late = tuple(map(int, delays))
-    return Options(method, order, largest, height, past, DEGREES[center], selection, late, feedthrough, stable)
+    before, late = height if past is None else past, tuple(map(int, delays))
+    return Options(method, order, largest, height, before, DEGREES[center], selection, late, feedthrough, stable)
 
 
 def _assembled(elements: list[Element], records: list[Record], batch: tuple[int, ...], options: Options, *, listed: bool) -> SubspaceFit:
