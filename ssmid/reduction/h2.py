@@ -22,6 +22,7 @@ def h2_approximation(
     tol: float | None = None,
     max_order: int | None = None,
     start: Start | Sequence[Start] = "balanced",
+    restarts: int = 0,
     mimo: bool = False,
     max_iterations: int = 100,
     gtol: float = 1e-9,
@@ -35,6 +36,7 @@ def h2_approximation(
         to meet it (doubled until one does, then bisected), up to ``max_order`` (256 when left out).
     start : "balanced" (the poles of balanced truncation), or for scalar systems a system or a result of the same order, or several
         of these: the best end is kept. There are many local minima; the start decides.
+    restarts : so many perturbed copies of each start of a scalar system are tried too, in one batch; the result is the same each time.
     mimo : the last two batch axes of real taps or of a Modal bank are outputs and inputs of one system.
     max_iterations, gtol : Newton's method stops where the cosine between the error and any change of it by a pole is at most
         ``gtol``, or where rounding hides more. Not ``converged`` after ``max_iterations``: still the best so far.
@@ -59,7 +61,7 @@ def h2_approximation(
     >>> round(float(fit.error), 4), bool(fit.converged), bool(fit.interpolation_residual < 1e-8)
     (0.2151, True, True)
     """
-    request = H2Request.of(order, tol, max_order, start, max_iterations, gtol)
+    request = H2Request.of(order, tol, max_order, start, max_iterations, gtol, restarts)
     if isinstance(system, ImpulseResponse):
         return h2_of_coupled_taps(system, request) if mimo else h2_of_taps(system, request)
     states = system if isinstance(system, Modal) and not mimo else to_state_space(system, mimo=mimo)
@@ -79,7 +81,8 @@ def _by_tolerance(system: StateSpace | Modal, request: H2Request) -> H2Reduction
     if system.batch_shape:
         raise ValueError(f"tol: expected taps or a single model, got batch shape {system.batch_shape}: give an order")
     balanced = balanced_truncation(system, tol=request.tol, tol_norm="h2", max_order=request.max_order)
-    assert request.tol is not None and isinstance(balanced.order, int)
+    assert request.tol is not None
+    assert isinstance(balanced.order, int)
 
     def at(order: int) -> H2Reduction:
         return _of_model(system, dataclasses.replace(request, order=order, tol=None))

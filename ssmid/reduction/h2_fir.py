@@ -13,7 +13,7 @@ from ssmid._array import Array, as_complex, astype_width, from_numpy, is_complex
 from ssmid.analysis.hankel import channels, hankel_shape, normalized
 from ssmid.linalg import eigvals
 from ssmid.reduction.fir import a_priori_bound, truncated
-from ssmid.reduction.h2_newton import Optimum, best_of, optimal_poles
+from ssmid.reduction.h2_newton import Optimum, search
 from ssmid.reduction.h2_realization import cascade_realization
 from ssmid.reduction.h2_request import H2Request, prepared, start_of_system
 from ssmid.reduction.h2_result import H2Reduction, interpolation_residual
@@ -88,13 +88,12 @@ def _solved(
     taps = projection.taps[:, 0, 0, :]
     xp, real = namespace(taps), not is_complex(taps)
     source = TapsSource.of(taps[:, 1:] if taps.shape[-1] > 1 else 0 * taps, real=real)
-    optima = []
+    starts = []
     for poles in given:
         own = _balanced_poles(projection, orders) if poles is None else poles
-        start, live = prepared(own, orders, taps, real=real)
-        limits = {"max_iterations": request.max_iterations, "gtol": request.gtol}
-        optima.append(optimal_poles(source, start, live, real=real, **limits))
-    optimum = best_of(optima)
+        starts.append(prepared(own, orders, taps, real=real))
+    limits = {"max_iterations": request.max_iterations, "gtol": request.gtol}
+    optimum = search(source, starts, request.restarts, real=real, **limits)
     A, B, C = cascade_realization(optimum.poles, optimum.live, source.sections(optimum.poles, optimum.live), real=real)
     size = int(orders.max(initial=0))
     relative = optimum.history / xp.where(source.energy > 0, source.energy, xp.ones_like(source.energy))[:, None]

@@ -188,7 +188,8 @@ def _roots(total: Array, product: Array) -> tuple[Array, Array]:
     """The roots of ``u^2 - total u + product``, at least 2e-5 apart."""
     xp = namespace(total)
     square = total**2 / 4 - product
-    square = xp.where(xp.abs(square) < _APART**2, xp.where(square < 0, -(_APART**2), _APART**2), square)
+    least = _APART**2 * xp.ones_like(square)
+    square = xp.where(xp.abs(square) < _APART**2, xp.where(square < 0, -least, least), square)
     root = xp.sqrt(xp.abs(square))
     none = xp.zeros_like(root)
     half = as_complex(xp.where(square < 0, none, root)) + 1j * as_complex(xp.where(square < 0, root, none))

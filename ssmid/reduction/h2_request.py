@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -27,12 +27,20 @@ class H2Request:
     starts: tuple[Start, ...]
     max_iterations: int
     gtol: float
+    restarts: int
 
     @classmethod
     def of(
-        cls, order: int | None, tol: float | None, max_order: int | None, start: Start | Sequence[Start], max_iterations: int, gtol: float
+        cls,
+        order: int | None,
+        tol: float | None,
+        max_order: int | None,
+        start: Start | Sequence[Start],
+        max_iterations: int,
+        gtol: float,
+        restarts: int,
     ) -> H2Request:
-        starts = (start,) if isinstance(start, (str, System, Result)) else tuple(start)
+        starts: tuple[Any, ...] = tuple(start) if isinstance(start, (list, tuple)) else (start,)
         for one in starts:
             if isinstance(one, str) and one != "balanced":
                 raise ValueError(f"start: expected 'balanced', a system or a result, got {one!r}")
@@ -40,15 +48,16 @@ class H2Request:
                 raise TypeError(f"start: expected 'balanced', a System or a Result (or several of these), got {type(one).__name__}")
         if not starts:
             raise ValueError("start: expected at least one, got none")
-        if isinstance(max_iterations, bool) or int(max_iterations) != max_iterations or max_iterations < 0:
-            raise ValueError(f"max_iterations: expected an integer of at least 0, got {max_iterations}")
+        for name, value in (("max_iterations", max_iterations), ("restarts", restarts)):
+            if isinstance(value, bool) or int(value) != value or value < 0:
+                raise ValueError(f"{name}: expected an integer of at least 0, got {value}")
         if not gtol > 0:
             raise ValueError(f"gtol: expected a positive number, got {gtol}")
         if (order is None) == (tol is None):
             raise ValueError(f"expected either order or tol, got order={order} and tol={tol}")
         if tol is not None and any(not isinstance(s, str) for s in starts):
             raise ValueError("start: expected 'balanced' with tol, whose order is not known beforehand")
-        return cls(order, tol, max_order, starts, int(max_iterations), float(gtol))
+        return cls(order, tol, max_order, starts, int(max_iterations), float(gtol), int(restarts))
 
 
 def start_of_system(start: System | Result, batch: tuple[int, ...], order: int, *, real: bool) -> np.ndarray:

@@ -15,7 +15,7 @@ from ssmid.analysis.gramians import modal_realization
 from ssmid.linalg import eig, inverse
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.h2_dense import SchurSource
-from ssmid.reduction.h2_newton import Optimum, Source, best_of, optimal_poles
+from ssmid.reduction.h2_newton import Optimum, Source, search
 from ssmid.reduction.h2_realization import cascade_realization
 from ssmid.reduction.h2_request import H2Request, closed, prepared, start_of_system
 from ssmid.reduction.h2_result import H2Reduction, interpolation_residual
@@ -43,15 +43,15 @@ def h2_of_scalars(system: StateSpace | Modal, request: H2Request) -> H2Reduction
     size, source = _source(flat, modes, rate, sound, like, real=real)
     orders = np.broadcast_to(to_numpy(balanced.order) if not isinstance(balanced.order, int) else balanced.order, batch).reshape(-1)
     orders = np.where(sound, orders, 0)
-    optima = []
+    starts = []
     for start in request.starts:
         given = balanced if isinstance(start, str) else start
         found = start_of_system(given, tuple(batch), order, real=False) if given is not balanced else _poles_of(balanced, order)
         found = _to_disk(np.where(sound[:, None], found, 0.5 if system.is_discrete else -1), rate)
         found = closed(found) if real else found
-        first, live = prepared(found, orders, like, real=real)
-        optima.append(optimal_poles(source, first, live, real=real, max_iterations=request.max_iterations, gtol=request.gtol))
-    optimum = best_of(optima)
+        starts.append(prepared(found, orders, like, real=real))
+    limits = {"max_iterations": request.max_iterations, "gtol": request.gtol}
+    optimum = search(source, starts, request.restarts, real=real, **limits)
     A, B, C = cascade_realization(optimum.poles, optimum.live, source.sections(optimum.poles, optimum.live), real=real)
     A, B, C = (M[:, :order, :] if i < 2 else M[:, :, :order] for i, M in enumerate((A[:, :, :order], B, C)))
     A, B, C = _from_disk(A, B, C, rate, size)

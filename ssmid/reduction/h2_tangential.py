@@ -22,7 +22,7 @@ Values: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """``g`` and ``g'`` ``(k, p, m)`` of the original's power series at ``k`` points in the disk."""
 Matrices: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-_RESTARTS = 20
+_RESTARTS, _SWEEPS = 20, 50
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,10 +38,10 @@ class Tangential:
 
 def tangential_optimum(values: Values, energy: float, start: Matrices, *, max_iterations: int, gtol: float) -> Tangential:
     """A local minimum of the squared error from ``start``, the matrices ``A, B, C`` of ``g(w) = C (I - w A)^-1 B``; never a worse one."""
-    poles, directions = _modes(*start)
+    poles, directions, captured = _interpolated(values, start, max_iterations)
     d, live = len(poles), np.arange(len(poles) + len(poles) % 2) < len(poles)
     pad = np.zeros(len(live) - d)
-    history, steps, residual = [], 0, np.inf
+    history, steps, residual = [energy - captured], 0, np.inf
     for _ in range(_RESTARTS):
         here = chart(np.concatenate([poles, pad])[None] + 0j, live[None], real=True)
         problem = _Problem(values, energy, here, directions, d)
@@ -49,7 +49,7 @@ def tangential_optimum(values: Values, energy: float, start: Matrices, *, max_it
         history.append(value * energy)
         residual = problem.residual
         # restarts move the charts along; what a restart gains below rounding is not worth one
-        if residual <= gtol or steps >= max_iterations or (len(history) > 1 and history[-2] - history[-1] < 1e-13 * energy):
+        if residual <= gtol or steps >= max_iterations or (len(history) > 2 and history[-2] - history[-1] < 1e-13 * energy):
             break
         options = {"maxiter": max_iterations - steps, "gtol": 1e-3 * gtol}
         best = _Best(problem)
@@ -62,6 +62,49 @@ def tangential_optimum(values: Values, energy: float, start: Matrices, *, max_it
     problem = _Problem(values, energy, chart(np.concatenate([poles, pad])[None] + 0j, live[None], real=True), directions, d)
     value, _ = problem(problem.origin)
     return Tangential(_realized(poles, directions, problem.outputs), value * energy, problem.residual, steps, np.array(history))
+
+
+def _interpolated(values: Values, start: Matrices, max_iterations: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """The best of the iterates of TF-IRKA (Beattie & Gugercin, Automatica 48, 2012): Hermite interpolation at the mirrored poles.
+
+    Poles, directions, and the energy that the poles and directions of the start capture.
+    """
+    poles, b = best = _modes(*start)
+    captured, first = -np.inf, None
+    for _ in range(min(max_iterations, _SWEEPS) + 1):
+        g, g1 = _by_symmetry(values, poles)
+        c = _outputs(poles, b, g)
+        fitted = float(np.real(np.sum(c * (g @ b[:, :, None])[:, :, 0])))
+        first = fitted if first is None else first
+        if fitted > captured:
+            best, gained, captured = (poles, b), fitted - captured, fitted
+            if gained < 1e-12 * fitted:
+                break
+        z = 1 / np.where(np.abs(poles) < 1e-8, 1e-8, poles)
+        H, slope = g / z[:, None, None], -(g + g1 / z[:, None, None]) / z[:, None, None] ** 2
+        gap = z[:, None] - z + np.eye(len(z))
+        left = np.einsum("ip,ipm,jm->ij", c, H, b)
+        right = np.einsum("ip,jpm,jm->ij", c, H, b)
+        own = np.einsum("jp,jpm,jm->j", c, slope, b)
+        E = (left - right) / gap + np.diag(own - np.diag(left - right))
+        A = (z[:, None] * left - z * right) / gap
+        A = A + np.diag(np.diag(left) + z * own - np.diag(A))
+        new, X = (np.asarray(x) for x in scipy.linalg.eig(A, E)[:2])
+        if not (np.isfinite(new).all() and np.isfinite(X).all()):
+            break
+        # the model is (c^T H)(z E - A)^-1 (H b): its input vectors are rows of the inverse of E X
+        inputs = np.linalg.lstsq(E @ X, np.einsum("ip,ipm->im", c, H), rcond=None)[0]
+        new = np.where(np.abs(new) >= 1, 1 / np.where(np.abs(new) > 0, np.conj(new), 1), new)
+        try:
+            poles, b = _closed_modes(new, inputs)
+        except ValueError:
+            break
+    return *best, first or 0.0
+
+
+def _outputs(poles: np.ndarray, b: np.ndarray, g: np.ndarray) -> np.ndarray:
+    gram = (b @ b.T) / (1 - poles[:, None] * poles)
+    return _solved(gram, (g @ b[:, :, None])[:, :, 0])
 
 
 class _Best:
@@ -185,10 +228,15 @@ def _solved(gram: np.ndarray, V: np.ndarray) -> np.ndarray:
     return size[:, None] * np.linalg.lstsq(scaled, size[:, None] * V, rcond=1e-15)[0]
 
 
-def _modes(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _modes(A: np.ndarray, B: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     poles, X = np.linalg.eig(A)
-    b = np.linalg.solve(X, B.astype(complex))
+    return _closed_modes(poles, np.linalg.solve(X, B.astype(complex)))
+
+
+def _closed_modes(poles: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Poles in pairs with directions of length one, conjugate as they are."""
     ordered = spread_apart(closed(poles[None]), real=True)[0]
+    ordered = ordered[np.lexsort((-np.real(ordered) * (np.imag(ordered) == 0), np.imag(ordered) == 0))]
     nearest = scipy.optimize.linear_sum_assignment(np.abs(ordered[:, None] - poles))[1]
     b = b[nearest]
     upper = np.imag(ordered) > 0
@@ -211,7 +259,7 @@ def _in_order(poles: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     upper = np.flatnonzero(np.imag(poles) > 0)
     lower = np.array([k - 1 if k % 2 else k + 1 for k in upper], int)
     reals = np.flatnonzero(np.imag(poles) == 0)
-    reals = reals[np.argsort(np.real(poles[reals]))]
+    reals = reals[np.argsort(-np.real(poles[reals]))]  # the order in which a chart returns the roots of a pair
     order = np.concatenate([np.stack([upper, lower], -1).ravel(), reals]).astype(int)
     return spread_apart(poles[order][None], real=True)[0], b[order]
 
