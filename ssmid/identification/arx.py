@@ -206,35 +206,47 @@ def _regressions(data: list[tuple[Host, Host]], na: int, nb: int, delay: int) ->
         array[bad] = np.nan
     condition[bad] = np.nan
     columns = _columns(na, nb, p, m)
-    return [_estimate(theta[i], noise[i], gram[i], condition[i], [(u[i], y[i]) for u, y in data], columns, delay) for i in range(len(R))]
+    size = 8 * k * p * (p * order_of(na, nb + delay if nb else 0, 0)) ** 2
+    step = max(1, _BYTES // max(size, 1))
+    found = []
+    for first in range(0, len(R), step):
+        some = slice(first, first + step)
+        found += _estimates(theta[some], noise[some], gram[some], condition[some], [(u[some], y[some]) for u, y in data], columns, delay)
+    return found
 
 
-def _estimate(
-    theta: Host, noise: Host, gram: Host, condition: float, data: list, columns: tuple[Host, Host], delay: int
-) -> Estimate:
-    """The model with coefficients ``theta`` (columns, p); parameters are those of the first output, then of the second, ..."""
-    k, p = theta.shape
-    polynomials = _polynomials(theta[None], columns, delay)
+def _estimates(
+    theta: Host, noise: Host, gram: Host, condition: Host, data: list[tuple[Host, Host]], columns: tuple[Host, Host], delay: int
+) -> list[Estimate]:
+    """Models with coefficients ``theta`` (N, columns, p); parameters are those of the first output, then of the second, ..."""
+    count, k, p = theta.shape
+    polynomials = _polynomials(theta, columns, delay)
     basis = np.eye(k * p).reshape(k * p, p, k).swapaxes(-1, -2)
     directions = _polynomials(basis, columns, delay)
     directions = (directions[0] - _polynomials(0 * basis, columns, delay)[0], directions[1], *(0 * d for d in directions[2:]))
-    matrices = tuple(M[0] for M in innovations_form(*polynomials))
-    polynomials = tuple(P[0] for P in polynomials)
+    matrices = innovations_form(*polynomials)
+    changes = sensitivities(polynomials, directions)
     A, B = polynomials[:2]
     residuals = [multiplied(A, y) - multiplied(B, u) for u, y in data]
-    n = len(matrices[0]) // p if p else 0
-    states = np.stack([_padded(e[:, :n], n).T.reshape(-1) for e in residuals])
-    errors = [np.concatenate([np.zeros_like(e[:, :n]), e[:, n:]], -1) for e in residuals]
+    n = matrices[0].shape[-1] // p if p else 0
+    states = np.stack([_padded(e[..., :n], n).swapaxes(-1, -2).reshape(count, -1) for e in residuals], 1)
+    errors = [np.concatenate([np.zeros_like(e[..., :n]), e[..., n:]], -1) for e in residuals]
     with np.errstate(over="ignore", invalid="ignore"):  # variances are squares of units
-        covariance = np.kron(noise, gram)
-    return Estimate(
-        matrices, states, noise, theta.T.reshape(-1), covariance, sensitivities(polynomials, directions),
-        relative_error([y for _, y in data], errors), condition, bool(np.isfinite(theta).all()), 0, polynomials,
-    )
+        covariance = (noise[:, :, None, :, None] * gram[:, None, :, None, :]).reshape(count, k * p, k * p)
+    parameters = theta.swapaxes(-1, -2).reshape(count, -1)
+    sound = np.isfinite(theta).all((-2, -1))
+    return [
+        Estimate(
+            tuple(M[i] for M in matrices), states[i], noise[i], parameters[i], covariance[i], tuple(d[i] for d in changes),
+            relative_error([y[i] for _, y in data], [e[i] for e in errors]), condition[i], bool(sound[i]), 0,
+            tuple(P[i] for P in polynomials),
+        )
+        for i in range(count)
+    ]
 
 
 def _padded(start: Host, n: int) -> Host:
-    return np.concatenate([start, np.zeros((len(start), n - start.shape[-1]))], -1)
+    return np.concatenate([start, np.zeros((*start.shape[:-1], n - start.shape[-1]))], -1)
 
 
 def _polynomials(theta: Host, columns: tuple[Host, Host], delay: int) -> tuple[Host, ...]:
@@ -252,10 +264,10 @@ def _polynomials(theta: Host, columns: tuple[Host, Host], delay: int) -> tuple[H
 
 
 def multiplied(P: Host, signal: Host) -> Host:
-    """``sum_k P[:, :, k] signal[:, t-k]`` from rest: polynomials ``(p, m, k)`` of the delay on signals ``(m, T)``."""
-    out = np.zeros((P.shape[0], signal.shape[-1]))
+    """``sum_k P[:, :, k] signal[:, t-k]`` from rest: polynomials ``(*batch, p, m, k)`` of the delay on signals ``(*batch, m, T)``."""
+    out = np.zeros((*signal.shape[:-2], P.shape[-3], signal.shape[-1]))
     for k in range(min(P.shape[-1], signal.shape[-1])):
-        out[:, k:] += P[:, :, k] @ signal[:, : signal.shape[-1] - k]
+        out[..., k:] += P[..., k] @ signal[..., : signal.shape[-1] - k]
     return out
 
 
@@ -283,7 +295,8 @@ def mirrored(estimate: Estimate, data: list, delay: int) -> Estimate:
     if nb:
         ordered[columns[1].ravel()] = _inputs_only(filtered, nb, delay, start)
     gram = np.full((len(theta), len(theta)), np.nan)
-    again = _estimate(ordered, estimate.noise, gram, estimate.condition, data, columns, delay)
+    alone = [(u[None], y[None]) for u, y in data]
+    again = _estimates(ordered[None], estimate.noise[None], gram[None], np.array([estimate.condition]), alone, columns, delay)[0]
     return Estimate(**{**again.__dict__, "reflected": tuple(complex(r) for r in roots[outside])})
 
 
