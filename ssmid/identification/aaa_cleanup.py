@@ -26,7 +26,7 @@ from ssmid.reduction.result import Change
 _PENALTY = 1.5
 """Of one parameter, in units of Schwarz's: poles are placed where noise is largest, which is worth more than a fixed column."""
 
-_SOON, _RELOCATIONS, _ESCAPES = 5, 6, 3
+_SOON, _RELOCATIONS, _ESCAPES = 3, 6, 3
 _DIFFERENCES, _ROUGH, _SMOOTH = 7, 1.05, 40.0
 _HOPELESS = 100.0
 """A pole whose loss multiplies the squared error by as much is not tried without."""
@@ -220,7 +220,8 @@ class Cleanup:
             trial, which = list(poles), []
             for index, problem, P in self._groups(poles, waiting):
                 residual = self._residual(problem, P)
-                for at in np.flatnonzero(_above_noise(problem, residual)):
+                told_apart = np.sum(np.abs(residual) ** 2, axis=(1, 2)) > self.floor
+                for at in np.flatnonzero(told_apart & _above_noise(problem, residual)):
                     one = problem.take(from_numpy(np.array([at]), P))
                     one = dataclasses.replace(one, values=from_numpy(residual[at : at + 1], P))
                     i = int(index[at])

@@ -15,10 +15,12 @@ import numpy as np
 from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.pole_refinement import Problem
-from ssmid.linalg import adjoint, eigh, svd
+from ssmid.linalg import adjoint, eigh, svd, triangular_factor
 
 _LOST = 1e-2
 """Smallest eigenvalue of what is left of the orthonormal columns at which they are made anew."""
+_FEW = 12
+"""Columns of one matrix up to which QR is quicker than its update."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,12 +154,14 @@ def _extended(problem: Problem, state: _State, repeated: bool) -> tuple[_State, 
     new = xp.reshape(new, (b, state.L.shape[1], new.shape[-1]))
     L, Q, G = state.L, state.Q, state.G
     n = L.shape[-1]
-    if n:
+    keep = xp.astype(free, L.dtype)[:, None, :, None]
+    L = xp.reshape(xp.reshape(L, (b, L.shape[1] // k, k, n)) * keep, L.shape)
+    if Q.shape[-1]:
         G = G - _gram_of_rows(Q, chosen, k)
-        keep = xp.astype(free, L.dtype)[:, None, :, None]
-        L, Q = (xp.reshape(xp.reshape(M, (b, -1, k, n)) * keep, (b, L.shape[1], n)) for M in (L, Q))
+        Q = xp.reshape(xp.reshape(Q, (b, L.shape[1] // k, k, n)) * keep, Q.shape)
     L, basis = xp.concat([L, new], axis=-1), xp.concat([state.basis, basis], axis=-1)
-    Q, R, G = _factors(L) if repeated or n < 2 else _appended(L, Q, state.R, G)
+    small = b == 1 and L.shape[-1] <= _FEW
+    Q, R, G = _factors(L, small) if repeated or small or Q.shape[-1] < n or n < 2 else _appended(L, Q, state.R, G)
     return _State(L, basis, Q, R, G, free, allowed, state.error), chosen
 
 
@@ -170,8 +174,11 @@ def _gram_of_rows(Q: Array, chosen: Array, k: int) -> Array:
     return adjoint(q) @ q
 
 
-def _factors(L: Array) -> tuple[Array, Array, Array]:
+def _factors(L: Array, small: bool = False) -> tuple[Array, Array, Array]:
+    """The factors made anew; of a ``small`` matrix, which is quicker than to update it, without Q."""
     xp = namespace(L)
+    if small:
+        return L[..., :0], triangular_factor(L), L[..., :0, :0]
     Q, R = xp.linalg.qr(L, mode="reduced")
     return Q, R, xp.zeros_like(R) + xp.eye(R.shape[-1], dtype=R.dtype, device=R.device)
 
@@ -201,9 +208,11 @@ def _appended(L: Array, Q: Array, R: Array, G: Array) -> tuple[Array, Array, Arr
 def _weights(problem: Problem, state: _State) -> tuple[Array, _State]:
     """The weights ``(b, n)`` of least linearized error, and the state with the errors that they leave."""
     xp = namespace(state.L)
-    values, vectors = eigh(state.G)
-    root = xp.sqrt(xp.maximum(values, xp.zeros_like(values)))
-    small = xp.astype(root, vectors.dtype)[:, :, None] * (adjoint(vectors) @ state.R)
+    small = state.R
+    if state.G.shape[-1]:
+        values, vectors = eigh(state.G)
+        root = xp.sqrt(xp.maximum(values, xp.zeros_like(values)))
+        small = xp.astype(root, vectors.dtype)[:, :, None] * (adjoint(vectors) @ small)
     beta = adjoint(svd(small)[2])[..., -1]
     denominator = (state.basis @ as_complex(beta)[..., None])[..., 0]
     left = (state.L @ beta[..., None])[..., 0]

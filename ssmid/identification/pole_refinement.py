@@ -16,10 +16,10 @@ from ssmid.analysis.polynomial import Host
 from ssmid.identification.partial_fractions import reflected
 from ssmid.linalg import adjoint, orthonormalize, solve
 
-_SETTLED = 1e-4
+_SETTLED = 1e-3
 _STUCK = 1e8
 _MARGIN = 1e-14
-_DAMPING = 1e-4
+_DAMPING = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def project(problem: Problem, poles: Array) -> Projection:
 
 
 def refine(
-    problem: Problem, poles: Array, *, stable: bool = False, steps: int = 30, settled: float = _SETTLED, floor: float = 0.0
+    problem: Problem, poles: Array, *, stable: bool = False, steps: int = 60, settled: float = _SETTLED, floor: float = 0.0
 ) -> tuple[Array, Array, Array]:
     """Poles ``(b, d)`` at a minimum of the misfit near the given ones, its sum of squares and whether the iteration settled, ``(b,)``.
 
@@ -143,7 +143,7 @@ def refine(
         settling = better & ((cost - new.cost <= settled * cost) | (new.cost <= floor)) | (damping > _STUCK)
         fit = new if bool(xp.all(better)) else new.where(better, fit)
         poles, cost = xp.where(better[:, None], trial, poles), xp.where(better, new.cost, cost)
-        damping = xp.where(better, damping / 10, damping * 30)
+        damping = xp.where(better, damping / 3, damping * 10)
     return tuple(from_numpy(a, like) for a in (found, lowest, rested))  # pyright: ignore[reportReturnType]
 
 
