@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid._array import Array, from_numpy, in_threads, namespace, on_gpu, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.linalg import adjoint, eigvals, orthonormalize, triangular_factor
 
@@ -29,6 +29,7 @@ _SMALLEST_CONSTANT = 1e-8
 _CHUNK_BYTES = 2**26
 _MANY = 32
 """From so many elements on, Gram matrices and threads are faster than a QR each."""
+PIECE = 64
 _SHIFT = 1e-13
 _FAITHFUL = 1e-4
 """The smallest pivot, of columns of length one, that a Gram matrix has to five digits."""
@@ -57,6 +58,11 @@ class Bank:
         values = self.values if self.weights is None else self.values * self.weights[:, None, None, :]
         return np.sqrt(2 * np.mean(to_numpy(values) ** 2, axis=(-3, -2, -1)))
 
+    def piece(self, start: int, stop: int) -> Bank:
+        """The elements from ``start`` to ``stop``, as views."""
+        points, weights = (x if x is None or x.shape[0] == 1 else x[start:stop, ...] for x in (self.points, self.weights))
+        return dataclasses.replace(self, points=points, values=self.values[start:stop, ...], weights=weights)
+
     def take(self, index: Host) -> Bank:
         """The elements ``index``."""
         xp, where = namespace(self.values), from_numpy(index, self.values)
@@ -77,9 +83,22 @@ class Relocation(NamedTuple):
     converged: Host
 
 
-@quiet
 def relocated(bank: Bank, poles: Host, iterations: int) -> Relocation:
-    """The poles that vector fitting arrives at from the initial ``poles`` ``(B, n)`` (in slots), element by element at its own pace.
+    """The poles that vector fitting arrives at from the initial ``poles`` ``(B, n)`` (in slots).
+
+    On the host a large bank is taken in pieces that stay in the cache, by as many threads as there are cores.
+    """
+    B = poles.shape[0]
+    if on_gpu(bank.values) or B <= PIECE:
+        return _relocated(bank, poles, iterations)
+    starts = range(0, B, PIECE)
+    parts = in_threads(lambda i: _relocated(bank.piece(i, i + PIECE), poles[i : i + PIECE], iterations), starts)
+    return Relocation(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+
+
+@quiet
+def _relocated(bank: Bank, poles: Host, iterations: int) -> Relocation:
+    """Element by element at its own pace.
 
     The best iterate is kept, by the residual of its least-squares residues. An element is done when its denominator has become
     constant, when the residual is rounding, or when the residual has not become smaller for some steps; that is convergence too
@@ -253,16 +272,15 @@ def _eigenvalues(A: Host) -> Host:
 
 def slots(poles: Host) -> Host:
     """``(B, n)`` poles, exactly closed under conjugation, in slots; real ones are paired with their neighbours on the line."""
-    n = poles.shape[-1]
-    kind = np.where(poles.imag > 0, 0, np.where(poles.imag < 0, 2, 1))
-    poles = np.take_along_axis(poles, np.lexsort((poles.real, kind), axis=-1), axis=-1)
-    pairs = np.sum(kind == 0, axis=-1, keepdims=True)
+    n, rows = poles.shape[-1], np.arange(len(poles))[:, None]
+    sign = np.sign(poles.imag)
+    poles = poles[rows, np.lexsort((poles.real, -sign), axis=-1)]
+    pairs = np.sum(sign > 0, axis=-1, keepdims=True)
     j = np.arange(n // 2)
-    conjugate = j < pairs
-    u = np.take_along_axis(poles, np.where(conjugate, j, 2 * j - pairs), axis=-1)
-    v = np.take_along_axis(poles, np.where(conjugate, j, np.minimum(2 * j - pairs + 1, n - 1)), axis=-1)
-    rest = np.take_along_axis(poles, n - 1 - pairs, axis=-1) if n % 2 else poles[:, :0]
-    return np.concatenate([u, np.where(conjugate, u.conj(), v), rest], axis=-1)
+    conjugate, real = j < pairs, 2 * j - pairs
+    u = poles[rows, np.where(conjugate, j, real)]
+    v = np.where(conjugate, u.conj(), poles[rows, np.minimum(real + 1, n - 1)])
+    return np.concatenate([u, v, poles[rows, n - 1 - pairs]] if n % 2 else [u, v], axis=-1)
 
 
 def neighbours(poles: Host) -> Host:
@@ -281,8 +299,8 @@ def initial_poles(points: Host, order: int, discrete: bool) -> Host:
     omega = np.abs(np.angle(x)) if discrete else np.abs(x)
     lowest = np.where(omega > 0, omega, np.inf).min(axis=-1)
     lowest = np.where(np.isfinite(lowest), lowest, 1.0)
-    levels = np.linspace(0, 1, order // 2) if order > 3 else np.full(order // 2, 0.5)
-    at = np.maximum(np.quantile(omega, np.append(levels, 0.5), axis=-1), lowest).T
+    levels = np.append(np.linspace(0, 1, order // 2) if order > 3 else np.full(order // 2, 0.5), 0.5)
+    at = np.maximum(np.sort(omega, axis=-1)[:, np.rint(levels * (omega.shape[-1] - 1)).astype(int)], lowest[:, None])
     pairs, middle = (np.minimum(at, _HIGHEST) if discrete else at) * (_DAMPING + 1j), at[:, -1:]
     s = np.concatenate([pairs[:, :-1], pairs[:, :-1].conj(), -middle[:, : order % 2]], axis=-1)
     return np.exp(s) if discrete else s

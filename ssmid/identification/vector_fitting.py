@@ -8,22 +8,40 @@ and Wireless Components Letters 18, 2008), and the arithmetic is real. Discrete 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_array, as_complex, astype_width, double, from_numpy, is_array, namespace, quiet, to_numpy, width
+from ssmid._array import (
+    Array,
+    as_array,
+    as_complex,
+    astype_width,
+    double,
+    from_numpy,
+    in_threads,
+    is_array,
+    namespace,
+    on_gpu,
+    quiet,
+    to_numpy,
+    width,
+)
+from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.aaa_scaling import Task
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, fit_residues
 from ssmid.identification.pole_count import Poles, Search
-from ssmid.identification.pole_relocation import Bank, neighbours, slots
+from ssmid.identification.pole_relocation import PIECE, Bank, neighbours, slots
 from ssmid.identification.samples import RMS, Samples, samples
 from ssmid.reduction.result import Change
 from ssmid.systems import Modal, StateSpace
 
 _ITERATIONS = 50
+_REFINED = 1e-12
 _MOST = 60
 
 
@@ -84,7 +102,7 @@ def vector_fitting(
     order = start.shape[-1] if start is not None else order
     most = _limit(bank, order, tol, max_order)
     found = quiet(Search(bank, iterations, start).run)(order, tol, most)
-    modal, condition = quiet(_partial_fractions)(task, bank, found)
+    modal, condition, error = _partial_fractions(task, bank, found)
     bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
     restored = task.restored(modal)
     system = as_state_space(restored, mimo=mimo)
@@ -95,16 +113,16 @@ def vector_fitting(
         return xp.broadcast_to(from_numpy(host.reshape((*task.batch, *(1,) * (len(full) - len(task.batch)))), given.values), full)
 
     return RationalFit(
-        system=system.map(lambda a: astype_width(a, bits)),
+        system=system if bits == 64 else system.map(lambda a: astype_width(a, bits)),
         method="vector fitting",
         order=_states(system, found, full, spread, mimo),
         converged=spread(found.converged & task.sound),
         condition=spread(condition),
         changes=tuple(task.stated(c) for c in _reflections(found, task.sound, bank.is_discrete)) if stable else (),
         data=data if values is None else given,
-        error=quiet(_error)(task, modal, mimo),
+        error=from_numpy((_coupled(task, error) if mimo else error).reshape(full), given.values),
         error_kind=RMS,
-        modal=restored.map(lambda a: astype_width(a, bits)),
+        modal=restored if bits == 64 else restored.map(lambda a: astype_width(a, bits)),
     )
 
 
@@ -156,28 +174,44 @@ def _checked_poles(poles: Any, task: Task, order: int | None) -> Host:
     return slots(host + 0j)
 
 
-def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Host]:
-    """Residues by least squares over the poles of each element, flat and scaled, ``(b, c, d)``, and the condition ``(b,)``.
+def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Host, Host]:
+    """Residues by least squares over the poles of each element, flat and scaled, ``(b, c, d)``, the condition ``(b,)`` and error ``(b, c)``.
 
-    Where elements have fewer poles than others, poles within stability with residues zero stand in.
+    Where elements have fewer poles than others, poles within stability with residues zero stand in. On the host, large banks go in
+    pieces that stay in the cache, in threads.
     """
     problem = task.problem
     b, c, _ = problem.values.shape
     counts = np.array([len(p) for p in found.poles], int)
     d = int(counts.max(initial=0))
     poles = np.full((b, 1, d), 0 if bank.is_discrete else -1, complex)
-    residues, D, condition = np.zeros((b, c, d), complex), np.zeros((b, c)), np.ones(b)
-    for n in np.unique(counts):
-        rows = np.flatnonzero(counts == n)
-        part = problem if len(rows) == b else problem.take(from_numpy(rows, problem.values))
+    residues, D, condition, error = np.zeros((b, c, d), complex), np.zeros((b, c)), np.ones(b), np.zeros((b, c))
+
+    def fitted(rows: Host) -> None:
         own = neighbours(np.stack([found.poles[i] for i in rows]))
+        part = problem if len(rows) == b else problem.take(from_numpy(rows, problem.values))
         given = Samples(part.points[:, None, :], part.values, part.dt)
-        modal, cond = fit_residues(given, from_numpy(own, part.values), weights=part.weights, feedthrough=bank.feedthrough, shared=1)
-        poles[rows, 0, :n], residues[rows, :, :n] = own, to_numpy(modal.residues)
-        D[rows], condition[rows] = to_numpy(modal.feedthrough).real, to_numpy(cond)
-    for a in (poles, residues, D, condition):
+        fit = partial(fit_residues, poles=from_numpy(own, part.values), weights=part.weights, feedthrough=bank.feedthrough, shared=1)
+        modal, cond = fit(given)
+        size = given.error(modal)
+        if bool(namespace(size).any(size < _REFINED)):
+            # what rounding left of an exact fit is fitted too
+            rest = fit(Samples(given.points, given.values - evaluate(modal, given.points), given.dt))[0]
+            better = dataclasses.replace(modal, residues=modal.residues + rest.residues, feedthrough=modal.feedthrough + rest.feedthrough)
+            refined = given.error(better)
+            less = (refined < size) & (size < _REFINED)
+            pairs = ((better.residues, modal.residues, less[..., None]), (better.feedthrough, modal.feedthrough, less))
+            new = [namespace(size).where(which, a, b) for a, b, which in pairs]
+            modal, size = dataclasses.replace(modal, residues=new[0], feedthrough=new[1]), namespace(size).where(less, refined, size)
+        poles[rows, 0, : own.shape[-1]], residues[rows, :, : own.shape[-1]] = own, to_numpy(modal.residues)
+        D[rows], condition[rows], error[rows] = to_numpy(modal.feedthrough).real, to_numpy(cond), to_numpy(size)
+
+    most = b if on_gpu(problem.values) else PIECE
+    groups = [np.flatnonzero(counts == n) for n in np.unique(counts)]
+    in_threads(quiet(fitted), [rows for group in groups for rows in np.array_split(group, -(-len(group) // max(most, 1)))])
+    for a in (poles, residues, D, condition, error):
         a[~task.sound] = np.nan
-    return Modal(*(from_numpy(a, problem.values) for a in (poles, residues, D)), dt=problem.dt), condition
+    return Modal(*(from_numpy(a, problem.values) for a in (poles, residues, D)), dt=problem.dt), condition, error
 
 
 # ---------------------------------------------------------------- the result
@@ -204,13 +238,9 @@ def _states(system: StateSpace, found: Poles, full: tuple[int, ...], spread: Cal
     return int(counts[0]) if len(counts) and (counts == counts[0]).all() else spread(counts)
 
 
-def _error(task: Task, modal: Modal, mimo: bool) -> Array:
-    """The rms error of a scaled modal bank, ``(*batch, *channels)``, or one for all channels with ``mimo``."""
-    xp = namespace(modal.residues)
-    error = Samples(task.problem.points[:, None, :], task.problem.values, modal.dt).error(modal)
-    if mimo:
-        largest = xp.max(xp.abs(task.problem.values), axis=-1)
-        square = xp.mean((error * xp.where(largest > 0, largest, xp.ones_like(largest))) ** 2, axis=-1)
-        most = xp.max(largest, axis=-1)
-        return xp.reshape(xp.sqrt(square) / xp.where(most > 0, most, xp.ones_like(most)), task.batch)
-    return xp.reshape(error, (*task.batch, *task.channels))
+def _coupled(task: Task, error: Host) -> Host:
+    """One error ``(b,)`` for all channels of each element, from those of the channels, each relative to its own largest value."""
+    largest = to_numpy(namespace(task.problem.values).max(namespace(task.problem.values).abs(task.problem.values), axis=-1))
+    square = np.mean((error * np.where(largest > 0, largest, 1.0)) ** 2, axis=-1)
+    most = largest.max(axis=-1, initial=0.0)
+    return np.sqrt(square) / np.where(most > 0, most, 1.0)
