@@ -53,7 +53,9 @@ def n4sid(data: Record | list[Record], order: int | None = None, **options: Any)
     selection : how the order is chosen. "criterion": by the error of the free simulation and the number of parameters (Rissanen's
         description length); "fit": by that error alone; "validation": by the free simulation of the last third of the samples,
         its initial state fitted, by models of the rest; "gap": the largest ratio of neighbouring singular values
-    rows : block rows of the future; three times the order when left out, as far as the data go   past : of the past, ``rows`` when left out
+    rows : block rows of the future; three times the order (or ``max_order``) over the outputs when left out, and at least 10, as far as
+        the data go. Few have the least scatter; slow systems and coloured noise want more
+    past : block rows of the past, as many when left out
     delay : samples by which each input acts late, one number or one for each input; the system has them as states
     feedthrough : False fixes D = 0
     center : "mean" takes a level off each channel, "trend" a level and a straight line off the outputs of each record, None nothing.
