@@ -24,7 +24,7 @@ from ssmid.reduction.result import Change
 from ssmid.systems import ZerosPolesGain
 
 _SK_STEPS, _SCAN_STEPS, _LM_STEPS = 15, 2, 100
-_SETTLED, _EXACT = 1e-9, 1e-13
+_SETTLED, _EXACT, _AT_LEAST = 1e-9, 1e-13, 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -324,9 +324,23 @@ def _linearized(problem: _Problem, b: Array, a: Array, factor: Any, omega: Array
 
 
 def _unstable(problem: _Problem, a: Array) -> Array:
-    """``(*batch, n)`` which roots of the denominators are unstable."""
-    poles = problem.basis.roots(a)
-    return reflected(poles, problem.samples.dt) != poles
+    """``(*batch, n)`` which roots of the denominators are unstable, or nearer to that than their rounding."""
+    return _distance(problem.basis.roots(a), problem.samples.dt) < _AT_LEAST
+
+
+def _distance(poles: Array, dt: float | bool) -> Array:
+    """How far poles are on the stable side, relative to their size in continuous time."""
+    xp = namespace(poles)
+    if dt is True or dt != 0:
+        return 1 - xp.abs(poles)
+    return -xp.real(poles) / xp.where(poles == 0, xp.ones_like(xp.abs(poles)), xp.abs(poles))
+
+
+def _mirrored(poles: Array, dt: float | bool) -> Array:
+    """Unstable poles on the stable side, at a distance that outlasts their way through coefficients."""
+    xp, poles = namespace(poles), reflected(poles, dt)
+    near = as_complex(xp.where(_distance(poles, dt) < 1e3 * _AT_LEAST, xp.full_like(xp.abs(poles), 1e3 * _AT_LEAST), 0 * xp.abs(poles)))
+    return poles * (1 - near) if dt is True or dt != 0 else poles - near * as_complex(xp.abs(poles))
 
 
 def _kept_stable(problem: _Problem, found: _Minimum, with_lag: bool) -> tuple[_Minimum, tuple[Change, ...]]:
@@ -338,7 +352,7 @@ def _kept_stable(problem: _Problem, found: _Minimum, with_lag: bool) -> tuple[_M
         return found, changes
     factor = xp.exp(-laplace(H) * as_complex(found.lag)[..., None])
     undelayed = dataclasses.replace(problem, samples=dataclasses.replace(H, values=H.values / factor))
-    b, a, _ = _over(undelayed, reflected(poles, H.dt))
+    b, a, _ = _over(undelayed, _mirrored(poles, H.dt))
     touched = xp.any(unstable, axis=-1)[..., None]
     b, a = xp.where(touched, b, found.b), xp.where(touched, a, found.a)
     again = _levenberg_marquardt(undelayed, b, a, _misfit(undelayed, b, a), with_lag, stable=True)

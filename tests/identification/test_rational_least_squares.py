@@ -113,6 +113,17 @@ def test_stable_when_asked_for(rng):
     assert "reflected (unstable)" in kept.explain()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_systems_that_want_to_be_unstable_are_kept_stable(seed):
+    """An unstable pole, and a negative delay: every step of the iteration pulls across the boundary."""
+    noise = 0.01 * np.random.default_rng(seed).standard_normal((32, 80))
+    values = noise + np.repeat([1 / (1j * OMEGA - 1), np.exp(0.3j * OMEGA)], 16, axis=0)
+    fit = rational_least_squares(1j * OMEGA, values, 6, stable=True)
+    assert fit.stable.all()
+    z = np.exp(1j * np.linspace(0.1, 3, 80))
+    assert rational_least_squares(z, noise + 1 / (z - 1.25), 5, stable=True, dt=1).stable.all()
+
+
 def test_a_batch_equals_a_loop_and_a_bad_element_spoils_no_other(rng):
     values = noisy(rng, 5)
     values[1], values[3] = np.nan, 0
