@@ -128,6 +128,8 @@ def stacked(estimates: list[Estimate], records: list[Record], batch: tuple[int, 
         return astype_width(moved, width(like)) if host.dtype.kind == "f" else moved
 
     known = [e.matrices if not np.isnan(e.error) else tuple(np.full_like(M, np.nan) for M in e.matrices) for e in estimates]
+    if width(like) == 32:
+        known = [(_stable_in_single(M[0]), *M[1:]) for M in known]
     A, B, C, D, K = (pack(part) for part in zip(*known, strict=True))
     states = pack([e.states if listed else e.states[0] for e in estimates])
     found = estimates[0].polynomials
@@ -146,3 +148,13 @@ def stacked(estimates: list[Estimate], records: list[Record], batch: tuple[int, 
         "iterations": pack([e.iterations for e in estimates]),
         "polynomials": None if found is None else Polynomials(*map(pack, zip(*(e.polynomials or () for e in estimates), strict=True))),
     }
+
+
+def _stable_in_single(A: Host) -> Host:
+    """``A``, drawn towards zero as far as a stable one needs to be stable in single precision."""
+    if not len(A) or not np.isfinite(A).all() or np.abs(np.linalg.eigvals(A)).max() >= 1:
+        return A
+    part, drawn = 1e-7, A
+    while np.abs(np.linalg.eigvals(drawn.astype(np.float32))).max() >= 1 and part < 0.1:
+        drawn, part = A * (1 - part), 2 * part
+    return drawn

@@ -315,6 +315,16 @@ def test_models_stay_stable_where_the_data_grow():
     np.testing.assert_allclose(ssmid.poles(fit.system), [1.02], rtol=1e-9)
 
 
+def test_models_stay_stable_in_single_precision(xp, rng):
+    t = np.arange(400)
+    u = rng.standard_normal(400)
+    y = lfilter([0, 1.0], [1, -0.8], u) + np.cos(2 * np.pi * t / 400) + 3
+    fit = oe(Record(xp.asarray(u, "float32"), xp.asarray(y, "float32")), 1, 1, drift=7)
+    assert "float32" in str(fit.system.A.dtype)
+    assert bool(fit.stable)
+    assert float(fit.error) < 1e-3
+
+
 def test_hostile_records_give_a_model_or_a_message(rng):
     u = rng.standard_normal(60)
     still = oe(Record(np.ones(60), np.ones(60)), 1, 1)
