@@ -339,7 +339,7 @@ def test_short_filters(length, complex_, seed, data):
     fit = hankel_norm_approximation(ImpulseResponse(taps), order)
     assert fit.stable.all()
     if order < length - 1:
-        np.testing.assert_allclose(fit.measured("hankel"), fit.lower_bound, rtol=1e-5)
+        np.testing.assert_allclose(fit.measured("hankel"), fit.lower_bound, rtol=1e-5, atol=1e-13 * fit.sigma[:, 0].max())
     assert fit.converged.all()
 
 
