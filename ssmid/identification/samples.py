@@ -49,10 +49,15 @@ class Samples:
         fitted = evaluate(system, points)
         if isinstance(system, StateSpace) and fitted.ndim > self.values.ndim:
             fitted = fitted[..., 0, 0, :]
+        return self.size(fitted - self.values, coupled)
+
+    def size(self, difference: Array, coupled: bool = False) -> Array:
+        """``(*batch,)`` root of the mean square over the points of a ``difference`` from the values, as a fraction of the largest value."""
+        xp = namespace(self.values)
         axes = (-3, -2, -1) if coupled else (-1,)
         largest = xp.max(xp.abs(self.values), axis=axes)
         unit = xp.where(largest > 0, largest, xp.ones_like(largest))
-        difference = xp.abs(fitted - self.values) / xp.reshape(unit, (*unit.shape, *(1,) * len(axes)))
+        difference = xp.abs(difference) / xp.reshape(unit, (*unit.shape, *(1,) * len(axes)))
         return xp.sqrt(xp.mean(difference**2, axis=axes))
 
 

@@ -175,7 +175,7 @@ def _checked_poles(poles: Any, task: Task, order: int | None) -> Host:
 
 
 def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Host, Host]:
-    """Residues by least squares over the poles of each element, flat and scaled, ``(b, c, d)``, the condition ``(b,)`` and error ``(b, c)``.
+    """Residues ``(b, c, d)`` by least squares over the poles of each element, scaled; the condition ``(b,)`` and the error ``(b, c)``.
 
     Where elements have fewer poles than others, poles within stability with residues zero stand in. On the host, large banks go in
     pieces that stay in the cache, in threads.
@@ -193,11 +193,13 @@ def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Hos
         given = Samples(part.points[:, None, :], part.values, part.dt)
         fit = partial(fit_residues, poles=from_numpy(own, part.values), weights=part.weights, feedthrough=bank.feedthrough, shared=1)
         modal, cond = fit(given)
-        size = given.error(modal)
+        rest = evaluate(modal, given.points) - given.values
+        size = given.size(rest)
         if bool(namespace(size).any(size < _REFINED)):
             # what rounding left of an exact fit is fitted too
-            rest = fit(Samples(given.points, given.values - evaluate(modal, given.points), given.dt))[0]
-            better = dataclasses.replace(modal, residues=modal.residues + rest.residues, feedthrough=modal.feedthrough + rest.feedthrough)
+            change = fit(Samples(given.points, rest, given.dt))[0]
+            moved = modal.residues - change.residues, modal.feedthrough - change.feedthrough
+            better = dataclasses.replace(modal, residues=moved[0], feedthrough=moved[1])
             refined = given.error(better)
             less = (refined < size) & (size < _REFINED)
             pairs = ((better.residues, modal.residues, less[..., None]), (better.feedthrough, modal.feedthrough, less))
