@@ -86,8 +86,9 @@ def stable_and_antistable(A: np.ndarray, B: np.ndarray, C: np.ndarray, sigma: np
     """The parts of a dilation whose coordinates are weighted by ``sigma``, the Hankel values beside the group.
 
     Separated where the Cayley transform of A has put the frequencies that carry the largest values near the middle of the circle: a
-    Schur form is as good as the norm of its matrix, and fast weak poles would cost the slow strong ones their digits (the
-    excess over sigma on the CD player at order 30 falls from 1.5e-4 to 3.5e-7, in exact arithmetic). Invariant subspaces are the same, so B and C need no transform.
+    Schur form is as good as the norm of its matrix, and fast weak poles would cost the slow strong ones their digits. Of the CD
+    player at order 30 the excess over sigma, computed to 40 digits, falls from 1.5e-4 to 3.5e-7. Invariant subspaces are the same,
+    so that B and C need no transform.
     """
     n = len(A)
     if n == 0:
