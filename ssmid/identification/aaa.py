@@ -27,7 +27,7 @@ from ssmid.identification.samples import RMS, Samples, samples
 from ssmid.reduction.result import Change
 from ssmid.systems import Barycentric, Modal, StateSpace
 
-_PATIENCE = 4
+_PATIENCE = 2
 _MOST = 100
 _WHITE = 4.0
 """Standard deviations of the autocorrelation of white noise."""

@@ -8,7 +8,7 @@ are taken together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import comb, log
 
 import numpy as np
@@ -165,14 +165,21 @@ class Cleanup:
         found, cost, done = refine(problem, poles, stable=stable, steps=_SOON, floor=enough)
         if bool(xp.all(done)):
             return found, cost, done
-        rest = np.flatnonzero(~to_numpy(done))
-        index = from_numpy(rest, poles)
-        again = problem.take(index)
-        other = refine(again, self._relocated(again, xp.take(poles, index, axis=0)), stable=stable, floor=enough)
         hosts = [to_numpy(a).copy() for a in (found, cost, done)]
-        better = rest[to_numpy(other[1]) <= hosts[1][rest]]
-        for host, new in zip(hosts, other, strict=True):
-            host[better] = to_numpy(new)[np.isin(rest, better)]
+
+        def again(rest: Host, move: Callable[[Problem, Array], Array]) -> None:
+            index = from_numpy(rest, poles)
+            part = problem.take(index)
+            other = refine(part, move(part, from_numpy(hosts[0][rest], poles)), stable=stable, floor=enough)
+            better = to_numpy(other[1]) <= hosts[1][rest]
+            for host, new in zip(hosts, other, strict=True):
+                host[rest[better]] = to_numpy(new)[better]
+
+        rest, start = np.flatnonzero(~hosts[2]), to_numpy(poles)
+        again(rest, lambda part, _: self._relocated(part, from_numpy(start[rest], poles)))
+        rest = np.flatnonzero(~hosts[2])
+        if len(rest):
+            again(rest, lambda _, where: where)
         return tuple(from_numpy(a, poles) for a in hosts)  # pyright: ignore[reportReturnType]
 
     def _relocated(self, problem: Problem, poles: Array) -> Array:
