@@ -315,11 +315,12 @@ def test_models_stay_stable_where_the_data_grow():
     np.testing.assert_allclose(ssmid.poles(fit.system), [1.02], rtol=1e-9)
 
 
-def test_models_stay_stable_in_single_precision(xp, rng):
-    t = np.arange(400)
-    u = rng.standard_normal(400)
-    y = lfilter([0, 1.0], [1, -0.8], u) + np.cos(2 * np.pi * t / 400) + 3
-    fit = oe(Record(xp.asarray(u, "float32"), xp.asarray(y, "float32")), 1, 1, drift=7)
+def test_models_stay_stable_in_single_precision(xp):
+    """Rounding of coefficients moves a double pole by the root of itself: out of the circle here."""
+    u = np.random.default_rng(0).standard_normal(400)
+    f = np.poly([0.99999, 0.99999])
+    record = Record(xp.asarray(u, "float32"), xp.asarray(lfilter([0, 1.0, 0.5], f, u), "float32"))
+    fit = oe(record, 2, 2)
     assert "float32" in str(fit.system.A.dtype)
     assert bool(fit.stable)
     assert float(fit.error) < 1e-3
