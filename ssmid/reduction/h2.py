@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from ssmid._array import Array
 from ssmid.analysis.conversion import to_state_space
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.h2_coupled import h2_of_coupled_system, h2_of_coupled_taps
@@ -12,6 +13,7 @@ from ssmid.reduction.h2_fir import h2_of_taps
 from ssmid.reduction.h2_request import H2Request, Start
 from ssmid.reduction.h2_result import H2Reduction
 from ssmid.reduction.h2_state_space import h2_of_scalars
+from ssmid.reduction.h2_weighted import Weights, h2_of_weighted_taps
 from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
 
 
@@ -23,6 +25,8 @@ def h2_approximation(
     max_order: int | None = None,
     start: Start | Sequence[Start] = "balanced",
     restarts: int = 0,
+    weights: Array | None = None,
+    frequency_weights: Array | System | None = None,
     mimo: bool = False,
     max_iterations: int = 100,
     gtol: float = 1e-9,
@@ -37,6 +41,11 @@ def h2_approximation(
     start : "balanced" (the poles of balanced truncation), or for scalar systems a system or a result of the same order, or several
         of these: the best end is kept. There are many local minima; the start decides.
     restarts : so many perturbed copies of each start of a scalar system are tried too, in one batch; the result is the same each time.
+    weights : of taps, ``(*batch, length)`` or ``(length,)``, not negative: the sum of ``|weights error|^2`` over the taps is made small.
+    frequency_weights : of taps, ``(*batch, k)`` or ``(k,)``, not negative, on the grid of ``frequency_response(points=n)``, n at least
+        the length, or a scalar system whose gain they are: ``|weights error|^2`` over the grid is made small. With either,
+        ``history`` holds relative weighted errors, ``error`` stays unweighted, and ``interpolation_residual`` is the largest cosine
+        between the weighted error and any change of it by a pole.
     mimo : the last two batch axes of real taps or of a Modal bank are outputs and inputs of one system.
     max_iterations, gtol : Newton's method stops where the cosine between the error and any change of it by a pole is at most
         ``gtol``, or where rounding hides more. Not ``converged`` after ``max_iterations``: still the best so far.
@@ -62,6 +71,10 @@ def h2_approximation(
     (0.2151, True, True)
     """
     request = H2Request.of(order, tol, max_order, start, max_iterations, gtol, restarts)
+    if weights is not None or frequency_weights is not None:
+        if not isinstance(system, ImpulseResponse) or mimo:
+            raise ValueError("weights: expected an ImpulseResponse without mimo")
+        return h2_of_weighted_taps(system, request, Weights.of(system, weights, frequency_weights))
     if isinstance(system, ImpulseResponse):
         return h2_of_coupled_taps(system, request) if mimo else h2_of_taps(system, request)
     states = system if isinstance(system, Modal) and not mimo else to_state_space(system, mimo=mimo)

@@ -259,7 +259,7 @@ def _advanced(source: Source, state: _State, turn: int, real: bool) -> _State:
         poles, live, local = _arranged(poles, live, local, turn)
     here = chart(poles, live, real=real)
     gradient, hessian = derivatives(here, local)
-    step, predicted = _step(gradient, hessian, state.radius)
+    step, predicted = step_in_region(gradient, hessian, state.radius)
     length = xp.linalg.vector_norm(step, axis=-1)
     trial = here.moved(step)
     trial = xp.where(live, trial, xp.zeros_like(trial))
@@ -313,7 +313,7 @@ def derivatives(here: Chart, local: Local) -> tuple[Array, Array]:
     return -here.gradient(f), -here.hessian(f, S, M)
 
 
-def _step(gradient: Array, hessian: Array, radius: Array) -> tuple[Array, Array]:
+def step_in_region(gradient: Array, hessian: Array, radius: Array) -> tuple[Array, Array]:
     """The least of the quadratic model within the radius (Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4, 1983) and what it promises."""
     xp = namespace(gradient)
     finite = xp.all(xp.isfinite(hessian), axis=(-2, -1)) & xp.all(xp.isfinite(gradient), axis=-1)

@@ -9,12 +9,15 @@ from math import isqrt
 import numpy as np
 import scipy.signal
 
-from ssmid._array import Array, as_complex, in_threads, is_complex, namespace, on_host
+from ssmid._array import Array, as_complex, in_threads, is_complex, namespace, on_gpu, on_host
 from ssmid.linalg import powers, transpose
 from ssmid.reduction.h2_newton import Local, mirrored
 
 _CHUNK_BYTES = 2**26
 _EPS = 2.0**-52
+_DOUBTFUL_ERROR, _DOUBTFUL_SLOPE = 1e-6, 1e-8
+"""Where a GPU, which evaluates at points, hands an element to the host, which filters: below this share of the energy, and where
+rounding is more than this cosine."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +43,18 @@ class TapsSource:
         return TapsSource(xp.take(self.taps, chosen, axis=0), xp.take(self.energy, chosen, axis=0), self.real)
 
     def __call__(self, poles: Array, live: Array) -> Local:
-        return self._by_cascade(poles, live)
+        if not on_gpu(poles):
+            return self._by_cascade(poles, live)
+        found = self._by_points(poles, live)
+        fitted = namespace(poles).clip(self.energy - found.error, min=0.0)
+        doubtful = (found.error < _DOUBTFUL_ERROR * self.energy) | (found.blur > _DOUBTFUL_SLOPE * (fitted * abs(found.error)) ** 0.5)
+        places = namespace(poles).nonzero(doubtful)[0]
+        if places.shape[0] == 0:
+            return found
+        part = self.take(places)._by_cascade(*(namespace(poles).take(x, places, axis=0) for x in (poles, live)))
+        for field in dataclasses.fields(Local):
+            getattr(found, field.name)[places] = getattr(part, field.name)
+        return found
 
     def _by_cascade(self, poles: Array, live: Array) -> Local:
         """eta as a sequence, by filtering backwards with the all-pass sections of the poles: accurate however close they stand."""
