@@ -171,12 +171,20 @@ def normalized(taps: Array) -> tuple[Array, Array, Array]:
 
 
 def hankel_triplets(
-    taps: Array, rows: int, columns: int, count: int, *, rtol: float = 1e-8, tail_rtol: float = 0.0, max_products: int | None = None
+    taps: Array,
+    rows: int,
+    columns: int,
+    count: int,
+    *,
+    rtol: float = 1e-8,
+    tail_rtol: float = 0.0,
+    max_products: int | None = None,
+    dense: int = DENSE,
 ) -> Triplets:
     """The ``count`` leading singular triplets of the block Hankel matrix of the strictly proper ``taps`` ``(*batch, p, m, length)``.
 
     Batch axes as in ``taps``; vectors are rows of ``p rows`` and ``m columns`` entries, channel after channel. Values beyond the
-    size of the matrix are 0 with zero vectors; elements that are not finite are NaN.
+    size of the matrix are 0 with zero vectors; elements that are not finite are NaN. Matrices up to ``dense`` are decomposed whole.
     """
     xp = namespace(taps)
     batch, (p, m, length) = taps.shape[:-3], taps.shape[-3:]
@@ -185,7 +193,7 @@ def hankel_triplets(
     found = min(count, size)
     if found == 0 or flat.shape[0] == 0:
         parts = [_zero_triplets(flat, found, p * rows, m * columns)]
-    elif size <= DENSE or 3 * found > size:
+    elif size <= dense or 3 * found > size:
         per_element = 8 * (p * rows * m * columns) * (6 if is_complex(flat) else 3)
         parts = [_dense_triplets(part, rows, columns, found) for part in _chunks(flat, per_element)]
     else:

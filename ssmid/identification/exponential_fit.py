@@ -88,7 +88,9 @@ def fit_exponentials(
         proper = xp.zeros_like(flat if not method.from_inputs else xp.moveaxis(flat, -3, -2))
     rows = proper.shape[-1] // 2 + 1 if method.rows is None else method.rows
     orders, sigma = _orders(proper, rows, order, most, method)
-    groups = _groups(proper, orders, rows, method, stable) or [_group(orders, proper, _nothing(proper, rows), stable)]
+    eps = 2.0**-52 if width(response.taps) == 64 else 2.0**-23
+    groups = _groups(proper, orders, rows, method, stable, eps)
+    groups = groups or [_group(orders, proper, _nothing(proper, rows), stable, eps)]
     fit = _assembled(groups, response, flat, sound, scale, method, mimo, sigma)
     unstable = int(np.sum(to_numpy(xp.any(xp.abs(fit.modal.poles) >= 1, axis=-1))))
     if unstable:
@@ -131,7 +133,7 @@ def hankel_energy(taps: Array, rows: int, columns: int) -> Array:
 # ---------------------------------------------------------------- all orders
 
 
-def _groups(taps: Array, orders: np.ndarray, rows: int, method: Method, stable: bool) -> list[_Group]:
+def _groups(taps: Array, orders: np.ndarray, rows: int, method: Method, stable: bool, eps: float) -> list[_Group]:
     """The fits of all elements, order by order; what carries less than its order goes on to the order that it carries."""
     xp = namespace(taps)
     per_element = 16 * prod(taps.shape[1:]) * 6
@@ -145,7 +147,7 @@ def _groups(taps: Array, orders: np.ndarray, rows: int, method: Method, stable: 
             part = places[start : start + step]
             chosen = xp.take(taps, from_numpy(part, taps), axis=0)
             if n == 0:
-                done.append(_group(part, chosen, _nothing(chosen, rows), stable))
+                done.append(_group(part, chosen, _nothing(chosen, rows), stable, eps))
                 continue
             found = method.find(chosen, rows, n)
             rank = found.space.rank
@@ -155,7 +157,7 @@ def _groups(taps: Array, orders: np.ndarray, rows: int, method: Method, stable: 
                 whole = np.flatnonzero(rank >= n)
                 if len(whole) < len(part):
                     chosen, found = xp.take(chosen, from_numpy(whole, taps), axis=0), _taken(found, whole)
-                done.append(_group(part[whole], chosen, found, stable))
+                done.append(_group(part[whole], chosen, found, stable, eps))
     return done
 
 
@@ -205,7 +207,7 @@ class _Group:
     reflected: Array
 
 
-def _group(places: np.ndarray, taps: Array, found: Poles, stable: bool) -> _Group:
+def _group(places: np.ndarray, taps: Array, found: Poles, stable: bool, eps: float) -> _Group:
     xp = namespace(taps)
     batch, p, m, length = taps.shape
     poles = found.poles
@@ -224,15 +226,20 @@ def _group(places: np.ndarray, taps: Array, found: Poles, stable: bool) -> _Grou
     # by the residues themselves: those of poles next to each other cancel, which the solution of the real problem does not show
     fitted = xp.reshape(xp.reshape(residues, (batch, p * m, n)) @ transpose(table), (batch, p, m, length))
     squares = xp.sum(xp.abs((fitted if is_complex(taps) else xp.real(fitted)) - taps) ** 2, axis=(-3, -2, -1))
+    # what is lost where they cancel when the result is rounded to its precision
+    modes = xp.reshape(xp.abs(residues), (batch, p * m, n)) @ transpose(xp.abs(table))
+    rounding = eps**2 * xp.sum(modes**2, axis=(-2, -1))
     residues = residues * last[:, None, None, :]
-    clustered = to_numpy(fit.condition > _CLUSTERED) | _neighbours(poles)
+    energy = xp.sum(xp.abs(taps) ** 2, axis=(-3, -2, -1))
+    cancelling = (rounding > squares) & (rounding > (100 * eps) ** 2 * energy)
+    clustered = to_numpy((fit.condition > _CLUSTERED) | cancelling) | _neighbours(poles)
     near = np.flatnonzero(clustered & ~to_numpy(xp.any(outside, axis=-1)))
     shapes = ((batch, n, n), (batch, n, m), (batch, p, n))
     A, B, C = (xp.zeros(shape, dtype=taps.dtype, device=taps.device) for shape in shapes)
     repeated = xp.zeros(batch, dtype=xp.bool, device=taps.device)
     if near.size and n <= most_by_shift(p, m, length, length // 2 + 1):
         chosen = from_numpy(near, taps)
-        whole, kept = _in_state_space(xp.take(taps, chosen, axis=0), n), xp.take(squares, chosen, axis=0)
+        whole, kept = _in_state_space(xp.take(taps, chosen, axis=0), n), xp.take(squares + rounding, chosen, axis=0)
         better = whole[3] < xp.where(xp.isnan(kept), xp.full_like(kept, float("inf")), kept / 4)
         A, B, C = (_placed(M, near, batch, better) for M in whole[:3])
         squares = xp.where(_placed(better, near, batch, better), _placed(whole[3], near, batch, better), squares)

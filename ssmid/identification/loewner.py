@@ -100,7 +100,8 @@ def loewner(
     p, m, _ = core
     flat = host.reshape(prod(batch), *core)
     points = to_numpy(found.points) / found.scale
-    task = _Task(found.dt, real, stable, partition, directions if mimo else "ports", order, tol, max_order or _MOST)
+    eps = 2.0**-52 if width(like) == 64 else 2.0**-23
+    task = _Task(found.dt, real, stable, partition, directions if mimo else "ports", order, tol, max_order or _MOST, eps)
     if points.ndim == 1:
         fits = _fit(points, flat, task)
     else:
@@ -121,6 +122,7 @@ class _Task:
     order: int | None
     tol: float | None
     most: int
+    eps: float
 
     @property
     def discrete(self) -> bool:
@@ -189,7 +191,10 @@ def _rows(points: Host, real: bool) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Candidate:
-    """Fits of one order of all elements. squares : ``(batch,)`` the mean square of the error"""
+    """Fits of one order of all elements.
+
+    squares : ``(batch,)`` the mean square of the error   rounding : ``(batch,)`` what the modes round off where they cancel
+    """
 
     poles: Host
     left: Host
@@ -198,6 +203,7 @@ class _Candidate:
     reflected: Host
     condition: Host
     squares: Host
+    rounding: Host
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,11 +232,13 @@ def _at_order(pencil: Pencil, points: Host, values: Host, order: int, task: _Tas
     for i, k in enumerate(np.argmin(squares, axis=0)):
         best = _Choice(tries[k], i, float(squares[k, i]))
         clustered = (_gap(t.poles[i], task.discrete) < _CLUSTERED and not np.isfinite(t.reflected[i]).any() for t in tries)
-        if best.squares > _ROUNDING**2 / 100 and any(clustered):
+        lost = best.squares + tries[k].rounding[i]
+        cancelling = tries[k].rounding[i] > max(best.squares, (100 * task.eps) ** 2)
+        if lost > _ROUNDING**2 / 100 and (any(clustered) or cancelling):
             for q in left_out:
                 states = pencil_states(pencil, i, order, q, points, values[i], task.real)
-                if states is not None and states.squares < best.squares / 4 and (not task.stable or _stable(states.A, task.discrete)):
-                    best = _Choice(tries[k], i, states.squares, states)
+                if states is not None and states.squares < lost / 4 and (not task.stable or _stable(states.A, task.discrete)):
+                    best, lost = _Choice(tries[k], i, states.squares, states), states.squares
         choices.append(best)
     return choices
 
@@ -264,7 +272,9 @@ def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite:
         fit: Directions = fit_directions(table, mirrored, values, left, real=task.real, feedthrough=True)
         squares = np.mean(np.abs(fit.fitted - values) ** 2, axis=(1, 2, 3))
     squares = np.where(bad | stuck, np.nan, squares)
-    return _Candidate(mirrored, fit.left, fit.right, fit.feedthrough, moved, fit.condition, squares)
+    modes = np.abs(np.moveaxis(fit.right, 1, -1))[:, None] * np.abs(fit.left)[:, :, None]
+    rounding = task.eps**2 * np.mean((modes @ np.abs(table).swapaxes(-1, -2)[:, None]) ** 2, axis=(1, 2, 3))
+    return _Candidate(mirrored, fit.left, fit.right, fit.feedthrough, moved, fit.condition, squares, rounding)
 
 
 def _inside(poles: Host, dt: int) -> Host:

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 import ssmid
 from ssmid import ImpulseResponse, esprit, matrix_pencil, prony
+from ssmid.identification.tangential import fit_directions
 from tests.reduction.test_fir import taps_of
 
 METHODS = [esprit, matrix_pencil, prony]
@@ -157,7 +158,7 @@ def test_the_variance_is_that_of_cramer_and_rao(method, order, radius, length, n
         found = method(ImpulseResponse(taps), order).modal.poles
     upper, bound = cramer_rao(poles, residues, length - 1, noise)
     variance = np.mean(np.min(np.abs(found[:, :, None] - upper), axis=1) ** 2, axis=0)
-    assert np.all(variance < 1.6 * bound)
+    assert np.all(variance < (2.0 if method is prony else 1.5) * bound)
     assert np.all(variance > 0.7 * bound)
 
 
@@ -258,6 +259,19 @@ def test_coupled_channels_share_poles_of_rank_one(rng, method, p, m):
     noisy = method(ImpulseResponse(taps + 0.01 * rng.standard_normal(taps.shape)), 6, mimo=True)
     assert noisy.system.order == 6
     assert noisy.lower_bound < noisy.error < 1.1 * 0.01 * taps.size**0.5 / np.linalg.norm(taps)
+
+
+def test_directions_are_fitted_in_turn(rng):
+    """From output directions that are far off, alternating least squares comes to the floor of the noise."""
+    t, noise = np.arange(100), 1e-3
+    poles = np.array([[0.95 * np.exp(0.5j), 0.95 * np.exp(-0.5j), 0.9]])
+    upper, real = rng.standard_normal((2, 2, 3)) @ np.array([1, 1j, 0]), rng.standard_normal((2, 2, 3))[..., 0]
+    left, right = np.stack([upper[0], upper[0].conj(), real[0]], -1), np.stack([upper[1], upper[1].conj(), real[1]], 0)
+    table = np.moveaxis(poles[..., None] ** t, -1, -2)
+    values = np.einsum("in,nj,tn->ijt", left, right, table[0]).real[None] + noise * rng.standard_normal((1, 2, 2, 100))
+    off = left + 0.3 * np.abs(rng.standard_normal(left.shape))
+    fit = fit_directions(table, poles, values, off[None], real=True, feedthrough=False)
+    assert np.sqrt(np.mean((fit.fitted - values) ** 2)) < 1.1 * noise
 
 
 # ---------------------------------------------------------------- stability, hostile inputs

@@ -187,9 +187,20 @@ def test_a_noisy_order_three_is_order_three(noise):
     assert np.all(fit.error < 1.1 * noise)
 
 
+def test_a_weak_mode_is_worth_its_order():
+    """A pair at the level of the noise: leaving it out costs a third of the error, and counts."""
+    rng = np.random.default_rng(5)
+    z = np.exp(1j * np.linspace(0.01, 3.1, 400))
+    strong = 1 / (z - 0.9 * np.exp(0.7j)) + 1 / (z - 0.9 * np.exp(-0.7j))
+    weak = 0.03 / (z - 0.98 * np.exp(2j)) + 0.03 / (z - 0.98 * np.exp(-2j))
+    noise = 0.2 * (rng.standard_normal((4, 400)) + 1j * rng.standard_normal((4, 400))) / 2**0.5
+    assert np.all(np.broadcast_to(loewner(z, strong + weak + noise, dt=1).order, 4) == 4)
+    assert np.all(np.broadcast_to(loewner(z, strong + noise, dt=1).order, 4) == 2)
+
+
 @pytest.mark.parametrize(
     ("file", "order", "bound"),
-    # pyMOR 2025's LoewnerReductor reaches 5.0e-6, 4.7e-13, 1.0e-3 and 1e-15 by the same measure, with 1, 5, 1 and 0 unstable poles
+    # pyMOR 2026.1's LoewnerReductor reaches 5.0e-6, 4.7e-13, 1.0e-3 and 1e-15 by the same measure, with 1, 5, 1 and 0 unstable poles
     [("skrf_ring_slot.s2p", 4, 4e-5), ("skrf_ring_slot.s2p", 12, 2e-7), ("milan_3port.s3p", 6, 1.2e-3), ("milan_3port.s3p", 9, 2e-14)],
 )
 def test_scattering_parameters(shared_data, file, order, bound):
@@ -262,6 +273,10 @@ def test_kinds_are_kept(xp, rng, bits):
         assert xp.numpy(array).dtype == f"float{bits // 2}"
     assert all(xp.owns(a) for a in (*fit.modal.arrays.values(), fit.converged, fit.repeated, fit.stable))
     assert np.all(xp.numpy(fit.error) < (1e-6 if bits == 64 else 1e-12))
+    # one of partial fractions, one of states of its own: each with its own feedthrough
+    system = fit.system.map(lambda a: xp.numpy(a).astype(float))
+    assert xp.numpy(fit.repeated).tolist() == [False, True]
+    np.testing.assert_allclose(ssmid.frequency_response(system, x.imag).values, values, atol=1e-5 if bits == 64 else 1e-10)
 
 
 # ---------------------------------------------------------------- stability, hostile inputs
