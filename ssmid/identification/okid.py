@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssmid._array import astype_width, from_numpy, in_threads, one_blas_thread, width
+from ssmid._array import astype_width, from_numpy, in_threads, one_blas_thread, quiet, width
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.record import Record, experiments, host_elements
 from ssmid.linalg import triangular_factor
 from ssmid.systems import ImpulseResponse
+from ssmid.systems.base import computed
 
 _CHUNK = 8192
 _ROUNDING = 1e-13
@@ -52,16 +53,16 @@ def okid(
         raise ValueError("inputs: expected at least one, got a time series")
     settings = _checked(records, length, order, max_order, center)
     hosts = [host_elements(record) for record in records]
-    find = one_blas_thread(lambda i: _observer([(u[i], y[i]) for u, y in hosts], settings))
+    find = one_blas_thread(lambda i: quiet(_observer)([(u[i], y[i]) for u, y in hosts], settings))
     found = in_threads(find, list(range(len(hosts[0][0]))))
     longest = length or max(4 * observer.shape[-1] + 1 for _, observer, _ in found)
-    taps = np.stack([_markov(driven, observer, longest) for driven, observer, _ in found])
+    taps = np.stack([quiet(_markov)(driven, observer, longest) for driven, observer, _ in found])
     idle = sum(not excited for _, _, excited in found)
     if idle:
         some = "the inputs do" if len(found) == 1 else f"the inputs of {idle} of {len(found)} records do"
         warnings.warn(f"okid: {some} not excite all lags of the observer: of many responses that fit the smallest is taken", stacklevel=2)
     taps = taps.reshape((*batch, p, m, longest) if (p, m) != (1, 1) else (*batch, longest))
-    return ImpulseResponse(astype_width(from_numpy(taps, like), width(like)), records[0].dt)
+    return computed(ImpulseResponse, taps=astype_width(from_numpy(taps, like), width(like)), dt=records[0].dt)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _observer(records: Sequence[tuple[Host, Host]], settings: _Settings) -> tupl
         lags = settings.order or 1
         return np.full((p, m, lags + 1), np.nan), np.full((p, p, lags), np.nan), True
     units = [_unit([signals[side] for signals in records]) for side in (0, 1)]
-    R = _factor([(u / units[0], y / units[1]) for u, y in records], settings.highest, settings.center)
+    scaled = [(u / units[0], y / units[1]) for u, y in records]
+    R = _factor(scaled, settings.highest, settings.center)
     lead, step = m + settings.center, m + p
     rows = sum(u.shape[-1] - settings.highest for u, _ in records)
     q = settings.order or _akaike(R[:, -p:], lead, step, settings.highest, rows)
@@ -106,7 +108,7 @@ def _observer(records: Sequence[tuple[Host, Host]], settings: _Settings) -> tupl
     coefficients = np.moveaxis(x[lead:].reshape(q, step, p), 0, -1)
     observer, driven = coefficients[m:].swapaxes(0, 1), coefficients[:m].swapaxes(0, 1)
     driven = np.concatenate([x[settings.center : lead].T[..., None], driven], -1)
-    (input_unit, output_unit), excited = units, _excited(records, q, settings.center)
+    (input_unit, output_unit), excited = units, _excited(scaled, q, settings.center)
     return driven * (output_unit / input_unit.T)[..., None], observer * (output_unit / output_unit.T)[..., None], excited
 
 

@@ -18,6 +18,7 @@ from ssmid.identification.record import Record, experiments, host_elements
 from ssmid.identification.result import Fit
 from ssmid.identification.subspace_element import DEGREES, SELECTIONS, Element, Options, identify
 from ssmid.systems import StateSpace
+from ssmid.systems.base import computed
 
 ERROR_OF_SIMULATION = "error of the free simulation, of the outputs about their mean,"
 
@@ -179,7 +180,8 @@ def _assembled(elements: list[Element], records: list[Record], batch: tuple[int,
         return pack([np.pad(a, [(0, n - k) if axis in axes else (0, 0) for axis, k in enumerate(a.shape)]) for a in arrays])
 
     orders = np.array([len(element.A) for element in elements])
-    system = StateSpace(padded("A", (0, 1)), padded("B", (0,)), padded("C", (1,)), pack([e.D for e in elements]), records[0].dt)
+    A, B, C, D = padded("A", (0, 1)), padded("B", (0,)), padded("C", (1,)), pack([e.D for e in elements])
+    system = computed(StateSpace, A=A, B=B, C=C, D=D, dt=records[0].dt)
     states = padded("states", (1,))
     most = max(len(element.sigma) for element in elements)
     centering = Centering(pack([e.input_line for e in elements]), pack([e.output_line for e in elements]), _center(options.degree))

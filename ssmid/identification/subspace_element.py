@@ -241,13 +241,14 @@ def _finished(
     level = levels[:, :, 0].mean(0)[:, None] if options.degree == 0 else np.zeros_like(output_level)
     lines = levels * output_unit
     lines[:, :, 0] += output_level[:, 0]
-    finite = bool(np.isfinite(B).all() and np.isfinite(K).all() and np.isfinite(error))
+    B, C, D, K = B / input_unit.T, C * output_unit, D * (output_unit / input_unit.T), K / output_unit.T
+    finite = all(np.isfinite(M).all() for M in (B, C, D, K)) and bool(np.isfinite(error))
     return Element(
         A,
-        B / input_unit.T,
-        C * output_unit,
-        D * output_unit / input_unit.T,
-        K / output_unit.T,
+        B,
+        C,
+        D,
+        K,
         covariance * output_unit * output_unit.T,
         states,
         lines,

@@ -185,6 +185,31 @@ def test_units_of_channels_and_time_do_not_matter(rng, method):
     assert other.error == pytest.approx(float(fit.error), rel=1e-9)
 
 
+SIGNALS = {
+    "zero": lambda t: 0.0 * t,
+    "one": lambda t: 1.0 + 0 * t,
+    "impulse": lambda t: 1.0 * (t == 3),
+    "ramp": lambda t: 1.0 * t,
+    "growing": lambda t: 2.0**t,
+    "tone": lambda t: np.sin(0.3 * t),
+    "offset": lambda t: 1e9 + np.cos(t**2),
+    "huge": lambda t: 1e200 * np.cos(t**2),
+    "tiny": lambda t: 1e-200 * np.sin(t**2 + 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*unstable:UserWarning")
+@pytest.mark.parametrize("inputs", SIGNALS)
+@pytest.mark.parametrize("outputs", SIGNALS)
+def test_no_record_stops_it(inputs, outputs):
+    t = np.arange(40)
+    record = Record(SIGNALS[inputs](t), SIGNALS[outputs](t))
+    for method, options in ((n4sid, {}), (moesp, {"order": 2, "center": "mean"}), (cva, {"stable": True, "center": "trend", "delay": 1})):
+        fit = method(record, **options)
+        assert not fit.converged or np.isfinite(free_simulation(fit.system, record.inputs, fit.initial_state)).all()
+        assert fit.method in fit.explain()
+
+
 @pytest.mark.parametrize("scale", [1e-250, 1e250])
 def test_outputs_of_any_size(rng, scale):
     system = lightly_damped(rng, 3, 1, 1)
