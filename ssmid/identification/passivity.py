@@ -11,6 +11,7 @@ band tells for all of it.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -96,7 +97,8 @@ def passivity(system: System | Result, kind: str = "scattering", *, tol: float =
     passive, worst, frequency = (np.array([f[i] for f in found]).reshape(batch) for i in range(3))
     indices = list(np.ndindex(*batch))
     bands = tuple(dataclasses.replace(band, element=indices[i]) for i, f in enumerate(found) for band in f[3])
-    return Passivity(kind, *(from_numpy(np.asarray(a), states.A) for a in (passive, worst, frequency)), bands)
+    passive, worst, frequency = (from_numpy(np.asarray(a), states.A) for a in (passive, worst, frequency))
+    return Passivity(kind, passive, worst, frequency, bands)
 
 
 def as_states(system: System | Result) -> StateSpace:
@@ -116,7 +118,7 @@ def element_passivity(G: Matrices, kind: str, step: float, tol: float) -> tuple[
         return False, np.nan, np.nan, []
     used = used_states(G)
     poles = np.linalg.eigvals(G[0][np.ix_(used, used)]) if used.any() else np.zeros(0, complex)
-    outer = np.abs(poles) - 1 if step else poles.real
+    outer = np.abs(poles) - 1 if step else np.real(poles)
     if (outer >= 0).any():
         pole = poles[np.argmax(outer)]
         at = abs(np.angle(pole)) / step if step else abs(pole.imag)
@@ -125,7 +127,7 @@ def element_passivity(G: Matrices, kind: str, step: float, tol: float) -> tuple[
     G, unit, _ = normalized(G, used, bool(step))
     measure = Measure(G, kind, bool(step))
     excess, at = measure.worst(resonances(poles / unit, bool(step)))
-    size = 1.0 if kind == "scattering" else max(abs(excess), np.abs(measure.values(np.append(np.abs(poles.imag) / unit, 0.0))).max())
+    size = 1.0 if kind == "scattering" else max(abs(excess), np.abs(measure.values(np.append(np.abs(np.imag(poles)) / unit, 0.0))).max())
     limit = 1 + tol if kind == "scattering" else tol * size
     bands = [] if excess <= limit else measure.bands(limit, resonances(poles / unit, bool(step)))
     sign, scale = 1.0 if kind == "scattering" else -1.0, 1 / step if step else unit
@@ -229,7 +231,8 @@ class Measure:
         left, right = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
         value, at = float(values[best]), float(grid[best])
         options = {"xatol": 1e-9 * max(right, 1e-300)}
-        found = scipy.optimize.minimize_scalar(lambda x: -self(np.array([x]))[0], bounds=(left, right), method="bounded", options=options)
+        search = scipy.optimize.minimize_scalar
+        found: Any = search(lambda x: -self(np.array([x]))[0], bounds=(left, right), method="bounded", options=options)
         if -found.fun > value:
             value, at = float(-found.fun), float(found.x)
         if not np.isfinite(high):
@@ -288,6 +291,6 @@ def _eigenvalues(A: Host, first: Host, second: Host, rows: Host, inner: Host, di
         else:
             left = np.block([[A, zero, first], [zero, -A.T, -second], [rows, inner]])
             right = scipy.linalg.block_diag(np.eye(2 * n), corner)
-    alpha, beta = scipy.linalg.eigvals(left, right, homogeneous_eigvals=True)
+    alpha, beta = np.asarray(scipy.linalg.eigvals(left, right, homogeneous_eigvals=True))
     finite = np.abs(beta) > 1e-12 * np.abs(alpha)
     return alpha[finite] / beta[finite]

@@ -128,15 +128,15 @@ class _Enforcement:
         if points is None:
             slowest, fastest = np.abs(poles).min() / 10, np.abs(poles).max() * 3
             omega = np.linspace(0, np.pi, 200) if self.discrete else np.geomspace(slowest, fastest, 200)
-            points = np.exp(1j * omega) if self.discrete else 1j * omega
+            at = np.exp(1j * omega) if self.discrete else 1j * omega
         else:
-            points = points if self.discrete else points / self.unit
-        self.omega = np.abs(np.angle(points)) if self.discrete else np.abs(points.imag)
-        self.states = self._states(points)
+            at = points if self.discrete else points / self.unit
+        self.omega = np.abs(np.angle(at)) if self.discrete else np.abs(np.imag(at))
+        self.states = self._states(at)
         everywhere = schur_gramian_factors(self.A, self.B, self.C, discrete=self.discrete)[0]
         P, Q = everywhere @ everywhere.T, np.einsum("knm,klm->nl", self.states, self.states.conj()).real
         # both as mean squares over a band
-        P = Q / len(points) + _ELSEWHERE * P * (1 if self.discrete else np.pi / self.omega.max())
+        P = Q / len(at) + _ELSEWHERE * P * (1 if self.discrete else np.pi / self.omega.max())
         e, V = np.linalg.eigh((P + P.T) / 2)
         kept = e > 1e-14 * e.max()
         self.root = V[:, kept] / np.sqrt(e[kept])

@@ -21,7 +21,7 @@ _FLOOR = 2e-15
 """A residual below this part of the data is rounding: nothing is gained by another step."""
 _REST = 0.01
 _GAIN = 1e-3
-_RESTLESS = 12
+_RESTLESS = 20
 _MARGIN = 1e-14
 _DAMPING = -0.01
 _HIGHEST = 3.1
@@ -186,7 +186,7 @@ def _factor(rows: Array) -> Array:
     size = np.sqrt(np.einsum("bii->bi", gram))
     size = np.where(size > 0, size, 1.0)
     gram = gram / (size[:, :, None] * size[:, None, :])
-    sound = np.isfinite(gram).all(axis=(-2, -1))
+    sound = np.asarray(np.isfinite(gram).all(axis=(-2, -1)))
     eye = np.eye(gram.shape[-1])
     R = np.swapaxes(np.linalg.cholesky(np.where(sound[:, None, None], gram, eye) + _SHIFT * eye), -1, -2)
     rest = np.flatnonzero(np.einsum("bii->bi", R).min(axis=-1) < _FAITHFUL)

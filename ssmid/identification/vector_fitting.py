@@ -166,9 +166,9 @@ def _checked_poles(poles: Any, task: Task, order: int | None) -> Host:
     n = host.shape[-1]
     host = np.broadcast_to(host, (*task.batch, n)).reshape(-1, n) if host.ndim > 1 else host[None]
     real = np.abs(host.imag) <= 1e-8 * np.abs(host)
-    host = np.where(real, host.real, host)
+    host = np.asarray(np.where(real, host.real, host))
     apart = np.abs(host[:, :, None] - host.conj()[:, None, :]).min(axis=-1)
-    unpaired = ((host.imag > 0).sum(-1) != (host.imag < 0).sum(-1)).any()
+    unpaired = (np.sum(np.imag(host) > 0, axis=-1) != np.sum(np.imag(host) < 0, axis=-1)).any()
     if not np.isfinite(host).all() or unpaired or (apart > 1e-8 * np.abs(host)).any():
         raise ValueError("poles: expected a set closed under conjugation, as the poles of real systems are")
     return slots(host + 0j)
@@ -206,7 +206,7 @@ def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Hos
             new = [namespace(size).where(which, a, b) for a, b, which in pairs]
             modal, size = dataclasses.replace(modal, residues=new[0], feedthrough=new[1]), namespace(size).where(less, refined, size)
         poles[rows, 0, : own.shape[-1]], residues[rows, :, : own.shape[-1]] = own, to_numpy(modal.residues)
-        D[rows], condition[rows], error[rows] = to_numpy(modal.feedthrough).real, to_numpy(cond), to_numpy(size)
+        D[rows], condition[rows], error[rows] = np.real(to_numpy(modal.feedthrough)), to_numpy(cond), to_numpy(size)
 
     most = b if on_gpu(problem.values) else PIECE
     groups = [np.flatnonzero(counts == n) for n in np.unique(counts)]
