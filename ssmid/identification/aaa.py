@@ -212,19 +212,29 @@ def _first_good(rms: Host) -> Host:
 def _are_noise(problem: Problem, steps: Steps, elements: Host) -> Host:
     """Whether what the poles found so far leave of the samples, after least squares, is white along the points, and Gaussian."""
     some = problem.take(from_numpy(elements, problem.values))
-    k = problem.values.shape[-1]
     poles = _poles_of(some.real, to_numpy(some.points), steps, elements, steps.count)
     poles = from_numpy(np.where(np.isfinite(poles), poles, -_FAR), some.values)
-    residual = to_numpy(project(some, refine(some, poles, steps=3)[0]).residual)
-    if some.real:
+    found = _white(some, project(some, poles).residual)
+    rest = np.flatnonzero(~found)
+    if len(rest):
+        index = from_numpy(rest, some.values)
+        some, poles = some.take(index), namespace(poles).take(poles, index, axis=0)
+        found[rest] = _white(some, project(some, refine(some, poles, steps=3)[0]).residual)
+    return found
+
+
+def _white(problem: Problem, residual: Array) -> Host:
+    """Which residuals ``(b, rows, c)`` have no correlation along the points, and none that is far louder than the others."""
+    residual, k = to_numpy(residual), problem.values.shape[-1]
+    if problem.real:
         residual = residual[:, :k] + 1j * residual[:, k:]
-    residual = np.take_along_axis(residual, some.along[..., None], axis=1)
+    residual = np.take_along_axis(residual, problem.along[..., None], axis=1)
     size = residual[0].size
     power = np.sum(np.abs(residual) ** 2, axis=(1, 2))
     # a sharp resonance between two points looks like one loud sample, which noise does not have
-    quiet_enough = np.max(np.abs(residual) ** 2, axis=(1, 2)) <= (np.log(size) + _LOUD) * power / size
-    lags = (np.abs(np.sum(residual[:, lag:] * residual[:, : k - lag].conj(), axis=(1, 2))) for lag in range(1, min(4, k)))
-    return ~(power > 0) | (quiet_enough & (np.max(list(lags), axis=0) <= _WHITE / np.sqrt(size) * power))
+    even = np.max(np.abs(residual) ** 2, axis=(1, 2)) <= (np.log(size) + _LOUD) * power / size
+    lags = [np.abs(np.sum(residual[:, lag:] * residual[:, : k - lag].conj(), axis=(1, 2))) for lag in range(1, min(4, k))]
+    return ~(power > 0) | (even & (np.max(lags, axis=0) <= _WHITE / np.sqrt(size) * power))
 
 
 def _poles(problem: Problem, steps: Steps, taken: Host) -> list[Host]:

@@ -21,6 +21,7 @@ from ssmid.identification.aaa_lawson import lawson
 from ssmid.identification.partial_fractions import reflected
 from ssmid.identification.pole_refinement import Problem, held_inside, neighbours, project, refine, worth
 from ssmid.identification.pole_relocation import Bank, inside, relocated, slots
+from ssmid.linalg import singular_values
 from ssmid.reduction.result import Change
 
 _PENALTY = 1.5
@@ -28,6 +29,7 @@ _PENALTY = 1.5
 
 _SOON, _RELOCATIONS, _ESCAPES = 3, 6, 3
 _DIFFERENCES, _ROUGH, _SMOOTH = 7, 1.05, 40.0
+_CANCELLING = 1e6
 _HOPELESS = 100.0
 """A pole whose loss multiplies the squared error by as much is not tried without."""
 
@@ -226,8 +228,9 @@ class Cleanup:
         for _ in range(_ESCAPES):
             trial, which = list(poles), []
             for index, problem, P in self._groups(poles, waiting):
-                residual = self._residual(problem, P)
-                told_apart = np.sum(np.abs(residual) ** 2, axis=(1, 2)) > self.floor
+                residual, condition = self._residual(problem, P)
+                # more poles do not help a sum that cancels, as that of repeated poles does
+                told_apart = (np.sum(np.abs(residual) ** 2, axis=(1, 2)) > self.floor) & (condition < _CANCELLING)
                 for at in np.flatnonzero(told_apart & _above_noise(problem, residual)):
                     one = problem.take(from_numpy(np.array([at]), P))
                     one = dataclasses.replace(one, values=from_numpy(residual[at : at + 1], P))
@@ -248,10 +251,12 @@ class Cleanup:
             waiting = np.array(which)[better]
         return poles, settled
 
-    def _residual(self, problem: Problem, poles: Array) -> Host:
-        """``(b, c, k)`` complex, weighted."""
-        residual, k = np.swapaxes(to_numpy(project(problem, poles).residual), -1, -2), problem.values.shape[-1]
-        return residual[..., :k] + 1j * residual[..., k:] if problem.real else residual
+    def _residual(self, problem: Problem, poles: Array) -> tuple[Host, Host]:
+        """``(b, c, k)`` complex, weighted, and the condition ``(b,)`` of the fit."""
+        fit, k = project(problem, poles), problem.values.shape[-1]
+        residual = np.swapaxes(to_numpy(fit.residual), -1, -2)
+        sigma = to_numpy(singular_values(fit.R))
+        return residual[..., :k] + 1j * residual[..., k:] if problem.real else residual, sigma[..., 0] / sigma[..., -1]
 
 
 def _above_noise(problem: Problem, residual: Host) -> Host:
