@@ -69,15 +69,18 @@ def directions(model: Innovations, *, gain: bool, feedthrough: bool) -> tuple[Ho
     E = np.eye(n * n).reshape(n * n, n, n)
     along = [E @ A - A @ E, E @ B, -C @ E]
     along += [E @ K] if gain else []
-    tangent = np.concatenate([t.reshape(n * n, -1) for t in along], -1).T
-    Q = np.linalg.qr(tangent, mode="complete")[0][:, n * n :] if n else np.zeros((0, 0))
+    tangent = np.concatenate([t.reshape(n * n, t.shape[-2] * t.shape[-1]) for t in along], -1).T
+    Q = np.linalg.qr(tangent, mode="complete")[0][:, n * n :]
     free = p * m if feedthrough else 0
     k = Q.shape[1] + free
     sizes = np.cumsum([n * n, n * m, p * n])
     parts = np.split(Q.T, sizes, axis=-1)
-    shapes = [(n, n), (n, m), (p, n)]
-    dA, dB, dC = (np.concatenate([x.reshape(-1, *shape), np.zeros((free, *shape))]) for x, shape in zip(parts, shapes, strict=False))
-    dK = np.concatenate([parts[3].reshape(-1, n, p), np.zeros((free, n, p))]) if gain else np.zeros((k, n, p))
+
+    def unfolded(part: Host, rows: int, columns: int) -> Host:
+        return np.concatenate([part.reshape(k - free, rows, columns), np.zeros((free, rows, columns))])
+
+    dA, dB, dC = unfolded(parts[0], n, n), unfolded(parts[1], n, m), unfolded(parts[2], p, n)
+    dK = unfolded(parts[3], n, p) if gain else np.zeros((k, n, p))
     dD = np.concatenate([np.zeros((k - free, p, m)), np.eye(free).reshape(free, p, m)]) if free else np.zeros((k, p, m))
     return dA, dB, dC, dD, dK
 

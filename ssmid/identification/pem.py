@@ -7,6 +7,7 @@ McKelvey, Helmersson & Ribarits, Automatica 40, 2004), from a subspace model or 
 from __future__ import annotations
 
 import dataclasses
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def _start(records: list[Record], start: Any, focus: str, stable: bool, feedthro
     parts = [to_numpy(double(M)) for M in (system.A, system.B, system.C, system.D)]
     K = np.zeros((system.order, system.outputs)) if gain is None or focus == "simulation" else to_numpy(double(gain))
     try:
-        full = [np.broadcast_to(M, (*batch, *M.shape[-2:])).reshape(-1, *M.shape[-2:]) for M in (*parts, K)]
+        full = [np.broadcast_to(M, (*batch, *M.shape[-2:])).reshape(prod(batch), *M.shape[-2:]) for M in (*parts, K)]
     except ValueError:
         raise ValueError(f"start: expected a batch that broadcasts to {batch}, got {system.batch_shape}") from None
     radius = _radius(full[0]) if focus == "simulation" or stable else np.zeros(len(full[0]))

@@ -334,8 +334,14 @@ def test_hostile_records_give_a_model_or_a_message(rng):
     silent = oe(Record(u, np.zeros(60)), 1, 1)
     assert silent.error == 0
     np.testing.assert_array_equal(silent.polynomials.B, 0)
-    quiet = armax(Record(u, np.zeros(60)), 1, 1, 1)
-    assert quiet.error == 0
+    for quiet in (armax(Record(u, np.zeros(60)), 1, 1, 1), pem(Record(u, np.zeros(60)), 1), pem(Record(u, 0 * u), 1, focus="simulation")):
+        assert quiet.error == 0
+        assert quiet.stable
+    gain = pem(Record(u, 2 * u), 2)  # no state is needed
+    np.testing.assert_allclose(ssmid.frequency_response(gain.system, [0.0, 1.0]).values, 2.0, atol=1e-9)
+    series = pem(Record(None, lfilter([1.0], [1, -0.7], u)), 1)
+    assert series.system.inputs == 0
+    np.testing.assert_allclose(ssmid.poles(series.system), [0.7], atol=0.2)
     with pytest.raises(ValueError, match="expected at least 9 samples for 9 parameters"):
         oe(Record(u[:8], u[:8]), 3, 3)
     with pytest.raises(ValueError, match="nf: expected an integer of at least 0, got -1"):
