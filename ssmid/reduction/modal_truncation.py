@@ -43,13 +43,13 @@ def modal_truncation(system: System, order: int, *, dominance: str = "peak", mat
     """
     if dominance not in ("peak", "h2"):
         raise ValueError(f"dominance: expected 'peak' or 'h2', got {dominance!r}")
-    return reduce_one_by_one(system, order, "modal truncation", partial(_kept, dominance=dominance, match_dc=match_dc), Reduction)
+    return reduce_one_by_one(system, order, "modal truncation", partial(dominant_part, dominance=dominance, match_dc=match_dc), Reduction)
 
 
-def _kept(element: Element, order: int, *, dominance: str, match_dc: bool) -> Reduced:
-    X, blocks = block_diagonalize(element.A, _WORST_CONDITION)
+def dominant_part(element: Element, order: int, *, dominance: str = "peak", match_dc: bool = False) -> Reduced:
+    """:func:`modal_truncation` of a stable element."""
+    X, blocks, sizes = _separated(element.A)
     B, C = np.linalg.solve(X, element.B), element.C @ X
-    sizes = block_sizes(blocks)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     parts = [slice(int(start), int(start) + size) for start, size in zip(starts, sizes, strict=True)]
     weights, tails = zip(*(_dominance(blocks[part, part], B[part], C[:, part], element.discrete, dominance) for part in parts), strict=True)
@@ -75,8 +75,31 @@ def _kept(element: Element, order: int, *, dominance: str, match_dc: bool) -> Re
     )
 
 
+def _separated(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """``X``, ``X^-1 A X`` in diagonal blocks and their sizes: one for each pole or pair where the eigenvectors allow it."""
+    poles, X = np.linalg.eig(A)
+    if np.linalg.cond(X, "fro") <= _WORST_CONDITION:
+        if np.iscomplexobj(A) or np.isrealobj(poles):
+            return X, np.diag(poles), [1] * len(poles)
+        first = np.imag(poles) > 0  # LAPACK gives pairs side by side, this one first
+        second = np.imag(poles) < 0
+        X = np.where(second, np.imag(X), np.real(X))
+        blocks = np.diag(np.real(poles))
+        (k,) = np.nonzero(first)
+        blocks[k, k + 1], blocks[k + 1, k] = -np.imag(poles[k]), np.imag(poles[k])
+        sizes = [2 if first[j] else 1 for j in range(len(poles)) if not second[j]]
+        return X, blocks, sizes
+    X, blocks = block_diagonalize(A, _WORST_CONDITION)
+    return X, blocks, block_sizes(blocks)
+
+
 def _dominance(A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: bool, kind: str) -> tuple[float, float]:
     """The dominance of one part, and the sum of its Hankel values."""
+    if len(A) == 1:
+        pole = complex(A[0, 0])
+        rate = 1 - abs(pole) ** 2 if discrete else -2 * pole.real
+        size = float(np.linalg.norm(B) * np.linalg.norm(C))
+        return 2 * size / rate if kind == "peak" else size / rate**0.5, size / rate
     R, L = schur_gramian_factors(A, B, C, discrete=discrete)
     sigma = balancing(R, L)[2]
     return float(2 * sigma[0] if kind == "peak" else scipy.linalg.norm(C @ R)), float(np.sum(sigma))

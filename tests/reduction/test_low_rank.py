@@ -75,8 +75,7 @@ def test_penzls_model_keeps_its_hankel_values():
     fit = balanced_truncation(sparse_fom(), 10)
     np.testing.assert_allclose(fit.sigma[:3], [50.05095592, 49.99513636, 49.9924285], rtol=1e-8)
     certified(fit)
-    reference = balanced_truncation(fom(), 10)
-    np.testing.assert_allclose(fit.error, reference.error, rtol=1e-8)
+    np.testing.assert_allclose(fit.error, 0.00291794, rtol=2e-6)  # of dense Gramians, and of pyMOR 2026.1
 
 
 @pytest.mark.filterwarnings("ignore:low-rank ADI:UserWarning")
@@ -155,4 +154,4 @@ def test_irka_meets_its_conditions_on_the_sparse_system(mass, dt, m, p):
 def test_irka_on_penzls_model():
     fit = irka(sparse_fom(), 10)
     assert fit.converged
-    np.testing.assert_allclose(fit.error, irka(fom(), 10).error, rtol=1e-6)
+    np.testing.assert_allclose(fit.error, 0.00195055, rtol=3e-6)  # as pyMOR 2026.1 finds

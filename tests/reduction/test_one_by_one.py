@@ -15,7 +15,7 @@ from tests.reduction.test_balanced import random_system
 
 OMEGA = np.array([0.05, 0.4, 1.5, 3.0])
 METHODS = {
-    "irka": lambda system, order, rate=1.0: irka(system, order),
+    "irka": lambda system, order, rate=1.0: irka(system, order, max_iterations=20),
     "modal": lambda system, order, rate=1.0: modal_truncation(system, order),
     "stochastic": lambda system, order, rate=1.0: stochastic_truncation(system, order, floor=0.1),
     "band": lambda system, order, rate=1.0: frequency_limited_truncation(system, order, (0.2 * rate, 1.5 * rate)),
