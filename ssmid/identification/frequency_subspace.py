@@ -162,7 +162,9 @@ def _observability(bank: _Bank, rows: int) -> tuple[Host, Host, Host]:
     """Orthonormal bases ``(elements, rows p, rows p)`` of the observability matrices, singular values, and the recurrence of the rows."""
     count, p, m, k = bank.values.shape
     polynomials = arnoldi(bank.on_circle, rows - 1, real=True, weights=bank.weights)
-    table = np.swapaxes(polynomials.values, -1, -2)
+    # fewer different points than rows: there are no more polynomials, and rows of zeros stand for them
+    table = np.swapaxes(np.nan_to_num(polynomials.values, nan=0, posinf=0, neginf=0), -1, -2)
+    recurrence = np.nan_to_num(polynomials.recurrence, nan=0, posinf=0, neginf=0)
     # block row j: v_j(z) G(z), columns the points and inputs
     G = (table[:, :, None, None, :] * bank.values[:, None]).reshape(count, rows * p, m, k)
     inside = np.real(np.einsum("eamk,ejk->eamj", G, np.conj(np.broadcast_to(table, (count, *table.shape[1:])))))
@@ -170,7 +172,7 @@ def _observability(bank: _Bank, rows: int) -> tuple[Host, Host, Host]:
     G = G.reshape(count, rows * p, m * k)
     R = triangular_factor(np.concatenate([G.real, G.imag], -1).swapaxes(-1, -2)) if 2 * m * k >= rows * p else G
     basis, sigma, _ = np.linalg.svd(R.swapaxes(-1, -2) if R is not G else np.concatenate([G.real, G.imag], -1), full_matrices=False)
-    return basis, sigma, np.asarray(polynomials.recurrence)
+    return basis, sigma, recurrence
 
 
 def _orders(sigma: Host, height: int, breadth: int, most: int) -> Host:
@@ -231,7 +233,8 @@ def _realized(bank: _Bank, n: int, rows: int, feedthrough: bool, stable: bool) -
 def _to_continuous(A: Host, C: Host, alpha: Host) -> tuple[Host, Host]:
     """The inverse of ``z = (alpha + s) / (alpha - s)`` for A and C; B and D are fitted in s."""
     eye = np.eye(A.shape[-1])
-    inverse = np.linalg.inv(A + eye)
+    # a pole at infinity, of values that grow with s, is put far away: a few units of rounding from it
+    inverse = np.linalg.inv(A + (1 + 4 * np.finfo(float).eps) * eye)
     return alpha * (A - eye) @ inverse, C @ inverse
 
 

@@ -152,6 +152,14 @@ def test_a_strictly_proper_system_has_no_feedthrough(rng):
     assert fit.error < 1e-13
 
 
+@pytest.mark.filterwarnings("ignore:.*unstable:UserWarning")
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e300, 1e-300])
+def test_points_that_are_one_point_stop_nothing(value):
+    fit = frequency_subspace(np.full(10, 1j), np.full(10, value), 1, stable=True)
+    assert np.isfinite(fit.error)
+    assert "frequency-domain subspace" in fit.explain()
+
+
 def test_zero_is_a_system(rng):
     z = np.exp(1j * np.linspace(0.05, 3, 40))
     fit = frequency_subspace(z, np.zeros(40), 2, dt=1, stable=True)
