@@ -40,7 +40,8 @@ def hankel_norm_approximation(
 
     system : a StateSpace gives a StateSpace, a Modal bank a Modal bank (each channel for itself), other representations go through
         :func:`ssmid.to_state_space`. Continuous or discrete time, any inputs and outputs. An ImpulseResponse is taken as the finite
-        response that it is, by its Schmidt pair (:mod:`ssmid.reduction.hankel_norm_fir`; with ``mimo`` through its state space).
+        response that it is, by its Schmidt pair (:mod:`ssmid.reduction.hankel_norm_fir`);
+        with ``mimo`` it goes through its state space, which is dense work for up to about a thousand states.
     order : states, unstable ones included, or
     tol : the largest Hankel-norm error as a fraction of ``sigma_1``; the smallest order with ``sigma_{order+1} <= tol * sigma_1`` is
         taken, for each element by itself (smaller ones are padded with states that no input reaches).
