@@ -59,16 +59,14 @@ def predicted_by_steps(A, B, C, D, K, u, y, x, steps):
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 40, 100])
 def test_prediction_is_that_of_the_recursion(rng, steps):
-    n, m, p, T = 3, 2, 2, 60
-    A = 0.5 * rng.standard_normal((n, n))
-    system = ssmid.ss(A, rng.standard_normal((n, m)), rng.standard_normal((p, n)), rng.standard_normal((p, m)))
+    m, p, T = 2, 2, 60
     u, y = rng.standard_normal((m, T)), rng.standard_normal((p, T))
-    fit = armax(Record(u, y), 1, 1, 1, stable=True)
+    fit = armax(Record(u, y), 1, 2, 1, 0, stable=True)
     s, K = fit.system, fit.kalman_gain
+    assert np.abs(s.D).min() > 0
     for state in (np.zeros(s.order), rng.standard_normal(s.order)):
         expected = predicted_by_steps(s.A, s.B, s.C, s.D, K, u, y, state, steps)
         np.testing.assert_allclose(predict(fit, Record(u, y), steps, state=state), expected, atol=1e-10)
-    assert system.order == 3
 
 
 def test_many_steps_ahead_become_the_free_simulation(rng):
