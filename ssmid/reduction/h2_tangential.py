@@ -44,7 +44,7 @@ def tangential_optimum(values: Values, energy: float, start: Matrices, *, max_it
     history, steps, residual = [energy - captured], 0, np.inf
     for _ in range(_RESTARTS):
         here = chart(np.concatenate([poles, pad])[None] + 0j, live[None], real=True)
-        problem = _Problem(values, energy, here, directions, d)
+        problem = TangentialProblem(values, energy, here, directions, d)
         value, _ = problem(problem.origin)
         history.append(value * energy)
         residual = problem.residual
@@ -59,7 +59,7 @@ def tangential_optimum(values: Values, energy: float, start: Matrices, *, max_it
             break
         poles, directions = problem.at(best.x)
         poles, directions = _in_order(poles, directions)
-    problem = _Problem(values, energy, chart(np.concatenate([poles, pad])[None] + 0j, live[None], real=True), directions, d)
+    problem = TangentialProblem(values, energy, chart(np.concatenate([poles, pad])[None] + 0j, live[None], real=True), directions, d)
     value, _ = problem(problem.origin)
     return Tangential(_realized(poles, directions, problem.outputs), value * energy, problem.residual, steps, np.array(history))
 
@@ -110,7 +110,7 @@ def _outputs(poles: np.ndarray, b: np.ndarray, g: np.ndarray) -> np.ndarray:
 class _Best:
     """Counts steps and keeps the best point: line searches end where rounding rules."""
 
-    def __init__(self, problem: _Problem) -> None:
+    def __init__(self, problem: TangentialProblem) -> None:
         self.problem, self.steps, self.value, self.x = problem, 0, np.inf, problem.origin
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -123,7 +123,7 @@ class _Best:
         self.steps += 1
 
 
-class _Problem:
+class TangentialProblem:
     """The squared error over the energy as a function of the chart's coordinates and of the real parameters of the directions."""
 
     def __init__(self, values: Values, energy: float, here: Chart, directions: np.ndarray, d: int) -> None:

@@ -12,6 +12,7 @@ import ssmid
 from ssmid.reduction.h2_newton import derivatives
 from ssmid.reduction.h2_poles import chart
 from ssmid.reduction.h2_sources import ModalSource, TapsSource, local_of_values, power_series
+from ssmid.reduction.h2_tangential import TangentialProblem
 from tests.laws import random_poles, random_residues, taps_of
 
 
@@ -518,3 +519,33 @@ def test_restarts_find_a_better_minimum(shared_data):
     A, B, C = (np.asarray(M.toarray() if hasattr(M, "toarray") else M, float) for M in (file["A"], file["B"], file["C"]))
     fit = ssmid.h2_approximation(ssmid.ss(A, B, C, dt=0), 20, restarts=10)
     assert fit.error < 0.04583  # one start: 0.0460; pyMOR's IRKA: 0.04583
+
+
+def test_the_tangential_gradient_is_the_derivative_of_the_error(rng):
+    taps = smooth_taps(rng, 3, 2, length=40)
+
+    def values(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        powers = points[:, None] ** np.arange(40)
+        slopes = np.arange(40) * np.concatenate([np.zeros((len(points), 1)), powers[:, :-1]], axis=1)
+        return tuple(np.moveaxis(taps @ table.T, -1, 0) for table in (powers, slopes))
+
+    live = np.append(np.ones(7, bool), False)[None]
+    poles = np.append(REAL_POLES[[0, 1, 2, 3, 4, 5, 6]], 0)[None]
+    b = rng.standard_normal((7, 2)) + 1j * rng.standard_normal((7, 2))
+    b[[1, 3]], b[4:] = b[[0, 2]].conj(), b[4:].real
+    problem = TangentialProblem(values, float(np.sum(taps**2)), chart(poles, live, real=True), b, 7)
+    at = 0.1 * rng.standard_normal(problem.origin.size)
+    _, gradient = problem(at)
+    steps = 1e-5 * np.eye(len(at))
+    numeric = np.array([(problem(at + d)[0] - problem(at - d)[0]) / 2e-5 for d in steps])
+    np.testing.assert_allclose(gradient, numeric, atol=1e-7 * np.abs(numeric).max())
+
+
+def test_any_two_real_poles_can_leave_as_a_pair():
+    """The two in the middle are neighbours in no pair of the start."""
+    t = np.arange(200)
+    taps = np.concatenate([[0.0], (-0.8) ** t + 0.9**t + 2 * 0.6**t * np.cos(1.2 * t)])
+    reals = ssmid.ss(np.diag([-0.7, 0.15, 0.3, 0.8]), np.ones(4), np.ones(4))
+    fit = ssmid.h2_approximation(ssmid.ImpulseResponse(taps), 4, start=reals)
+    expected = np.array([-0.8, 0.9, 0.6 * np.exp(1.2j), 0.6 * np.exp(-1.2j)])
+    assert np.abs(np.linalg.eigvals(fit.system.A)[:, None] - expected).min(0).max() < 1e-8
