@@ -102,3 +102,27 @@ def test_bad_bands_and_times():
             time_limited_truncation(continuous, 1, end)
     with pytest.raises(ValueError, match=r"end: expected a positive time of at least one step of 0\.1, got 0\.01"):
         time_limited_truncation(discrete, 1, 0.01)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_limited_hankel_values_and_the_projection_by_textbook_gramians(rng, discrete):
+    """By the Gramians themselves: eigenvectors of their product, as Gawronski & Juang have it."""
+    system = random_system(rng, discrete, 5, 2, 2)
+    A, B, C = system.A, system.B, system.C
+    solver = scipy.linalg.solve_discrete_lyapunov if discrete else lambda M, Q: scipy.linalg.solve_continuous_lyapunov(M, -Q)
+    Wc, Wo = solver(A, B @ B.T), solver(A.T, C.T @ C)
+    S = frequency_limited._share(A, 1.1, discrete) - frequency_limited._share(A, 0.2, discrete)
+    F = np.linalg.matrix_power(A, 4) if discrete else scipy.linalg.expm(4 * A)
+    band, early = frequency_limited_truncation(system, 2, (0.2, 1.1)), time_limited_truncation(system, 2, 4.0)
+    pairs = ((band, S @ Wc + Wc @ S.T, S.T @ Wo + Wo @ S), (early, Wc - F @ Wc @ F.T, Wo - F.T @ Wo @ F))
+    for fit, inputs, outputs in pairs:
+        squares, X = np.linalg.eig(inputs @ outputs)
+        order = np.argsort(-squares.real)
+        np.testing.assert_allclose(fit.condition, np.sqrt(squares.real[order[0]] / squares.real[order[1]]), rtol=1e-6)
+        X = X.real[:, order]
+        left = np.linalg.inv(X)[:2]
+        expected = StateSpace(left @ A @ X[:, :2], left @ B, C @ X[:, :2], system.D, system.dt)
+        omega = np.array([0.1, 0.5, 1.0])
+        np.testing.assert_allclose(
+            frequency_response(fit.system, omega).values, frequency_response(expected, omega).values, rtol=1e-6, atol=1e-9
+        )
