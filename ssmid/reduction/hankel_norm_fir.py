@@ -28,7 +28,7 @@ _RTOL, _TAIL_RTOL = 1e-12, 1e-9
 _POLISHING = 2
 _FIRST_GRID, _LAST_GRID = 64, 2**23
 _FOLDED = 1e-7
-_EQUAL = 1e-10
+_EQUAL = 1e-6
 _ATTAINED = 1e-2
 _MEMORY = {"host": 2**27, "gpu": 2**33}
 _EPS = float(np.finfo(float).eps)
@@ -249,7 +249,7 @@ def _approximations(taps: Array, triplets: Triplets, r: int, grid: int, keep: bo
     sigma = triplets.sigma[:, r]
     floor = 1e-12 * triplets.sigma[:, 0]
     excess = peak + missed / xp.where(sigma > floor, sigma, xp.where(floor > 0, floor / _ATTAINED, xp.ones_like(floor)))
-    return _Approximation(A, B, C, D, xp.where(radius < 1, excess, xp.full_like(excess, float("inf"))), folded)
+    return _Approximation(A, B, C, D, xp.where((radius < 1) & ~folded, excess, xp.full_like(excess, float("inf"))), folded)
 
 
 def _rows(r: int) -> int:
