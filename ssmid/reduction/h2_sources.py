@@ -45,16 +45,18 @@ class TapsSource:
     def __call__(self, poles: Array, live: Array) -> Local:
         if not on_gpu(poles):
             return self._by_cascade(poles, live)
-        found = self._by_points(poles, live)
-        fitted = namespace(poles).clip(self.energy - found.error, min=0.0)
-        doubtful = (found.error < _DOUBTFUL_ERROR * self.energy) | (found.blur > _DOUBTFUL_SLOPE * (fitted * abs(found.error)) ** 0.5)
-        places = namespace(poles).nonzero(doubtful)[0]
-        if places.shape[0] == 0:
-            return found
-        part = self.take(places)._by_cascade(*(namespace(poles).take(x, places, axis=0) for x in (poles, live)))
-        for field in dataclasses.fields(Local):
-            getattr(found, field.name)[places] = getattr(part, field.name)
+        found, places = self._found_by_points(poles, live)
+        if places.shape[0]:
+            part = self.take(places)._by_cascade(*(namespace(poles).take(x, places, axis=0) for x in (poles, live)))
+            for field in dataclasses.fields(Local):
+                getattr(found, field.name)[places] = getattr(part, field.name)
         return found
+
+    def _found_by_points(self, poles: Array, live: Array) -> tuple[Local, Array]:
+        """What evaluation at points gives, and the elements for which rounding makes it doubtful."""
+        found, xp = self._by_points(poles, live), namespace(poles)
+        size = xp.sqrt(xp.clip(self.energy - found.error, min=0.0) * xp.abs(found.error))
+        return found, xp.nonzero((found.error < _DOUBTFUL_ERROR * self.energy) | (found.blur > _DOUBTFUL_SLOPE * size))[0]
 
     def _by_cascade(self, poles: Array, live: Array) -> Local:
         """eta as a sequence, by filtering backwards with the all-pass sections of the poles: accurate however close they stand."""
@@ -70,7 +72,15 @@ class TapsSource:
 
     def sections(self, poles: Array, live: Array) -> Array:
         """``(batch, K, 2)`` the coefficients of the best approximation, as :func:`cascade_realization` takes them."""
-        return on_host(partial(_all_pass_cascade, real=self.real), self.taps, poles, live)[1]
+        if not on_gpu(poles):
+            return on_host(partial(_all_pass_cascade, real=self.real), self.taps, poles, live)[1]
+        found, places = self._found_by_points(poles, live)
+        z = sections_of_rho(found.rho, poles, live, real=self.real)
+        if places.shape[0]:
+            xp = namespace(poles)
+            part = [xp.take(x, places, axis=0) for x in (self.taps, poles, live)]
+            z[places] = on_host(partial(_all_pass_cascade, real=self.real), *part)[1]
+        return z
 
     def _by_points(self, poles: Array, live: Array) -> Local:
         values = series_of_real(self.taps, poles) if self.real else power_series(self.taps, poles)
@@ -92,6 +102,31 @@ def rho_of_sections(states: Array, poles: Array, live: Array, *, real: bool) -> 
             factor = factor * xp.where(on, poles - own[:, i : i + 1], xp.ones_like(poles)) / reflected
         rho = rho * factor + numerator / denominator
     return rho
+
+
+def sections_of_rho(rho: Array, poles: Array, live: Array, *, real: bool) -> Array:
+    """The way back of :func:`rho_of_sections`, from the last section to the first: a divided difference each."""
+    xp = namespace(poles)
+    size, one, found = 2 if real else 1, xp.ones_like(poles), []
+    for k in reversed(range(poles.shape[-1] // size)):
+        here = slice(size * k, size * (k + 1))
+        own, used = poles[:, here], live[:, here]
+        denominator, factor = one, one
+        for i in range(size):
+            on, zero = used[:, i : i + 1], own[:, i : i + 1]
+            reflected = xp.where(on, 1 - xp.conj(zero) * poles, one)
+            denominator, factor = denominator * reflected, factor * xp.where(on, poles - zero, one) / reflected
+        value = (rho * denominator)[:, here]
+        first, slope = value[:, :1], 0 * value[:, :1]
+        if real:
+            gap, both = own[:, :1] - own[:, 1:], used[:, 1:]
+            slope = xp.where(both, (value[:, :1] - value[:, 1:]) / xp.where(both, gap, xp.ones_like(gap)), slope)
+            first = first - slope * own[:, :1]
+        z = xp.where(used[:, :1], xp.concat([first, slope], axis=-1), xp.zeros_like(xp.concat([first, slope], axis=-1)))
+        found.append(xp.real(z) if real else xp.conj(z))
+        numerator = z[:, :1] + z[:, 1:] * poles
+        rho = (rho - numerator / denominator) / xp.where(factor == 0, one, factor)
+    return xp.stack(found[::-1], axis=-2)
 
 
 def _all_pass_cascade(taps: np.ndarray, poles: np.ndarray, live: np.ndarray, real: bool) -> tuple[np.ndarray, np.ndarray]:

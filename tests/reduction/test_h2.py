@@ -11,7 +11,7 @@ import scipy.io
 import ssmid
 from ssmid.reduction.h2_newton import derivatives
 from ssmid.reduction.h2_poles import chart
-from ssmid.reduction.h2_sources import ModalSource, TapsSource, local_of_values, power_series
+from ssmid.reduction.h2_sources import ModalSource, TapsSource, local_of_values, power_series, sections_of_rho
 from ssmid.reduction.h2_tangential import TangentialProblem
 from tests.laws import random_poles, random_residues, taps_of
 
@@ -126,6 +126,22 @@ def test_three_ways_to_the_same_quantities(rng, real):
         reference = getattr(by_modes, name)
         np.testing.assert_allclose(getattr(first, name), reference, atol=1e-12 * np.abs(reference).max(), err_msg=name)
         np.testing.assert_allclose(getattr(by_values, name), reference, atol=1e-5 * np.abs(reference).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7, 8])
+@pytest.mark.parametrize("real", [True, False])
+def test_sections_and_rho_are_two_forms_of_the_same(rng, real, count):
+    taps = smooth_taps(rng, 1, length=60, dtype=float if real else complex)
+    at = REAL_POLES[[4, 5, 6, 7, 0, 1, 2, 3]][:, None].T if count == 3 else REAL_POLES[None]
+    at = at if real else COMPLEX_POLES[None]
+    count = count - 1 if real and count == 7 and at[0, count - 1].imag > 0 else min(count, at.shape[-1])
+    if real and count == 1:
+        at = REAL_POLES[None, [4, 5]]
+    live = np.arange(at.shape[-1])[None] < count
+    source = TapsSource.of(taps[:, 1:], real=real)
+    sections = source.sections(np.where(live, at, 0), live)
+    back = sections_of_rho(source(np.where(live, at, 0), live).rho, np.where(live, at, 0), live, real=real)
+    np.testing.assert_allclose(back, sections, atol=1e-8 * np.abs(sections).max())
 
 
 # ---------------------------------------------------------------- the optimum
