@@ -35,6 +35,7 @@ _LARGEST_ON_GPU = 32
 _SMALL_FOR_BLAS = 512
 _MANY = 256
 """From so many matrices on, block Jacobi on a GPU beats LAPACK on its host."""
+_SEVERAL = 4
 _CHUNK_BYTES = 2**27
 
 
@@ -251,9 +252,14 @@ def _rounds(pairs: int) -> Iterator[np.ndarray]:
 
 
 def triangular_factor(A: Array) -> Array:
-    """Upper triangular ``R`` with ``R^H R = A^H A``, of QR: ``(*batch, n, n)`` of ``(*batch, k, n)``, k >= n. Not differentiable."""
+    """Upper triangular ``R`` with ``R^H R = A^H A``, of QR: ``(*batch, n, n)`` of ``(*batch, k, n)``, k >= n. Not differentiable.
+
+    On a GPU from the orthonormal factor of :func:`cholesky_qr`, single ones on the host.
+    """
     if isinstance(A, np.ndarray):
         return np.linalg.qr(A, mode="r")
+    if on_gpu(A) and prod(A.shape[:-2]) >= _SEVERAL:
+        return namespace(A).triu(adjoint(cholesky_qr(A)) @ A)
     if on_gpu(A):
         return on_host(lambda a: _threaded(lambda x: np.linalg.qr(x, mode="r"), a), A)[0]
     return namespace(A).linalg.qr(A, mode="reduced")[1]

@@ -96,7 +96,9 @@ def bank_of_responses(quick: bool, device: str = "cpu") -> Case:
     for tool, (timing, found) in timed.items():
         loop = isinstance(found, list)
         errors = [rms(model.values, v) for model, v in zip(found, part, strict=True)] if loop else found
-        rows.append(Row(tool, timing.scaled(count / sample) if loop else timing, float(np.median(errors)), sample if loop else None))
+        right = all(_row(tool, timing, model, v, False).right for model, v in zip(found, part, strict=True)) if loop else None
+        timing = timing.scaled(count / sample) if loop else timing
+        rows.append(Row(tool, timing, float(np.median(errors)), sample if loop else None, right=right))
     return Case("banks of responses", f"{count} responses of order 6, 200 points", tuple(rows), f"median {_KIND}", order, count)
 
 

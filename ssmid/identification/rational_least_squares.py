@@ -19,7 +19,7 @@ from ssmid.identification.orthogonal import Basis, arnoldi
 from ssmid.identification.partial_fractions import reflected
 from ssmid.identification.result import Fit, told_if_unstable
 from ssmid.identification.samples import RMS, Samples, samples
-from ssmid.linalg import adjoint, orthonormalize, solve, svd
+from ssmid.linalg import adjoint, orthonormalize, singular_values, solve, svd, triangular_factor
 from ssmid.reduction.result import Change
 from ssmid.systems import ZerosPolesGain
 
@@ -303,7 +303,7 @@ def _levenberg_marquardt(problem: _Problem, b: Array, a: Array, cost: Array, wit
         done = done | settled
         if bool(xp.all(done)):
             break
-    spread = svd(J)[1]
+    spread = singular_values(triangular_factor(J))
     condition = spread[..., 0] / spread[..., -2]
     return _Minimum(b, a, lag, xp.isfinite(cost) & (settled | (cost <= _EXACT)), condition)
 
