@@ -199,7 +199,7 @@ def _in_blocks(
     """
     xp = namespace(inputs)
     samples, m = inputs.shape[-2:]
-    table_limit = isqrt(max(1, _TABLE_BYTES // (8 * max(1, batch) * m * outputs)))
+    table_limit = isqrt(max(1, _TABLE_BYTES // (8 * max(1, batch * m * outputs))))
     block = max(1, min(longest, table_limit, isqrt(samples)))
     pieces, start = [], 0
     while start < samples:

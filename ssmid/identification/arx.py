@@ -197,10 +197,10 @@ def _regressions(data: list[tuple[Host, Host]], na: int, nb: int, delay: int) ->
     root = np.swapaxes(Vh, -1, -2) * inverse[:, None, :]
     theta = root @ (np.swapaxes(U, -1, -2) @ R[:, :k, k:])
     theta = theta / scale[:, :k, None] * scale[:, None, k:]
-    left = R[:, k:, k:] * scale[:, None, k:]
-    noise = np.swapaxes(left, -1, -2) @ left / max(rows - k, 1)
-    root = root / scale[:, :k, None]
-    gram = root @ np.swapaxes(root, -1, -2)
+    left, root = R[:, k:, k:] * scale[:, None, k:], root / scale[:, :k, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # variances are squares of units
+        noise = np.swapaxes(left, -1, -2) @ left / max(rows - k, 1)
+        gram = root @ np.swapaxes(root, -1, -2)
     condition = np.where(sound.all(-1), s.max(-1, initial=0) / np.where(sound, s, 1).min(-1, initial=np.inf), np.inf)
     for array in (theta, noise, gram):
         array[bad] = np.nan

@@ -20,12 +20,15 @@ class Centering:
     inputs : ``(*batch, m, 2)`` level and slope   outputs : ``(*batch, p, 2)``
 
     A mean is the working point of the system and holds for every later record; a trend is that of one record only, so that its slope
-    is taken off the record it was found in and another record has its own found.
+    is taken off the record it was found in and another record has its own found: by least squares here, and what that leaves of it
+    together with the initial state where a model is there (:func:`ssmid.predict`).
+    level_inputs : the inputs lose their level alone, even to a trend: what the subspace methods do
     """
 
     inputs: Array
     outputs: Array
     center: str | None = None
+    level_inputs: bool = False
 
     def removed(self, record: Record) -> Record:
         """``record`` about the working point."""
@@ -38,7 +41,8 @@ class Centering:
         return outputs if self.center is None else outputs + self._line(record, 1)
 
     def _line(self, record: Record, of: int) -> Array:
-        lines = self if self.center == "mean" else centering(record, "trend")
+        own = self.center == "trend" and not (of == 0 and self.level_inputs)
+        lines = centering(record, "trend") if own else self
         line = (lines.inputs, lines.outputs)[of]
         t = from_numpy(np.arange(record.length, dtype=float), line)
         t = namespace(line).astype(t, line.dtype)

@@ -14,7 +14,7 @@ import scipy.linalg
 import scipy.signal
 import scipy.special
 
-from ssmid._array import Array, as_array, as_complex, double, from_numpy, namespace, quiet, to_numpy
+from ssmid._array import Array, as_array, as_complex, astype_width, double, from_numpy, quiet, to_numpy, width
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.prediction_error_result import PredictionErrorFit
 from ssmid.systems import StateSpace
@@ -111,17 +111,15 @@ def _confidence(fit: Any, level: float, estimate: Any) -> Confidence:
         values, derivatives = quiet(estimate)(*(M[i] for M in matrices), [M[i] for M in changes])
         found.append((values, _planar(derivatives, covariance[i])))
     values, covariances = (np.stack(part).reshape((*batch, *part[0].shape)) for part in zip(*found, strict=True))
-    like = system.A
+
+    def pack(host: Host) -> Array:
+        return astype_width(from_numpy(host, system.A), width(system.A))
+
     parts = _regions(values, covariances, level)
     return Confidence(
-        values=as_complex(_back(values, like)), covariance=_back(covariances, like), level=level,
-        **{name: _back(part, like) for name, part in parts.items()},
+        values=as_complex(pack(values)), covariance=pack(covariances), level=level,
+        **{name: pack(part) for name, part in parts.items()},
     )
-
-
-def _back(array: Host, like: Array) -> Array:
-    moved = from_numpy(array, like)
-    return namespace(like).asarray(moved)
 
 
 def _planar(derivatives: Host, covariance: Host) -> Host:
@@ -130,7 +128,8 @@ def _planar(derivatives: Host, covariance: Host) -> Host:
     # where all of one part is rounding of the other it is zero
     size = np.abs(J).max(-1, keepdims=True)
     J = np.where(size > 1e-12 * size.max(-2, keepdims=True), J, 0.0)
-    return J @ covariance @ np.swapaxes(J, -1, -2)
+    with np.errstate(over="ignore", invalid="ignore"):  # variances are squares of units
+        return J @ covariance @ np.swapaxes(J, -1, -2)
 
 
 def _poles(A: Host, dA: Host) -> tuple[Host, Host]:

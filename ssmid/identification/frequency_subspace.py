@@ -16,6 +16,7 @@ import numpy as np
 from ssmid._array import Array, as_array, astype_width, double, from_numpy, quiet, to_numpy, width
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.least_squares import least_squares
 from ssmid.identification.order import order_above_noise
 from ssmid.identification.orthogonal import arnoldi
 from ssmid.identification.result import Fit
@@ -253,16 +254,9 @@ def _fit_inputs(bank: _Bank, A: Host, C: Host, feedthrough: bool) -> tuple[Host,
         columns, right = (M * bank.weights[:, :, None, None] for M in (columns, right))
     columns, right = (M.reshape(count, k * p, -1) for M in (columns, right))
     columns, right = (np.concatenate([np.real(M), np.imag(M)], -2) for M in (columns, right))
-    length = np.linalg.norm(columns, axis=-2)
-    length = np.where(length > 0, length, 1.0)
-    columns = columns / length[:, None]
-    x, condition = np.full((count, columns.shape[-1], m), np.nan), np.full(count, np.nan)
-    for i in range(count):
-        if np.isfinite(columns[i]).all():
-            x[i], _, _, s = np.linalg.lstsq(columns[i], right[i], rcond=None)
-            condition[i] = s[0] / s[-1] if s[-1] > 0 else np.inf
+    solved = [least_squares(M, r) for M, r in zip(columns, right, strict=True)]
+    x, condition = np.stack([found for found, _ in solved]), np.array([said for _, said in solved])
     squares = ((right - columns @ x) ** 2).sum((1, 2))
-    x = x / length[:, :, None]
     return x[:, :n], (x[:, n:] if feedthrough else np.zeros((count, p, m))), condition, squares
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.least_squares import column_lengths, condition_of
 from ssmid.linalg import triangular_factor
 
 
@@ -87,16 +88,12 @@ def minimize(
         if small:
             converged = True
             break
-    return Minimum(theta, residuals, point, _inverse_root(length, s, Vh, sound), _condition(s), converged, done)
+    return Minimum(theta, residuals, point, _inverse_root(length, s, Vh, sound), condition_of(s), converged, done)
 
 
 def _decomposed(J: Host, residuals: Host) -> tuple[Host, ...]:
     """Column lengths, ``U^T residuals``, ``s`` and ``V^T`` of the thin SVD of J with columns of length one, by one QR of both."""
-    largest = np.abs(J).max(0, initial=0)
-    largest[largest == 0] = 1
-    length = largest * np.linalg.norm(J / largest, axis=0)
-    length[length == 0] = 1
-    k = J.shape[1]
+    length, k = column_lengths(J), J.shape[1]
     both = np.concatenate([J / length, residuals[:, None]], -1)
     R = triangular_factor(both) if len(both) > k else both
     U, s, Vh = np.linalg.svd(R[:, :k], full_matrices=False)
@@ -106,7 +103,3 @@ def _decomposed(J: Host, residuals: Host) -> tuple[Host, ...]:
 def _inverse_root(length: Host, s: Host, Vh: Host, sound: Host) -> Host:
     inverse = np.divide(1, s, out=np.zeros_like(s), where=sound)
     return Vh.T * inverse / length[:, None]
-
-
-def _condition(s: Host) -> float:
-    return float(s[0] / s[-1]) if len(s) and s[-1] > 0 else np.inf if len(s) else 1.0

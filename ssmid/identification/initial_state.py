@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from ssmid._array import Array, astype_width, batched_on_host, double, from_numpy, namespace, quiet, same_field, width
 from ssmid.analysis.impulse import markov_parameters
 from ssmid.analysis.simulation import simulate
+from ssmid.identification.least_squares import least_squares
 from ssmid.identification.record import Record
-from ssmid.linalg import triangular_factor
 from ssmid.systems import StateSpace
 from ssmid.systems.base import sample_time
 
@@ -36,6 +35,27 @@ def estimate_initial_state(system: StateSpace, record: Record) -> Array:
     A, C = same_field(double(system.A), double(system.C))
     state = batched_on_host(quiet(_nearest_state), _like(A, residual), _like(C, residual), residual)
     return astype_width(state[..., 0], width(record.outputs))
+
+
+def estimate_state_and_line(system: StateSpace, record: Record, fed_back: int = 0) -> tuple[Array, Array]:
+    """The initial state ``(*batch, n)`` and, in the outputs, the straight lines ``(*batch, p, T)`` that are nearest together; float64.
+
+    fed_back : how many of the last inputs of ``system`` are measured outputs, which hold the line too: those of a predictor
+    """
+    residual = double(record.outputs) - free_simulation(system, record.inputs)
+    xp, (p, T), axes = namespace(residual), residual.shape[-2:], residual.ndim - 2
+    A, C = same_field(double(system.A), double(system.C))
+    lines = np.einsum("ij,kt->jkit", np.eye(p), np.stack([np.ones(T), np.linspace(-1, 1, T)])).reshape(2 * p, p, T)
+    seen = from_numpy(lines, residual)
+    if fed_back:
+        idle = np.zeros((2 * p, system.inputs - fed_back, T))
+        driven = np.concatenate([idle, lines], 1).reshape(2 * p, *(1,) * axes, system.inputs, T)
+        seen = xp.reshape(seen, (2 * p, *(1,) * axes, p, T)) - free_simulation(system, from_numpy(driven, residual))
+    columns = xp.moveaxis(seen, 0, -1)
+    columns = xp.reshape(columns, (*columns.shape[:-3], p * T, 2 * p))
+    found = batched_on_host(quiet(_nearest_state), _like(A, residual), _like(C, residual), residual, columns)[..., 0]
+    weights = found[..., system.order :]
+    return found[..., : system.order], xp.reshape(weights[..., None, :] @ from_numpy(lines.reshape(2 * p, p * T), residual), residual.shape)
 
 
 def free_simulation(system: StateSpace, inputs: Array, state: Array | None = None) -> Array:
@@ -62,23 +82,6 @@ def free_motion(A: np.ndarray, C: np.ndarray, length: int) -> np.ndarray:
     return np.moveaxis(markov_parameters(A, np.eye(A.shape[-1], dtype=A.dtype), C, length), -1, 0)
 
 
-def least_squares(columns: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
-    """The smallest solution ``(k, r)`` of ``columns x = right`` in the least-squares sense, and the condition of the columns.
-
-    Columns are scaled to length one, so that neither units nor decaying states count as dependence; singular values at the level
-    of rounding are taken as zero. NaN throughout where an entry is not finite.
-    """
-    k = columns.shape[-1]
-    if not (np.isfinite(columns).all() and np.isfinite(right).all()):
-        return np.full((k, right.shape[-1]), np.nan), np.nan
-    length = _lengths(columns)
-    R = triangular_factor(np.concatenate([columns / length, right], -1))
-    U, s, Vh = np.linalg.svd(R[:, :k], full_matrices=False)
-    sound = s > max(columns.shape) * np.finfo(float).eps * s.max(initial=0)
-    x = Vh.T @ (np.divide(1, s, out=np.zeros_like(s), where=sound)[:, None] * (U.T @ R[:, k:]))
-    return x / length[:, None], float(s[0] / s[-1]) if len(s) == k and k and s[-1] > 0 else np.inf if k else 1.0
-
-
 def check_fits(system: Any, record: Any) -> None:
     """TypeError or ValueError unless ``record`` may be one of ``system``."""
     if not isinstance(system, StateSpace):
@@ -93,21 +96,15 @@ def check_fits(system: Any, record: Any) -> None:
         raise ValueError(f"expected a record of the sample time of the system, {system.dt}, got {record.dt}")
 
 
-def _nearest_state(A: np.ndarray, C: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    columns = free_motion(A, C, residual.shape[-1])
+def _nearest_state(A: np.ndarray, C: np.ndarray, residual: np.ndarray, beside: np.ndarray | None = None) -> np.ndarray:
+    """The state, then the weights of the columns ``beside`` ``(p T, k)`` of the free motion."""
+    motion = np.swapaxes(free_motion(A, C, residual.shape[-1]), 0, 1).reshape(residual.size, -1)
+    columns = motion if beside is None else np.concatenate([motion, beside], -1)
     # largest exponents out of the sums of squares: outputs of 1e200 are outputs
     scale = np.abs(residual).max(initial=0)
     scale = scale if np.isfinite(scale) and scale > 0 else 1.0
-    x, _ = least_squares(columns.reshape(prod(columns.shape[:2]), -1), residual.T.reshape(-1, 1) / scale)
+    x, _ = least_squares(columns, residual.reshape(-1, 1) / scale)
     return x * scale
-
-
-def _lengths(columns: np.ndarray) -> np.ndarray:
-    """``(k,)`` Euclidean lengths of columns of any scale, 1 for a column of zeros."""
-    largest = np.abs(columns).max(axis=0, initial=0)
-    largest = np.where(largest > 0, largest, 1.0)
-    length = largest * np.linalg.norm(columns / largest, axis=0)
-    return np.where(length > 0, length, 1.0)
 
 
 def _like(array: Array, other: Array) -> Array:

@@ -18,8 +18,9 @@ from ssmid.analysis.realization import balanced_realization
 from ssmid.identification.arx import host_data, warn_unstable
 from ssmid.identification.centering import centering
 from ssmid.identification.gauss_newton import Minimum, minimize
-from ssmid.identification.initial_state import check_fits, free_motion, least_squares
+from ssmid.identification.initial_state import check_fits, free_motion
 from ssmid.identification.innovations_gradient import Innovations, directions, errors_of, jacobian
+from ssmid.identification.least_squares import least_squares
 from ssmid.identification.prediction_error_result import (
     ERROR_OF_PREDICTION,
     ERROR_OF_SIMULATION,
@@ -240,7 +241,8 @@ def _estimate(
     errors = [e * heights[:, None] for _, e in best.point[1]]
     joined = np.concatenate(errors, -1)
     samples = joined.shape[-1]
-    noise = joined @ joined.T / max(samples - len(best.theta) / p, 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # variances are squares of units
+        noise = joined @ joined.T / max(samples - len(best.theta) / p, 1)
     root = best.root[:k]
     variance = float(best.residuals @ best.residuals) / max(len(best.residuals) - len(best.theta), 1)
     flat = [np.concatenate([d.reshape(k, -1) for d in changes], -1), np.concatenate([M.ravel() for M in model.matrices])]

@@ -268,15 +268,13 @@ def _joined(found: list[tuple[Minimum, Coefficients, Host]], data: Experiments, 
     lengths = [y.shape[-1] for _, y in data]
     heights = [np.abs(np.concatenate([y[i] for _, y in data])).max() or 1.0 for i in range(p)]
     free = max(sum(lengths) - k - len(data) * g.free, 1)
-    whitened = np.stack([best.residuals * h for (best, _, _), h in zip(found, heights, strict=True)])
-    variance = np.sum(whitened * whitened, -1) / free
     errors = np.stack([_left(best, simulated) * h for (best, _, _), h in zip(found, heights, strict=True)])
-    noise = errors @ errors.T / free
     covariance = np.zeros((p * k, p * k))
-    for i, (best, _, units) in enumerate(found):
-        root = (best.root * units[:, None])[:k]
-        own = slice(i * k, (i + 1) * k)
-        covariance[own, own] = root @ root.T * (variance[i] / heights[i] ** 2)
+    with np.errstate(over="ignore", invalid="ignore"):  # variances are squares of units
+        noise = errors @ errors.T / free
+        for i, (best, _, units) in enumerate(found):
+            root = (best.root * units[:, None])[:k] * np.sqrt(best.residuals @ best.residuals / free)
+            covariance[i * k : (i + 1) * k, i * k : (i + 1) * k] = root @ root.T
     starts = np.stack([c.starts for c in x], -1)
     states = np.zeros((len(data), len(matrices[0])))
     states[:, : g.start * p] = starts[:, : g.start].reshape(len(data), -1)

@@ -108,8 +108,11 @@ def relative_error(outputs: Sequence[Host], errors: Sequence[Host]) -> float:
     e = np.concatenate(list(errors), -1)
     whole = max(np.abs(o).max(initial=0) for o in outputs)
     scale = max(whole, np.abs(e).max(initial=0))
-    if not scale > 0:
-        return 0.0 if scale == 0 else np.nan
+    # Python's max does not pass NaN on
+    if not (np.isfinite(y).all() and np.isfinite(e).all()):
+        return np.nan
+    if scale == 0:
+        return 0.0
     size, wrong = np.linalg.norm(y / scale), np.linalg.norm(e / scale)
     rounding = 1e-14 * y.size**0.5 * (whole / scale)
     if size > rounding:

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.initial_state import least_squares
+from ssmid.identification.least_squares import least_squares
 from ssmid.identification.polynomial_gradient import (
     Coefficients,
     Degrees,
@@ -119,13 +119,16 @@ def root_radius(polynomial: Host) -> float:
 
 def _inside(polynomial: Host) -> Host:
     """``polynomial`` with the roots outside the circle mirrored into it; itself where there are none."""
-    if len(polynomial) == 1 or root_radius(polynomial) <= WITHIN:
+    if len(polynomial) == 1 or root_radius(polynomial) < WITHIN:
         return polynomial
     roots = np.roots(polynomial)
     outside = np.abs(roots) > 1
     roots[outside] = 1 / roots[outside].conj()
-    moduli = np.abs(roots)
-    return np.poly(np.where(moduli > WITHIN, roots * WITHIN / np.where(moduli > 0, moduli, 1), roots)).real
+    found, part = np.poly(roots).real, 1 - WITHIN
+    # roots on the circle, and clusters that rounding of the coefficients throws out of it again
+    while root_radius(found) >= WITHIN and part < 0.1:
+        found, part = np.poly(roots).real * (1 - part) ** np.arange(len(found)), 4 * part
+    return found
 
 
 def _rest(data: Experiments, g: Degrees) -> Coefficients:

@@ -71,7 +71,7 @@ class Record:
 
 
 def experiments(data: Any) -> list[Record]:
-    """One record or several as a list; ValueError where they are not of one system, TypeError for anything else."""
+    """One record or several as a list; ValueError where they are empty or not of one system, TypeError for anything else."""
     records = [data] if isinstance(data, Record) else list(data) if isinstance(data, Sequence) else [data]
     if not records or any(not isinstance(record, Record) for record in records):
         kinds = ", ".join(sorted({type(record).__name__ for record in records})) or "none"
@@ -79,6 +79,8 @@ def experiments(data: Any) -> list[Record]:
     sizes = {(r.outputs.shape[-2], r.inputs.shape[-2], r.dt, r.batch_shape) for r in records}
     if len(sizes) > 1:
         raise ValueError(f"expected records of one system, got (outputs, inputs, dt, batch) {sorted(sizes, key=str)}")
+    if not prod(records[0].batch_shape) or not records[0].outputs.shape[-2]:
+        raise ValueError(f"expected at least one output of one system, got outputs {tuple(records[0].outputs.shape)}")
     return records
 
 

@@ -184,7 +184,8 @@ def _assembled(elements: list[Element], records: list[Record], batch: tuple[int,
     system = computed(StateSpace, A=A, B=B, C=C, D=D, dt=records[0].dt)
     states = padded("states", (1,))
     most = max(len(element.sigma) for element in elements)
-    centering = Centering(pack([e.input_line for e in elements]), pack([e.output_line for e in elements]), _center(options.degree))
+    of_inputs, of_outputs = (pack([getattr(e, name) for e in elements]) for name in ("input_line", "output_line"))
+    centering = Centering(of_inputs, of_outputs, _center(options.degree), level_inputs=True)
     _warn(elements, options.method)
     index = list(np.ndindex(*batch))
     return SubspaceFit(

@@ -14,7 +14,8 @@ import numpy as np
 from ssmid._array import quiet
 from ssmid.analysis.polynomial import Host
 from ssmid.analysis.simulation import causal_product
-from ssmid.identification.initial_state import free_motion, least_squares
+from ssmid.identification.initial_state import free_motion
+from ssmid.identification.least_squares import least_squares
 from ssmid.linalg import triangular_factor
 
 

@@ -17,7 +17,7 @@ from ssmid._array import Array, as_array, astype_width, batched_on_host, double,
 from ssmid.analysis.impulse import markov_parameters
 from ssmid.analysis.simulation import causal_product
 from ssmid.identification.centering import Centering
-from ssmid.identification.initial_state import check_fits, estimate_initial_state, free_simulation
+from ssmid.identification.initial_state import check_fits, estimate_initial_state, estimate_state_and_line, free_simulation
 from ssmid.identification.record import Record
 from ssmid.identification.result import Fit
 from ssmid.systems import StateSpace
@@ -60,7 +60,8 @@ def predict(model: Fit | StateSpace, record: Record, steps: int | None = 1, *, s
     state : ``(*batch, n)`` at the first sample; when left out that with which the predictions (one step, or the free simulation) are
         nearest to the record (:func:`ssmid.identification.initial_state.estimate_initial_state`)
 
-    What the fit took off its records (means, trends) is taken off this one and put back. The first outputs, which have fewer than
+    What the fit took off its records is taken off this one and put back: means as they were, of trends that of this record, found
+    together with the initial state (with a ``state`` of your own by least squares before). The first outputs, which have fewer than
     ``steps`` before them, are predicted from ``state``. Not differentiable.
     Raises ValueError for steps below 1 and records that do not fit the model, TypeError for what is neither fit nor state space.
 
@@ -75,14 +76,18 @@ def predict(model: Fit | StateSpace, record: Record, steps: int | None = 1, *, s
         raise ValueError(f"steps: expected a whole number of at least 1, or None for the free simulation, got {steps!r}")
     around = record if base is None else base.removed(record)
     free = gain is None or steps is None or steps == float("inf")
+    watcher, seen = (system, around) if free else _predictor(system, gain, around)
+    line = None
     if state is not None:
         state = double(as_array(state, "state", record.outputs))
-    if free:
-        state = estimate_initial_state(system, around) if state is None else state
-        outputs = free_simulation(system, around.inputs, state)
+    elif base is not None and base.center == "trend":
+        # the line that least squares left, whose ends the free motion had bent
+        state, line = estimate_state_and_line(watcher, seen, 0 if free else record.outputs.shape[-2])
+        around = Record(around.inputs, around.outputs - line, around.dt)
     else:
-        outputs = _predicted(system, gain, around, int(steps or 1), state)
-    outputs = astype_width(outputs, width(record.outputs))
+        state = estimate_initial_state(watcher, seen)
+    outputs = free_simulation(system, around.inputs, state) if free else _predicted(system, gain, around, int(steps or 1), state)
+    outputs = astype_width(outputs if line is None else outputs + line, width(record.outputs))
     return outputs if base is None else base.restored(outputs, record)
 
 
@@ -97,24 +102,26 @@ def _model(model: Any) -> tuple[StateSpace, Array, Centering | None]:
     return system, gain, getattr(model, "centering", None)
 
 
-def _predicted(system: StateSpace, gain: Array, record: Record, steps: int, state: Array | None) -> Array:
-    """``C A^(k-1) x(t-k+1) + (the k first taps) * u``, x the state that the predictor has from the outputs to t-k."""
+def _predictor(system: StateSpace, gain: Array, record: Record) -> tuple[StateSpace, Record]:
+    """The system from inputs and measured outputs to those predicted one step ahead, and a record of it."""
     A, B, C, D, K = (_like(double(M), record.outputs) for M in (system.A, system.B, system.C, system.D, gain))
     xp = namespace(A)
     B, D, K = (xp.broadcast_to(M, (*np.broadcast_shapes(M.shape[:-2], A.shape[:-2]), *M.shape[-2:])) for M in (B, D, K))
-    driven = xp.concat([B - K @ D, K], axis=-1)
     zero = xp.zeros((*D.shape[:-1], C.shape[-2]), dtype=D.dtype, device=D.device)
-    predictor = StateSpace(A - K @ C, driven, C, xp.concat([D, zero], axis=-1), system.dt)
-    u, y = double(record.inputs), double(record.outputs)
-    batch = record.batch_shape
-    u, y = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (u, y))
-    both = Record(xp.concat([u, y], axis=-2), y, record.dt)
-    state = estimate_initial_state(predictor, both) if state is None else state
+    u, y = (xp.broadcast_to(double(x), (*record.batch_shape, *x.shape[-2:])) for x in (record.inputs, record.outputs))
+    predictor = StateSpace(A - K @ C, xp.concat([B - K @ D, K], axis=-1), C, xp.concat([D, zero], axis=-1), system.dt)
+    return predictor, Record(xp.concat([u, y], axis=-2), y, record.dt)
+
+
+def _predicted(system: StateSpace, gain: Array, record: Record, steps: int, state: Array) -> Array:
+    """``C A^(k-1) x(t-k+1) + (the k first taps) * u``, x the state that the predictor has from the outputs to t-k."""
+    predictor, both = _predictor(system, gain, record)
     if steps == 1:
         return free_simulation(predictor, both.inputs, state)
-    n = A.shape[-1]
-    identity = xp.eye(n, dtype=A.dtype, device=A.device)
-    watcher = StateSpace(predictor.A, driven, identity, xp.zeros((n, driven.shape[-1]), dtype=A.dtype, device=A.device), system.dt)
+    A, B, C, D = (_like(double(M), record.outputs) for M in (system.A, system.B, system.C, system.D))
+    xp, u, y, n = namespace(A), both.inputs[..., : system.inputs, :], both.outputs, A.shape[-1]
+    none = xp.zeros((n, predictor.inputs), dtype=A.dtype, device=A.device)
+    watcher = StateSpace(predictor.A, predictor.B, xp.eye(n, dtype=A.dtype, device=A.device), none, system.dt)
     states = free_simulation(watcher, both.inputs, state)
     steps = min(steps, record.length)
     power = xp.linalg.matrix_power(A, steps - 1)
@@ -124,7 +131,7 @@ def _predicted(system: StateSpace, gain: Array, record: Record, steps: int, stat
         forced = xp.sum(causal_product(taps, u[..., None, :, :]), axis=-2)
         later = later + forced[..., steps - 1 :]
     if later.ndim < y.ndim:
-        later = xp.broadcast_to(later, (*batch, *later.shape[-2:]))
+        later = xp.broadcast_to(later, (*record.batch_shape, *later.shape[-2:]))
     early = free_simulation(system, u[..., : steps - 1], state)
     return xp.concat([xp.broadcast_to(early, (*later.shape[:-1], steps - 1)), later], axis=-1)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import ssmid
-from ssmid.identification.initial_state import estimate_initial_state, free_simulation, least_squares
+from ssmid.identification.initial_state import estimate_initial_state, free_simulation
+from ssmid.identification.least_squares import least_squares
 from ssmid.identification.record import Record
 
 
