@@ -175,6 +175,19 @@ def scaled_least_squares(columns: Array, right: Array) -> tuple[Array, Array]:
     return solve(R, adjoint(Q) @ right) / transpose(length), sigma[..., 0] / sigma[..., -1]
 
 
+def state_scales(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
+    """Powers of two for the states that make rows and columns of ``[A B; C 0]`` alike in size. NumPy on the host.
+
+    Without B and C, tiny entries of A below large ones are scaled up until they are as large, and the rounding of B and C with them.
+    """
+    n, size = len(A), len(A) + max(B.shape[1], C.shape[0])
+    whole = np.zeros((size, size))
+    whole[:n, :n], whole[:n, n : n + B.shape[1]], whole[n : n + C.shape[0], :n] = np.abs(A), np.abs(B), np.abs(C)
+    if not whole.any():
+        return np.ones(n)
+    return scipy.linalg.matrix_balance(whole, permute=False, separate=True)[1][0][:n]
+
+
 def jacobi_svd(A: Array) -> tuple[Array, Array, Array]:
     """``U, s, Vh`` of many square matrices ``(*batch, n, n)`` by one-sided block Jacobi, all of it in 32 x 32 problems.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 import numpy as np
-import scipy.linalg
 
 from ssmid._array import Array, as_complex, astype_width, double, is_complex, namespace, quiet, same_field, to_numpy, width
 from ssmid.analysis.block_diagonal import block_diagonalize
@@ -14,7 +13,7 @@ from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.polynomial import expand_roots
 from ssmid.analysis.ragged import Result, padded_states
 from ssmid.analysis.state_space_form import natural_state_space
-from ssmid.linalg import eigvals, inverse, solve, transpose
+from ssmid.linalg import eigvals, inverse, solve, state_scales, transpose
 from ssmid.systems import StateSpace, System
 
 _EPS = float(np.finfo(float).eps)
@@ -92,7 +91,7 @@ def minimal_realization(system: System, tol: float = 1e-10, *, return_transform:
     states = natural_state_space(system)
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Result:
-        scale = _balancing(A, B, C)
+        scale = state_scales(A, B, C)
         A, B, C = A * scale / scale[:, None], B / scale[:, None], C * scale
         reached = _staircase(A, B, tol)
         A, B, C = reached.conj().T @ A @ reached, reached.conj().T @ B, C @ reached
@@ -181,16 +180,6 @@ def _with_states(states: StateSpace, element: Any, more: tuple[Array, ...], retu
 
 
 @quiet
-def _balancing(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
-    """Powers of two for the states that make rows and columns of ``[A B; C 0]`` alike in size."""
-    n, size = len(A), len(A) + max(B.shape[1], C.shape[0])
-    whole = np.zeros((size, size))
-    whole[:n, :n], whole[:n, n : n + B.shape[1]], whole[n : n + C.shape[0], :n] = np.abs(A), np.abs(B), np.abs(C)
-    if not whole.any():
-        return np.ones(n)
-    return scipy.linalg.matrix_balance(whole, permute=False, separate=True)[1][0][:n]
-
-
 def _staircase(A: np.ndarray, B: np.ndarray, tol: float) -> np.ndarray:
     """An orthonormal basis of what ``B`` reaches through ``A``, block by block of the staircase.
 

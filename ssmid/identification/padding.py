@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ssmid._array import Array, namespace
+import numpy as np
+
+from ssmid._array import Array, from_numpy, namespace, to_numpy
 from ssmid.systems import StateSpace
 
 
@@ -31,3 +33,10 @@ def with_states(system: StateSpace, chosen: Array, A: Array, B: Array, C: Array,
         )
     )
     return StateSpace(A, B, C, xp.where(mask, D, system.D), system.dt)
+
+
+def states_in_use(system: StateSpace) -> int | Array:
+    """The number of states of each element, ``(*batch,)``, without those that fill it up: zero rows and columns of A, B and C."""
+    A, B, C = (np.abs(to_numpy(M)) for M in (system.A, system.B, system.C))
+    used = ((A != 0).any(-1) | (A != 0).any(-2) | (B != 0).any(-1) | (C != 0).any(-2)).sum(-1)
+    return int(used) if used.ndim == 0 else from_numpy(used, system.A)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from ssmid._array import (
     Array,
@@ -30,10 +30,14 @@ from ssmid._array import (
 )
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.delay import laplace
+from ssmid.identification.orthonormal_bank import Refit, refitted
+from ssmid.identification.orthonormal_fit import rational_basis, real_rows, relocated_poles
+from ssmid.identification.padding import states_in_use
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, closed, fit_residues, reflected
 from ssmid.identification.result import told_if_unstable
 from ssmid.identification.samples import RMS, Samples, samples
 from ssmid.reduction.result import Change
+from ssmid.systems import Modal
 
 _SETTLED, _EXACT = 1e-9, 1e-14
 
@@ -85,20 +89,26 @@ def rkfit(
     results = in_threads(relocated, problems)
     found = from_numpy(np.stack([r.poles for r in results]).reshape(*batch, first.shape[-1]), given.values) * given.scale
     modal, condition = fit_residues(given, found, weights=weight, shared=shared)
-    system = as_state_space(modal, mimo=mimo)
+    refit, size = _orthonormal(given, modal, condition, problems, batch, stable)
+    channels = tuple(given.values.shape[len(batch) : -1])
+    system = refit.into(as_state_space(modal, mimo=mimo), batch, channels, given.scale, size, mimo=mimo)
     bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
     changes = [
         Change("reflected", tuple((r.mirrored * given.scale).tolist()), "unstable", index)
         for index, r in zip(np.ndindex(*batch), results, strict=True)
         if len(r.mirrored)
     ]
-    error = given.error(system if mimo else modal, coupled=mimo)
-    converged = from_numpy(np.asarray([r.converged for r in results]).reshape(batch), given.values)
+    error, converged, told = given.error(modal, coupled=mimo), np.asarray([r.converged for r in results], bool), to_numpy(condition)
+    if refit.states:
+        error, told = given.error(system, coupled=mimo), told.reshape(-1).copy()
+        refit.put(np.zeros(size.shape), told, converged)
+    condition = from_numpy(told.reshape(batch), given.values)
+    converged = from_numpy(converged.reshape(batch), given.values)
     one_a_channel = xp.zeros(error.shape, dtype=xp.bool, device=error.device)
     fit = RationalFit(
         system=system.map(lambda x: astype_width(x, bits)),
         method="RKFIT",
-        order=system.order,
+        order=states_in_use(system) if mimo else system.order,
         converged=converged if mimo else converged[(..., *(None,) * shared)] | one_a_channel,
         condition=condition if mimo else condition[(..., *(None,) * shared)] + xp.zeros_like(error),
         changes=tuple(changes),
@@ -136,6 +146,22 @@ def _problems(given: Samples, first: Array, weight: Array | None, batch: tuple[i
         yield points[index][0], values[index] / size, weights[index], closed(poles[index])
 
 
+def _orthonormal(
+    given: Samples, modal: Modal, condition: Array, problems: list[tuple[Host, Host, Host, Host]], batch: tuple[int, ...], stable: bool
+) -> tuple[Refit, Host]:
+    """States in an orthonormal basis for the elements that lose digits as partial fractions, and the size ``(b, c)`` of the values."""
+    b, d, k = prod(batch), modal.poles.shape[-1], given.count
+    values = to_numpy(given.values).reshape(b, -1, k)
+    size = np.abs(values).max(axis=(1, 2), initial=0.0)[:, None] + np.zeros(values.shape[:2])
+    size[~(size > 0) | ~np.isfinite(size)] = 1.0
+    poles, residues = to_numpy(modal.poles).reshape(b, 1, d), to_numpy(modal.residues).reshape(*size.shape, d)
+    feedthrough = to_numpy(modal.feedthrough).reshape(size.shape)
+    scaled = Modal(poles / given.scale, residues / given.scale / size[..., None], feedthrough / size, modal.dt, modal.real)
+    error = to_numpy(given.error(modal)).reshape(size.shape)
+    condition = to_numpy(condition).reshape(b)
+    return refitted(scaled, error, condition, lambda i: problems[i][:3], feedthrough=True, stable=stable), size
+
+
 # ---------------------------------------------------------------- one element, on the host
 
 
@@ -156,7 +182,7 @@ def _relocated(points: Host, values: Host, weights: Host, poles: Host, dt: float
         return nothing
     for _ in range(iterations):
         try:
-            new = _step(points, values, weights, poles)
+            new = relocated_poles(points, values, weights, poles)
         except np.linalg.LinAlgError:
             break
         if not np.isfinite(new).all():
@@ -171,21 +197,6 @@ def _relocated(points: Host, values: Host, weights: Host, poles: Host, dt: float
     return _Relocated(best, mirrored, bool(moved <= _SETTLED * np.abs(best).max() or least <= _EXACT))
 
 
-def _step(points: Host, values: Host, weights: Host, poles: Host) -> Host:
-    """The zeros of the function v over ``poles`` for which ``F v`` is nearest to such functions, all channels together."""
-    V, K, H = rational_basis(points, poles)
-    factors = []
-    for value, weight in zip(values, weights, strict=True):
-        columns, product = real_rows(weight[:, None] * V), real_rows((weight * value)[:, None] * V)
-        Q = np.linalg.qr(columns)[0]
-        factors.append(np.linalg.qr(product - Q @ (Q.T @ product), mode="r"))
-    c = np.linalg.svd(np.concatenate(factors))[2][-1]
-    # an orthogonal transformation that makes v the first function: what is left of the pencil has the zeros of v as eigenvalues
-    G = np.linalg.qr(c[:, None], mode="complete")[0].T
-    zeros = scipy.linalg.eigvals((G @ H)[1:], (G @ K)[1:])
-    return closed(zeros) if len(closed(zeros)) == len(poles) else zeros
-
-
 def _error(points: Host, values: Host, weights: Host, poles: Host) -> float:
     V = rational_basis(points, poles)[0]
     total = 0.0
@@ -194,44 +205,6 @@ def _error(points: Host, values: Host, weights: Host, poles: Host) -> float:
         right = real_rows((weight * value)[:, None])
         total += float(np.sum((right - Q @ (Q.T @ right)) ** 2))
     return (total / values.size) ** 0.5
-
-
-def real_rows(columns: Host) -> Host:
-    return np.concatenate([columns.real, columns.imag])
-
-
-def rational_basis(points: Host, poles: Host) -> tuple[Host, Host, Host]:
-    """``V (k, n+1)``, K and H ``(n+1, n)`` real with ``x V K = V H``: functions over ``poles``, orthonormal on points and conjugates.
-
-    The rational Arnoldi decomposition (Ruhe 1994) in real arithmetic (Berljafa & Güttel, SIAM J. Matrix Anal. 36, 2015, sec. 4): a
-    pair p, p* gives ``u = w / ((x-p)(x-p*))`` and ``x u``, where ``x (x u) = w + 2 Re p (x u) - |p|^2 u``.
-    """
-    V = np.ones((len(points), 1), complex) / len(points) ** 0.5
-    K, H, i = [], [], 0
-    while i < len(poles):
-        p, pair = poles[i], poles[i].imag != 0
-        w = np.zeros(len(poles) + 1)
-        w[V.shape[1] - 1] = 1.0
-        u = V[:, -1] / ((points - p) * (points - p.conjugate()) if pair else points - p)
-        V, first = _appended(V, u, len(poles) + 1)
-        if not pair:
-            K, H, i = [*K, first], [*H, w + p.real * first], i + 1
-            continue
-        V, second = _appended(V, points * u, len(poles) + 1)
-        K, H, i = [*K, first, second], [*H, second, w + 2 * p.real * second - abs(p) ** 2 * first], i + 2
-    return V, np.stack(K, 1), np.stack(H, 1)
-
-
-def _appended(V: Host, u: Host, size: int) -> tuple[Host, Host]:
-    """V with the normalized rest of ``u``, and the coordinates ``(size,)`` of u in it."""
-    coordinates = np.zeros(size)
-    n = V.shape[1]
-    rest = u
-    for _ in range(2):
-        inner = (V.conj().T @ rest).real
-        rest, coordinates[:n] = rest - V @ inner, coordinates[:n] + inner
-    coordinates[n] = np.linalg.norm(rest)
-    return np.concatenate([V, rest[:, None] / coordinates[n]], 1), coordinates
 
 
 def _spread(given: Samples, order: int) -> Array:
