@@ -267,10 +267,14 @@ def batched_on_host(function: Callable[..., Any], *arrays: Array, core_ndim: int
         flat = [np.broadcast_to(h, shape + core).reshape(prod(shape), *core) for h, core in zip(hosts, cores_of, strict=True)]
         if not shape:
             return function(*(f[0] for f in flat))
-        results = in_threads(function, *flat)
-        if isinstance(results[0], tuple):
-            return tuple(np.stack(r).reshape(*shape, *np.shape(r[0])) for r in zip(*results, strict=True))
-        return np.stack(results).reshape(*shape, *np.shape(results[0]))
+        # of an empty batch the result of a made-up element tells what the others would be like
+        made_up = [np.sqrt(1.0 + np.arange(prod(core))).reshape(1, *core).astype(h.dtype) for h, core in zip(hosts, cores_of, strict=True)]
+        results = in_threads(function, *(flat if prod(shape) else made_up))
+
+        def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+            return np.stack(parts)[: prod(shape)].reshape(*shape, *np.shape(parts[0]))
+
+        return tuple(map(stacked, zip(*results, strict=True))) if isinstance(results[0], tuple) else stacked(results)
 
     return on_host(loop, *arrays)
 

@@ -428,7 +428,10 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "an order above the data": (["fit", "h.npy", "--order", "80"], "order: expected 1 to [0-9]+.*, got 80"),
     "an order in words": (["fit", "h.npy", "--order", "two"], "Invalid value for '--order': .*integer"),
     "a negative tolerance": (["fit", "h.npy", "--tol", "-1"], "tol: expected .*got -1"),
-    "an unknown method": (["fit", "h.npy", "--order", "2", "--method", "magic"], "method: expected one of balanced, era, got 'magic'"),
+    "an unknown method": (
+        ["fit", "h.npy", "--order", "2", "--method", "magic"],
+        "method: expected one of balanced, .*era, .*aaa, .*n4sid, .*, got 'magic'",
+    ),
     "a file for a folder": (["fit", "h.npy", "--order", "2", "-o", "h.npy"], "h.npy: expected a folder, got a file"),
     "a channel that is not there": (
         ["inspect", "h.npy", "--channel", "7"],
@@ -438,7 +441,11 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "a count of none": (["inspect", "h.npy", "--count", "0"], "count: expected a whole number of at least 1, got 0"),
     "no sampling frequency": (["inspect", "h.npy", "--fs", "0"], "fs: expected a positive sampling frequency in Hz, got 0"),
     "channels that do not couple": (["fit", "h.npy", "--order", "2", "--mimo"], r"mimo: expected taps of shape .*, got \(2, 61\)"),
-    "frequency data to fit": (["fit", "s.s1p", "--order", "2"], "expected a system with states, got a frequency response of 2 samples"),
+    "an order above the samples": (["fit", "s.s1p", "--order", "2"], "order: expected 0 to 1 for 2 points, got 2"),
+    "samples for a method of taps": (
+        ["fit", "s.s1p", "--order", "1", "--method", "era"],
+        "method era: expected an impulse response, got a frequency response; methods for that: aaa, ",
+    ),
     "an unknown form": (["convert", "m.json", "o.json", "--to", "prose"], "--to: expected one of .*modal, .*, got 'prose'"),
     "an unknown suffix to write": (
         ["convert", "m.json", "o.xyz", "--to", "modal"],

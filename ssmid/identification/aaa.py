@@ -7,26 +7,27 @@ Greedy barycentric interpolation (aaa_greedy.py), then the poles that the data a
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Callable
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, is_array, namespace, quiet, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.barycentric_form import denominator_zeros
-from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.aaa_cleanup import Cleanup
 from ssmid.identification.aaa_greedy import Steps, greedy, joined
 from ssmid.identification.aaa_scaling import Task
+from ssmid.identification.arguments import checked_orders, checked_stable
+from ssmid.identification.orthonormal_bank import refitted
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, closed
 from ssmid.identification.pole_refinement import Problem, project, refine
+from ssmid.identification.result import told_if_unstable
 from ssmid.identification.samples import RMS, Samples, samples
 from ssmid.reduction.result import Change
-from ssmid.systems import Barycentric, Modal, StateSpace
+from ssmid.systems import Barycentric
 
+_TOL = 1e-13
 _PATIENCE = 2
 _MOST = 100
 _WHITE = 4.0
@@ -58,22 +59,22 @@ class AAAFit(RationalFit):
 def aaa(
     data: Any,
     values: Any = None,
-    *,
     order: int | None = None,
-    tol: float = 1e-13,
+    *,
+    tol: float | None = None,
     max_order: int | None = None,
-    weights: Any = None,
     dt: float | bool | None = None,
-    real: bool = True,
+    weights: Any = None,
     mimo: bool = False,
     shared: int = 0,
     stable: bool | str = False,
+    real: bool = True,
     minimax: bool = False,
 ) -> AAAFit:
     """A rational function for each set of samples of a transfer function. Not differentiable.
 
     data, values, dt : ``(points, values)`` of s (of z where ``dt`` is not 0), or a FrequencyResponse alone; values ``(*batch, k)``
-    order : the number of poles. Left out, it is the smallest that brings the rms error to ``tol`` of the largest value, or, where
+    order : the number of poles. Left out, it is the smallest that brings the rms error to ``tol`` (1e-13) of the largest value, or, where
         the data have noise, the one beyond which poles follow the noise (residuals are white, and the Bayesian information criterion
         does not pay for more), at most ``max_order`` (100, or what the points can tell). Data of a smaller order than asked for
         get that one.
@@ -100,53 +101,38 @@ def aaa(
     (array([-0.1+1.99749844j, -0.1-1.99749844j]), True)
     """
     given = samples(data, values, dt=dt)
-    if stable not in (False, True, "reflect", "drop"):
-        raise ValueError(f"stable: expected False, True, 'reflect' or 'drop', got {stable!r}")
-    if not tol >= 0:
-        raise ValueError(f"tol: expected a number from 0 on, got {tol}")
-    task = Task.of(given, weights, 2 if mimo else shared, real, each=not mimo)
-    limit = _limit(task.problem, order, max_order)
-    kept = "reflect" if stable is True else stable or ""
-    steps, taken, poles, settled, changes, lawson_weights = _in_pieces(task.problem, tol, order, limit, kept, minimax)
+    checked_stable(stable, "reflect", "drop")
+    task = Task.of(given, weights, mimo, shared, real)
+    most = given.distinct - 1 if real else (given.distinct - 1) // 2
+    checked_orders(order, tol, max_order, least=0, most=most, of=f"{given.distinct} points")
+    limit = order if order is not None else min(most, _MOST) if max_order is None else max_order
+    kept = stable if isinstance(stable, str) else "reflect" if stable else ""
+    steps, taken, poles, settled, changes, lawson_weights = _in_pieces(task.problem, tol or _TOL, order, limit, kept, minimax)
     modal, condition = task.fitted(poles, lawson_weights)
-    xp = namespace(given.values)
-    error = _error(task, modal, mimo)
-    restored = task.restored(modal)
-    bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
-    system = as_state_space(restored, mimo=mimo).map(lambda a: astype_width(a, bits))
-    if not stable:
-        _warn_if_unstable(restored)
-    full = task.batch if mimo else (*task.batch, *task.channels)
-
-    def spread(host: Host) -> Array:
-        shape = (*task.batch, *(1,) * (len(full) - len(task.batch)))
-        return xp.broadcast_to(xp.reshape(from_numpy(host, given.values), shape), full)
-
-    counts = np.array([len(p) for p in poles], int)
-    return AAAFit(
-        system=system,
+    error = to_numpy(Samples(task.problem.points[:, None, :], task.problem.values, given.dt).error(modal)).copy()
+    condition = to_numpy(condition).copy()
+    orders = np.array([len(p) for p in poles], int)
+    refit = refitted(
+        modal, error, condition, lambda i: task.element(i, lawson_weights[i]), feedthrough=True, stable=bool(stable), fewer=order is None
+    )
+    refit.put(error, condition, settled, orders)
+    restored = task.restored(refit.modal)
+    system = refit.into(as_state_space(restored, mimo=mimo), task.batch, task.channels, task.scale, to_numpy(task.size), mimo=mimo)
+    fit = AAAFit(
+        system=system.map(lambda a: astype_width(a, given.bits)),
         method="AAA-Lawson" if minimax else "AAA",
-        order=_order(system, counts, full, spread, mimo),
-        converged=spread(settled & task.sound),
-        condition=spread(to_numpy(condition)),
+        order=task.order(system, orders),
+        converged=task.spread(settled & task.sound),
+        condition=task.spread(condition),
         changes=tuple(task.stated(c) for c in changes),
         data=data if values is None else given,
-        error=error,
+        error=task.errors(error),
         error_kind=RMS,
-        modal=restored.map(lambda a: astype_width(a, bits)),
-        barycentric=_barycentric(task, steps, taken, bits),
-        history=from_numpy(steps.rms.reshape(-1, *task.batch), given.values),
+        modal=restored.map(lambda a: astype_width(a, given.bits)),
+        barycentric=_barycentric(task, steps, taken, given.bits),
+        history=from_numpy(steps.rms.reshape(steps.count, *task.batch), given.values),
     )
-
-
-def _limit(problem: Problem, order: int | None, max_order: int | None) -> int:
-    """The largest order to come out; ValueError for one that the samples cannot determine."""
-    k = problem.values.shape[-1]
-    most = k - 1 if problem.real else (k - 1) // 2
-    for name, value in (("order", order), ("max_order", max_order)):
-        if value is not None and (isinstance(value, bool) or not 0 <= value <= most):
-            raise ValueError(f"{name}: expected 0 to {most} for {k} points, got {value}")
-    return order if order is not None else min(most, _MOST) if max_order is None else max_order
+    return fit if stable else told_if_unstable(fit, "aaa", "stable=True gives stable ones")
 
 
 def _in_pieces(problem: Problem, tol: float, order: int | None, limit: int, stable: str, minimax: bool) -> Found:
@@ -273,37 +259,3 @@ def _barycentric(task: Task, steps: Steps, taken: Host, bits: int) -> Barycentri
     arrays = (z.reshape(*task.batch, *ones, most), f.reshape(*task.batch, *task.channels, most), weights.reshape(*task.batch, *ones, most))
     like = task.problem.values
     return Barycentric(*(astype_width(from_numpy(a, like), bits) for a in arrays), dt=task.problem.dt, real=task.problem.real)
-
-
-# ---------------------------------------------------------------- the result
-
-
-def _error(task: Task, modal: Modal, mimo: bool) -> Array:
-    """The rms error of a scaled modal bank, ``(*batch, *channels)``, or one for all channels with ``mimo``."""
-    xp, shape = namespace(modal.residues), (*task.batch, *task.channels, -1)
-    scaled = Samples(task.problem.points[:, None, :], task.problem.values, modal.dt)
-    fitted = evaluate(modal, scaled.points)
-    largest = xp.max(xp.abs(scaled.values), axis=-1)
-    square = xp.mean(xp.abs(fitted - scaled.values) ** 2, axis=-1)
-    if mimo:
-        largest, square = xp.max(largest, axis=-1), xp.mean(square, axis=-1)
-        shape = (*task.batch, -1)
-    error = xp.sqrt(square) / xp.where(largest > 0, largest, xp.ones_like(largest))
-    return xp.reshape(error, shape[:-1])
-
-
-def _order(system: StateSpace, counts: Host, full: tuple[int, ...], spread: Callable[[Host], Array], mimo: bool) -> int | Array:
-    """The number of real states of each element."""
-    if mimo:
-        reached = np.any(to_numpy(system.B) != 0, axis=-1) | np.any(to_numpy(system.C) != 0, axis=-2)
-        return int(reached.sum()) if not full else from_numpy(reached.sum(-1), system.A)
-    return int(counts[0]) if not full or (len(counts) and (counts == counts[0]).all()) else spread(counts)
-
-
-def _warn_if_unstable(modal: Modal) -> None:
-    poles = to_numpy(modal.poles)
-    with np.errstate(invalid="ignore"):
-        bad = (np.abs(poles) >= 1 if modal.is_discrete else np.real(poles) >= 0).any(-1)
-    if bad.any():
-        some = "the model is" if bad.size == 1 else f"{int(bad.sum())} of {bad.size} models are"
-        warnings.warn(f"aaa: {some} unstable; stable=True gives stable ones", stacklevel=3)

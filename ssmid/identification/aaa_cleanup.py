@@ -18,9 +18,10 @@ from ssmid.analysis.barycentric_form import denominator_zeros
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.aaa_greedy import greedy
 from ssmid.identification.aaa_lawson import lawson
-from ssmid.identification.partial_fractions import reflected
-from ssmid.identification.pole_refinement import Problem, held_inside, neighbours, project, refine, worth
-from ssmid.identification.pole_relocation import Bank, inside, relocated, slots
+from ssmid.identification.conjugate_pairs import neighbours
+from ssmid.identification.pole_refinement import Problem, project, refine, worth
+from ssmid.identification.pole_relocation import Bank, relocated, slots
+from ssmid.identification.stable_poles import are_unstable, held_inside
 from ssmid.linalg import singular_values
 from ssmid.reduction.result import Change
 
@@ -82,13 +83,12 @@ class Cleanup:
         return poles[~on]
 
     def _stabilized(self, poles: Host, element: int, changes: list[Change]) -> Host:
-        mirrored = held_inside(poles, self.problem.dt)
-        unstable = reflected(poles, self.problem.dt) != poles
+        unstable = are_unstable(poles, self.problem.dt)
         if not unstable.any():
             return poles
         action = "reflected" if self.stable == "reflect" else "dropped"
         changes.append(Change(action, tuple(poles[unstable].tolist()), UNSTABLE, (element,)))
-        return mirrored if self.stable == "reflect" else poles[~unstable]
+        return held_inside(poles, self.problem.dt) if self.stable == "reflect" else poles[~unstable]
 
     # ------------------------------------------------------------ fewer poles
 
@@ -192,7 +192,7 @@ class Cleanup:
         x, F = (xp.stack([xp.real(a), xp.imag(a)], axis=-2) for a in (x, F))
         bank = Bank(x, F, problem.weights, problem.dt, stable=bool(self.stable))
         start = slots(to_numpy(poles))
-        found = relocated(bank, inside(start, bank.is_discrete) if bank.stable else start, _RELOCATIONS).poles
+        found = relocated(bank, held_inside(start, bank.dt) if bank.stable else start, _RELOCATIONS).poles
         sound = np.isfinite(found).all(axis=-1, keepdims=True)
         return from_numpy(neighbours(np.where(sound, found, start)), poles)
 

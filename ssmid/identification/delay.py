@@ -21,7 +21,7 @@ def delayed(samples: Samples, seconds: Array) -> Array:
 
 def laplace(samples: Samples) -> Array:
     """The points as values of s: ``log(z) / dt`` in discrete time."""
-    if samples.dt is not True and samples.dt == 0:
+    if not samples.is_discrete:
         return samples.points
     return namespace(samples.points).log(samples.points) / (1.0 if samples.dt is True else float(samples.dt))
 
@@ -35,7 +35,7 @@ def scan_delays(samples: Samples, misfit: Callable[[Samples], Array]) -> Array:
     xp = namespace(samples.values)
     batch = samples.values.shape[:-1]
     longest = 2 * np.maximum(_mean_group_delay(samples), 0)
-    if samples.dt is True or samples.dt != 0:
+    if samples.is_discrete:
         step = 1.0 if samples.dt is True else float(samples.dt)
         most = int(np.max(np.ceil(longest / step), initial=0)) + 2
         grids = [np.full(batch, step * n) for n in np.unique(np.linspace(0, most, min(most + 1, _CANDIDATES)).astype(int))]

@@ -6,7 +6,6 @@ A batch is taken apart by order: every element has its own. Each part is one bat
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from math import prod
 
@@ -16,10 +15,13 @@ from ssmid._array import Array, as_complex, astype_width, from_numpy, is_complex
 from ssmid.analysis.hankel import channels, hankel_triplets, normalized
 from ssmid.analysis.impulse import markov_parameters
 from ssmid.analysis.modal_form import taken_apart
+from ssmid.identification.arguments import checked_count, checked_order, checked_stable, refuse_both
 from ssmid.identification.order import order_above_noise
 from ssmid.identification.padding import grown, with_states
-from ssmid.identification.partial_fractions import RationalFit, as_state_space, reflected
+from ssmid.identification.partial_fractions import RationalFit, as_state_space
+from ssmid.identification.result import told_if_unstable
 from ssmid.identification.signal_subspace import Subspace, shift_matrix, signal_subspace
+from ssmid.identification.stable_poles import are_unstable, held_inside
 from ssmid.identification.tangential import fit_directions
 from ssmid.linalg import powers, scaled_least_squares, transpose
 from ssmid.reduction.result import Change
@@ -27,7 +29,7 @@ from ssmid.systems import ImpulseResponse, Modal
 
 _MOST = 64
 _CLUSTERED, _GAP = 1e6, 1e-3
-_LARGEST_MODULUS = 1 - 1e-12
+_INSIDE = 1e-12
 _CHUNK_BYTES = 2**27
 
 
@@ -61,11 +63,12 @@ class Poles:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Method:
-    """name : in words   find : of taps, rows and order   rows : what the caller asked for
+    """name : in words   verb : the public function   find : of taps, rows and order   rows : what the caller asked for
     from_inputs : whether inputs and outputs change places   most : of outputs, inputs, taps and rows, the largest order that can be told
     """
 
     name: str
+    verb: str
     find: Callable[[Array, int, int], Poles]
     rows: int | None
     most: Callable[[int, int, int, int], int]
@@ -79,6 +82,10 @@ def fit_exponentials(
     """The fit of every response of the batch by ``method``, which gives the poles."""
     if not isinstance(response, ImpulseResponse):
         raise TypeError(f"expected an ImpulseResponse, got {type(response).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
+    checked_stable(stable)
+    if most is not None:
+        checked_count("max_order", most)
+    refuse_both(order, max_order=most)
     taps = channels(response, mimo)
     xp = namespace(taps)
     batch = taps.shape[:-3]
@@ -92,12 +99,7 @@ def fit_exponentials(
     groups = _groups(proper, orders, rows, method, stable, eps)
     groups = groups or [_group(orders, proper, _nothing(proper, rows), stable, eps)]
     fit = _assembled(groups, response, flat, sound, scale, method, mimo, sigma)
-    unstable = int(np.sum(to_numpy(xp.any(xp.abs(fit.modal.poles) >= 1, axis=-1))))
-    if unstable:
-        some = "the system is" if not batch else f"{unstable} of {prod(batch)} systems are"
-        name = method.name.replace(" ", "_").lower()
-        warnings.warn(f"{name}: {some} unstable; stable=True reflects unstable poles at the unit circle", stacklevel=4)
-    return fit
+    return fit if stable else told_if_unstable(fit, method.verb, "stable=True gives stable ones", depth=2)
 
 
 def _orders(taps: Array, rows: int, order: int | None, most: int | None, method: Method) -> tuple[np.ndarray, Array]:
@@ -106,12 +108,9 @@ def _orders(taps: Array, rows: int, order: int | None, most: int | None, method:
     largest = method.most(p, m, length, rows)
     if method.rows is not None and largest < 1:
         raise ValueError(f"rows, pencil or degree: expected a matrix within {length} taps beyond tap 0, got {rows} rows")
-    if most is not None and (int(most) != most or most < 1):
-        raise ValueError(f"max_order: expected a positive integer, got {most}")
     if order is not None:
-        if int(order) != order or not 1 <= order <= max(1, largest):
-            raise ValueError(f"order: expected 1 to {max(1, largest)}, got {order}")
-        return np.full(batch, min(int(order), largest)), None
+        checked_order("order", order, 1, max(1, largest), f"{length} taps beyond tap 0")
+        return np.full(batch, min(order, largest)), None
     height = length // 2 + 1
     count = min(most or _MOST, largest)
     if count == 0 or batch == 0:
@@ -212,13 +211,9 @@ def _group(places: np.ndarray, taps: Array, found: Poles, stable: bool, eps: flo
     batch, p, m, length = taps.shape
     poles = found.poles
     n = poles.shape[-1]
-    outside = (xp.abs(poles) >= 1) & stable
+    outside = are_unstable(poles, 1) & stable
     unstable = xp.where(outside, poles, xp.zeros_like(poles))
-    if stable:
-        mirrored = reflected(poles, 1)
-        modulus = xp.abs(mirrored)
-        inside = xp.where(modulus > _LARGEST_MODULUS, _LARGEST_MODULUS / modulus, xp.ones_like(modulus))
-        poles = xp.where(outside, mirrored * as_complex(inside), poles)
+    poles = xp.where(outside, held_inside(poles, 1, _INSIDE), poles)
     poles, left = _apart(poles, found.left)
     table, last = exponential_table(poles, length)
     fit = fit_directions(table, poles, taps, left, real=not is_complex(taps), feedthrough=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from ssmid._array import Array, as_complex, is_complex, namespace
+from ssmid.identification.arguments import checked_count
 from ssmid.identification.exponential_fit import ExponentialFit, Method, Poles, exponential_table, fit_exponentials, most_by_shift
 from ssmid.identification.signal_subspace import prediction_poles, shift_matrix, signal_subspace
 from ssmid.identification.tangential import fit_directions
@@ -47,7 +48,8 @@ def esprit(
     >>> fit.order, np.abs(fit.modal.poles).round(9), bool(fit.error < 1e-12)
     (2, array([0.99, 0.99]), True)
     """
-    method = Method("ESPRIT", partial(_by_shift, total=total), rows, most_by_shift)
+    rows = None if rows is None else checked_count("rows", rows)
+    method = Method("ESPRIT", "esprit", partial(_by_shift, total=total), rows, most_by_shift)
     return fit_exponentials(response, order, max_order, method, stable, mimo)
 
 
@@ -72,10 +74,8 @@ def matrix_pencil(
     >>> fit.modal.poles.real.round(12)
     array([0.5])
     """
-    if pencil is not None and (int(pencil) != pencil or pencil < 1):
-        raise ValueError(f"pencil: expected a positive integer, got {pencil}")
-    rows = None if pencil is None else pencil + 1
-    method = Method("matrix pencil", partial(_by_shift, total=False), rows, most_by_shift, from_inputs=True)
+    rows = None if pencil is None else checked_count("pencil", pencil) + 1
+    method = Method("matrix pencil", "matrix_pencil", partial(_by_shift, total=False), rows, most_by_shift, from_inputs=True)
     return fit_exponentials(response, order, max_order, method, stable, mimo)
 
 
@@ -103,12 +103,10 @@ def prony(
     >>> np.sort(fit.modal.poles.real).round(9)
     array([0.5, 0.9])
     """
-    if degree is not None and (int(degree) != degree or degree < 1):
-        raise ValueError(f"degree: expected a positive integer, got {degree}")
-    if degree is not None and order is not None and degree < order:
+    rows = None if degree is None else checked_count("degree", degree) + 1
+    if degree is not None and isinstance(order, int) and degree < order:
         raise ValueError(f"degree: expected at least the order {order}, got {degree}")
-    rows = None if degree is None else degree + 1
-    method = Method("Prony", partial(_by_prediction, degree=degree), rows, _most_by_prediction)
+    method = Method("Prony", "prony", partial(_by_prediction, degree=degree), rows, _most_by_prediction)
     return fit_exponentials(response, order, max_order, method, stable, mimo)
 
 

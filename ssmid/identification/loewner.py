@@ -8,22 +8,24 @@ which is what noise and an order below the true one ask for.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, harmonize, namespace, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, namespace, to_numpy
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.arguments import checked_order, checked_orders, checked_stable, refuse_both
 from ssmid.identification.loewner_pencil import Pencil, loewner_pencil, pencil_poles, tangents
 from ssmid.identification.loewner_states import States, pencil_states
 from ssmid.identification.padding import with_states
-from ssmid.identification.partial_fractions import RationalFit, as_state_space, reflected
+from ssmid.identification.partial_fractions import RationalFit, as_state_space
+from ssmid.identification.result import told_if_unstable
 from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.identification.stable_poles import are_unstable, held_inside
 from ssmid.identification.tangential import Directions, fit_directions
 from ssmid.reduction.result import Change
-from ssmid.systems import FrequencyResponse, Modal
+from ssmid.systems import Modal
 
 _MOST = 40
 _PATIENCE = 8
@@ -54,10 +56,10 @@ def loewner(
     max_order: int | None = None,
     dt: float | bool | None = None,
     mimo: bool = False,
+    stable: bool = True,
+    real: bool = True,
     partition: Any = "alternate",
     directions: Any = "ports",
-    real: bool = True,
-    stable: bool = True,
 ) -> LoewnerFit:
     """A rational function near samples of a transfer function, from the Loewner pencil. Not differentiable.
 
@@ -86,28 +88,27 @@ def loewner(
     (2, 2.0, array([-0.1, -0.1]))
     """
     found = samples(data, values, dt=dt)
-    like = data.values if isinstance(data, FrequencyResponse) else harmonize(points=data, values=values)[1]
-    if mimo and found.values.ndim < 3:
-        raise ValueError(f"mimo: expected values of shape (*batch, outputs, inputs, points), got {tuple(found.values.shape)}")
-    if order is not None and tol is not None:
-        raise ValueError(f"expected order, tol or neither, got order={order} and tol={tol}")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol: expected a positive number, got {tol}")
-    if max_order is not None and (int(max_order) != max_order or max_order < 1):
-        raise ValueError(f"max_order: expected a positive integer, got {max_order}")
+    checked_stable(stable)
+    batch, ports = found.batch_of_channels(mimo)
+    core = (*(ports or (1, 1)), found.count)
+    refuse_both(order, tol=tol, max_order=max_order)
+    # what order the points can tell depends on their partition
+    checked_orders(None, tol, max_order, least=1, most=2 * found.count, of=f"{found.count} points")
     host = to_numpy(found.values)
-    batch, core = (host.shape[:-3], host.shape[-3:]) if mimo else (host.shape[:-1], (1, 1, host.shape[-1]))
-    p, m, _ = core
     flat = host.reshape(prod(batch), *core)
     points = to_numpy(found.points) / found.scale
-    eps = 2.0**-52 if width(like) == 64 else 2.0**-23
+    eps = 2.0**-52 if found.bits == 64 else 2.0**-23
     task = _Task(found.dt, real, stable, partition, directions if mimo else "ports", order, tol, max_order or _MOST, eps)
     if points.ndim == 1:
         fits = _fit(points, flat, task)
     else:
-        each = np.broadcast_to(points, host.shape).reshape(len(flat), p * m, core[-1])[:, 0]
-        fits = [_fit(x, v[None], task)[0] for x, v in zip(each, flat, strict=True)]
-    return _assembled(fits, found, like, batch, core, task, mimo)
+        p, m, k = core
+        each = np.broadcast_to(points, host.shape).reshape(len(flat), p * m, k)
+        if not ((each == each[:, :1]) | np.isnan(each)).all():
+            raise ValueError("points: expected the same for all channels of one system, got points that differ")
+        fits = [_fit(x, v[None], task)[0] for x, v in zip(each[:, 0], flat, strict=True)]
+    fit = _assembled(fits, found, data if values is None else found, batch, core, task, mimo)
+    return fit if stable else told_if_unstable(fit, "loewner", "stable=True gives stable ones")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +145,9 @@ class _Element:
 
 def _fit(points: Host, values: Host, task: _Task) -> list[_Element]:
     """The fits of ``values`` ``(batch, p, m, k)`` at common points."""
-    sound = np.isfinite(values).all((1, 2, 3))
+    sound = np.isfinite(values).all((1, 2, 3)) & np.isfinite(points).all()
+    if not np.isfinite(points).all():
+        points = np.exp(1j * np.linspace(0.1, 3, len(points)))  # any, for a result that is NaN
     values = np.where(sound[:, None, None, None], values, 0)
     size = np.abs(values).max((1, 2, 3), initial=0)
     size = np.where(size > 0, size, 1.0)
@@ -156,8 +159,8 @@ def _fit(points: Host, values: Host, task: _Task) -> list[_Element]:
     p, m = values.shape[1:3]
     sides = tangents(len(distinct), p, m, task.partition, task.directions)
     most = min(_rows(distinct[sides.left], task.real), _rows(distinct[sides.right], task.real))
-    if task.order is not None and (int(task.order) != task.order or not 1 <= task.order <= most):
-        raise ValueError(f"order: expected 1 to {most}, which {len(distinct)} distinct points can tell, got {task.order}")
+    if task.order is not None:
+        checked_order("order", task.order, 1, most, f"{len(distinct)} distinct points")
     largest = min(most, task.most) if task.order is None else task.order
     pencil = loewner_pencil(distinct, means, sides, task.real, min(most, largest + min(p, m)))
     if task.order is not None:
@@ -166,10 +169,10 @@ def _fit(points: Host, values: Host, task: _Task) -> list[_Element]:
         chosen = _search(pencil, points, values, largest, task)
     elements = []
     for i, choice in enumerate(chosen):
-        fit, row, scale = choice.fits, choice.row, size[i] if sound[i] else np.nan
+        fit, row, scale, none = choice.fits, choice.row, size[i] if sound[i] else np.nan, 0.0 if sound[i] else np.nan
         residues = fit.left[row][:, None, :] * np.moveaxis(fit.right[row], -1, -2)[None]
-        facts = (fit.reflected[row], float(fit.condition[row]), pencil.sigma[i] * scale, choice.scaled(scale))
-        elements.append(_Element(fit.poles[row], residues * scale, fit.feedthrough[row] * scale, *facts))
+        facts = (fit.reflected[row] + none, float(fit.condition[row]) + none, pencil.sigma[i] * scale, choice.scaled(scale))
+        elements.append(_Element(fit.poles[row] + none, residues * scale, fit.feedthrough[row] * scale, *facts))
     return elements
 
 
@@ -262,9 +265,9 @@ def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite:
     # stand-ins for what there is no pencil of, whose results are NaN
     poles = np.where(bad[:, None], -2.0 - np.arange(order), poles)
     left = np.where(bad[:, None, None], 1.0, left) if values.shape[1] > 1 else np.ones_like(left)
-    dt = 1 if task.discrete else 0
-    mirrored = _inside(poles, dt) if task.stable else poles
-    moved = np.where((mirrored != poles) & ~bad[:, None], poles, np.nan)
+    unstable = are_unstable(poles, task.dt) & task.stable
+    mirrored = np.where(unstable, held_inside(poles, task.dt, _INSIDE), poles)
+    moved = np.where(unstable & ~bad[:, None], poles, np.nan)
     with np.errstate(all="ignore"):
         table = 1 / (points[None, :, None] - mirrored[:, None, :])
         stuck = ~np.isfinite(table).all((-2, -1))
@@ -275,17 +278,6 @@ def _candidate(pencil: Pencil, points: Host, values: Host, order: int, infinite:
     modes = np.abs(np.moveaxis(fit.right, 1, -1))[:, None] * np.abs(fit.left)[:, :, None]
     rounding = task.eps**2 * np.mean((modes @ np.abs(table).swapaxes(-1, -2)[:, None]) ** 2, axis=(1, 2, 3))
     return _Candidate(mirrored, fit.left, fit.right, fit.feedthrough, moved, fit.condition, squares, rounding)
-
-
-def _inside(poles: Host, dt: int) -> Host:
-    """The unstable ones reflected, those on the boundary moved in by rounding."""
-    unstable = np.abs(poles) >= 1 if dt else poles.real >= 0
-    mirrored = reflected(poles, dt)
-    if dt:
-        mirrored = mirrored * np.minimum(1, (1 - _INSIDE) / np.maximum(np.abs(mirrored), 0.5))
-    else:
-        mirrored = np.minimum(mirrored.real, -_INSIDE) + 1j * mirrored.imag
-    return np.where(unstable, mirrored, poles)
 
 
 def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Task) -> list[_Choice]:
@@ -318,8 +310,9 @@ def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Tas
 
 
 def _assembled(
-    fits: list[_Element], found: Samples, like: Array, batch: tuple[int, ...], core: tuple[int, ...], task: _Task, mimo: bool
+    fits: list[_Element], found: Samples, data: Any, batch: tuple[int, ...], core: tuple[int, ...], task: _Task, mimo: bool
 ) -> LoewnerFit:
+    like = found.values
     n = max((len(e.poles) for e in fits), default=0)
     p, m, _ = core
     poles = np.full((len(fits), n), 0j if task.discrete else -1 + 0j)
@@ -348,11 +341,7 @@ def _assembled(
         error = namespace(error).where(repeated, found.error(system, coupled=mimo), error)
     orders = np.asarray([len(e.poles) for e in fits]).reshape(batch)
     sound = np.asarray([np.isfinite(e.feedthrough).all() for e in fits], bool).reshape(batch)
-    unstable = int(np.sum([(np.abs(e.poles) >= 1).any() if task.discrete else (e.poles.real >= 0).any() for e in fits]))
-    if unstable:
-        some = "the system is" if not batch else f"{unstable} of {len(fits)} systems are"
-        warnings.warn(f"loewner: {some} unstable; stable=True reflects unstable poles", stacklevel=3)
-    bits = width(like)
+    bits = found.bits
     return LoewnerFit(
         system=system.map(lambda a: astype_width(a, bits)),
         modal=modal.map(lambda a: astype_width(a, bits)),
@@ -361,7 +350,7 @@ def _assembled(
         converged=from_numpy(sound, like),
         condition=astype_width(from_numpy(np.asarray([e.condition for e in fits]).reshape(batch), like), bits),
         changes=tuple(changes),
-        data=found,
+        data=data,
         error=astype_width(error, bits),
         error_kind=RMS,
         sigma=astype_width(from_numpy(sigma.reshape(*batch, sigma.shape[-1]), like), bits),
@@ -383,5 +372,3 @@ def _given_states(
             A[i, :d, :d], B[i, :d], C[i, :, :d], D[i] = e.states.A * scale, e.states.B * scale, e.states.C, e.states.D
     own = np.asarray([e.states is not None for e in fits], bool).reshape(batch)
     return own, [M.reshape(*batch, *M.shape[1:]) for M in (A, B, C, D)]
-
-

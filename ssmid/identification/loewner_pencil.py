@@ -121,7 +121,7 @@ def _real_matrices(points: Host, values: Host, sides: Tangents) -> tuple[Host, .
     for a, b in zip(plain[:2], mirrored[:2], strict=True):
         whole = np.stack([np.stack([(a + b).real, (a - b).imag], -1), np.stack([-(a + b).imag, (a - b).real], -1)], -3)
         found.append(whole.reshape(len(a), 2 * a.shape[-2], 2 * a.shape[-1]))
-    C = (np.stack([C.real, C.imag], -1) * 2**0.5).reshape(*C.shape[:-1], -1)
+    C = (np.stack([C.real, C.imag], -1) * 2**0.5).reshape(*C.shape[:-1], 2 * C.shape[-1])
     # a real point is its own conjugate: it stands once, and what counted it twice is undone
     (keep_rows, weight_rows), (keep_columns, weight_columns) = _kept(rows), _kept(columns)
     L, S = (M[:, keep_rows][:, :, keep_columns] * weight_rows[:, None] * weight_columns for M in found)

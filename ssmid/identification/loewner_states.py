@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.conjugate_pairs import real_rows
 from ssmid.identification.loewner_pencil import Pencil
 from ssmid.linalg import scaled_least_squares
 
@@ -50,7 +51,7 @@ def pencil_states(pencil: Pencil, element: int, order: int, infinite: int, point
     if not np.isfinite(columns).all():
         return None
     if real:
-        columns, right = (np.concatenate([M.real, M.imag]) for M in (columns, right))
+        columns, right = real_rows(columns), real_rows(right)
     x, _ = scaled_least_squares(columns, right)
     squares = float(np.sum(np.abs(columns @ x - right) ** 2) / values.size)
     return States(A, x[:order], C, x[order:], squares)

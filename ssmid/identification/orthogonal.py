@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from ssmid._array import Array, as_complex, namespace
+import numpy as np
+import scipy.linalg
+
+from ssmid._array import Array, as_complex, batched_on_host, namespace
+from ssmid.analysis.polynomial import Host
 from ssmid.linalg import adjoint, eigvals
+
+_SMALL = 1e-3
+_EPS = float(np.finfo(float).eps)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,16 +30,11 @@ class Basis:
     values: Array
     recurrence: Array
 
-    def leading(self, coefficients: Array) -> Array:
-        """``(*batch,)`` the coefficient of the highest power of ``sum_j coefficients_j v_j``."""
-        xp, degree = namespace(coefficients), coefficients.shape[-1] - 1
-        growth = xp.linalg.diagonal(self.recurrence, offset=-1)[..., :degree]
-        return coefficients[..., -1] * xp.real(self.values[..., 0, 0]) / xp.prod(xp.real(growth), axis=-1)
-
     def roots(self, coefficients: Array) -> Array:
         """``(*batch, degree)`` the roots of ``sum_j coefficients_j v_j``: eigenvalues of the recurrence with its last column changed.
 
-        The row ``(v_0 .. v_{n-1})(x)`` is a left eigenvector of it where ``v_n(x)`` is what the root makes of the others.
+        The row ``(v_0 .. v_{n-1})(x)`` is a left eigenvector of it where ``v_n(x)`` is what the root makes of the others. Roots that are
+        infinite but for rounding are large.
         """
         xp, degree = namespace(coefficients), coefficients.shape[-1] - 1
         square = self.recurrence[..., :degree, :degree]
@@ -40,8 +42,30 @@ class Basis:
             return as_complex(coefficients[..., :0])
         last = xp.arange(degree, device=coefficients.device) == degree - 1
         below = self.recurrence[..., degree, degree - 1][..., None]
-        column = below * coefficients[..., :degree] / coefficients[..., degree:]
-        return as_complex(eigvals(square - column[..., :, None] * xp.astype(last, column.dtype)))
+        lead = coefficients[..., degree:]
+        size = xp.max(xp.abs(coefficients), axis=-1, keepdims=True)
+        if bool(xp.all((xp.abs(lead) > _SMALL * size) | ~xp.isfinite(size))):
+            column = below * coefficients[..., :degree] / lead
+            return as_complex(eigvals(square - column[..., :, None] * xp.astype(last, column.dtype)))
+        # without the division by the leading coefficient: a pencil, whose finite eigenvalues lose nothing to those near infinity
+        lead, column = lead / size, below * coefficients[..., :degree] / size
+        scale = xp.where(last, lead, xp.ones_like(lead))
+        A = square * scale[..., None, :] - column[..., :, None] * xp.astype(last, column.dtype)
+        E = scale[..., None, :] * xp.eye(degree, dtype=scale.dtype, device=scale.device)
+        return as_complex(batched_on_host(_pencil_eigenvalues, A, E + xp.zeros_like(A))[..., 0])
+
+
+def _pencil_eigenvalues(A: Host, E: Host) -> Host:
+    """``(n, 1)`` eigenvalues of one pencil, NaN where it has NaN; infinite ones large, conjugates of a real pencil exact."""
+    if not (np.isfinite(A).all() and np.isfinite(E).all()):
+        return np.full((len(A), 1), np.nan + 0j)
+    alpha, beta = np.asarray(scipy.linalg.eigvals(A, E, homogeneous_eigvals=True))
+    beta = np.where(np.abs(beta) > _EPS * np.abs(alpha), beta, np.maximum(_EPS * np.abs(alpha), np.finfo(float).tiny))
+    values = alpha / beta
+    if not (np.iscomplexobj(A) or np.iscomplexobj(E)):
+        lower = np.flatnonzero(values.imag < 0)
+        values[lower] = values[lower - 1].conj()
+    return values[:, None]
 
 
 def arnoldi(points: Array, degree: int, *, real: bool, weights: Array | None = None) -> Basis:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ssmid._array import to_numpy
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.pole_relocation import Bank, Relocation, initial_poles, inside, relocated
+from ssmid.identification.pole_relocation import Bank, Relocation, initial_poles, relocated
+from ssmid.identification.stable_poles import held_inside
 
 _EXACT = 1e-13
 """A misfit that no further pole is asked to lower."""
@@ -110,4 +111,4 @@ class Search:
         else:
             poles = self.start if self.start.shape[0] == 1 else self.start[index]
         poles = np.broadcast_to(poles, (len(index), order))
-        return relocated(part, inside(poles, self.bank.is_discrete) if self.bank.stable else poles, self.iterations)
+        return relocated(part, held_inside(poles, self.bank.dt) if self.bank.stable else poles, self.iterations)

@@ -13,12 +13,12 @@ import numpy as np
 
 from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.partial_fractions import reflected
+from ssmid.identification.conjugate_pairs import complex_coefficients, real_columns, real_rows
+from ssmid.identification.stable_poles import held_inside
 from ssmid.linalg import adjoint, orthonormalize, solve
 
 _SETTLED = 1e-3
 _STUCK = 1e8
-_MARGIN = 1e-14
 _DAMPING = 1e-3
 
 
@@ -61,10 +61,9 @@ class Problem:
 
     def rows(self, columns: Array) -> Array:
         """Weighted equations ``(b, 2 k, n)`` of ``(b, k, n)``, real ones where the system is."""
-        xp = namespace(columns)
         if self.weights is not None:
             columns = columns * as_complex(self.weights)[..., None]
-        return xp.concat([xp.real(columns), xp.imag(columns)], axis=-2) if self.real else columns
+        return real_rows(columns) if self.real else columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ def project(problem: Problem, poles: Array) -> Projection:
     """The partial fractions and feedthrough over ``poles`` ``(b, d)`` that are nearest to the samples."""
     xp = namespace(poles)
     columns = 1 / (problem.points[..., None] - poles[..., None, :])
-    columns = real_pairs(columns, poles) if problem.real else columns
+    columns = real_columns(columns, poles[..., None, :]) if problem.real else columns
     columns = problem.rows(xp.concat([columns, xp.ones_like(problem.points)[..., None]], axis=-1))
     right = problem.rows(xp.matrix_transpose(problem.values))
     length = xp.linalg.vector_norm(columns, axis=-2, keepdims=True)
@@ -170,25 +169,7 @@ def slopes(problem: Problem, poles: Array, coefficients: Array) -> Array:
     p, r = poles[..., None, :], as_complex(coefficients)
     if not problem.real:
         return problem.rows(r[..., None, :] / (x - p) ** 2)
-    return problem.rows(real_pairs(complex_of_pairs(coefficients, poles)[..., None, :] / (x - p) ** 2, poles))
-
-
-def real_pairs(terms: Array, poles: Array) -> Array:
-    """From the terms ``(b, k, d)`` of single poles those whose coefficients are real (Gustavsen & Semlyen 1999): of a pair the sum, and
-    i times the difference, at the places of the upper and the lower pole."""
-    xp = namespace(terms)
-    imag = xp.imag(poles)[..., None, :]
-    upper, lower = terms + xp.roll(terms, -1, axis=-1), 1j * (xp.roll(terms, 1, axis=-1) - terms)
-    return xp.where(imag > 0, upper, xp.where(imag < 0, lower, terms))
-
-
-def complex_of_pairs(x: Array, poles: Array) -> Array:
-    """Complex numbers, conjugate where ``poles`` are, from their real parts (at the upper of a pair) and imaginary parts (at the lower)."""
-    xp = namespace(poles)
-    imag, none = xp.imag(poles), xp.zeros_like(x)
-    after, before = xp.roll(x, -1, axis=-1), xp.roll(x, 1, axis=-1)
-    real = xp.where(imag < 0, before, x)
-    return as_complex(real) + 1j * as_complex(xp.where(imag > 0, after, xp.where(imag < 0, -x, none)))
+    return problem.rows(real_columns(complex_coefficients(coefficients, poles)[..., None, :] / (x - p) ** 2, p))
 
 
 def _moved(problem: Problem, poles: Array, step: Array, stable: bool) -> Array:
@@ -197,26 +178,10 @@ def _moved(problem: Problem, poles: Array, step: Array, stable: bool) -> Array:
     if not problem.real:
         new = poles + step
     else:
-        new, imag = poles + complex_of_pairs(step, poles), xp.imag(poles)
+        new, imag = poles + complex_coefficients(step, poles), xp.imag(poles)
         size = xp.abs(xp.imag(new))
         new = as_complex(xp.real(new)) + 1j * as_complex(xp.where(imag > 0, size, xp.where(imag < 0, -size, xp.zeros_like(size))))
     return held_inside(new, problem.dt) if stable else new
-
-
-def held_inside(poles: Array, dt: float | bool) -> Array:
-    """Poles mirrored at the boundary of stability, and those on it moved inside by rounding."""
-    xp, poles = namespace(poles), reflected(poles, dt)
-    if dt is True or dt != 0:
-        return xp.where(xp.abs(poles) > 1 - _MARGIN, poles * (1 - _MARGIN), poles)
-    least = _MARGIN * xp.abs(poles)
-    return xp.where(xp.real(poles) > -least, 1j * as_complex(xp.imag(poles)) - as_complex(least), poles)
-
-
-def neighbours(slots: Host) -> Host:
-    """``(b, d)`` poles from the slots of pole_relocation.py in the order of this file: pairs side by side, the upper one first."""
-    half = slots.shape[-1] // 2
-    pairs = np.stack([slots[:, :half], slots[:, half : 2 * half]], axis=-1)
-    return np.concatenate([pairs.reshape(len(slots), 2 * half), slots[:, 2 * half :]], axis=-1)
 
 
 def worth(fit: Projection, poles: Array, *, real: bool) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssmid._array import Array, from_numpy, in_threads, namespace, on_gpu, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.stable_poles import held_inside
 from ssmid.linalg import adjoint, eigvals, orthonormalize, triangular_factor
 
 _FLOOR = 2e-15
@@ -22,7 +23,6 @@ _FLOOR = 2e-15
 _REST = 0.01
 _GAIN = 1e-3
 _RESTLESS = 20
-_MARGIN = 1e-14
 _DAMPING = -0.01
 _HIGHEST = 3.1
 _SMALLEST_CONSTANT = 1e-8
@@ -112,7 +112,7 @@ def _relocated(bank: Bank, poles: Host, iterations: int) -> Relocation:
     while len(active) and step < iterations:
         step += 1
         moved, size = _step(part, current)
-        new = inside(moved, bank.is_discrete) if bank.stable else moved
+        new = held_inside(moved, bank.dt) if bank.stable else moved
         motion = (np.abs(new - current) / np.abs(current)).max(axis=-1, initial=0.0)
         better, gained = size < misfit[active], size < (1 - _GAIN) * misfit[active]
         chosen = active[better]
@@ -283,13 +283,6 @@ def slots(poles: Host) -> Host:
     return np.concatenate([u, v, poles[rows, n - 1 - pairs]] if n % 2 else [u, v], axis=-1)
 
 
-def neighbours(poles: Host) -> Host:
-    """Poles in slots with those of a pair beside each other, the upper one first."""
-    n2 = poles.shape[-1] // 2
-    pairs = np.stack([poles[:, :n2], poles[:, n2 : 2 * n2]], axis=-1).reshape(len(poles), 2 * n2)
-    return np.concatenate([pairs, poles[:, 2 * n2 :]], axis=-1)
-
-
 def initial_poles(points: Host, order: int, discrete: bool) -> Host:
     """``(B, order)`` lightly damped pairs at quantiles of the frequencies of ``points`` ``(B, 2, k)``, in slots.
 
@@ -304,13 +297,3 @@ def initial_poles(points: Host, order: int, discrete: bool) -> Host:
     pairs, middle = (np.minimum(at, _HIGHEST) if discrete else at) * (_DAMPING + 1j), at[:, -1:]
     s = np.concatenate([pairs[:, :-1], pairs[:, :-1].conj(), -middle[:, : order % 2]], axis=-1)
     return np.exp(s) if discrete else s
-
-
-def inside(poles: Host, discrete: bool) -> Host:
-    """Poles mirrored at the boundary of stability, and those on it moved inside by rounding."""
-    if discrete:
-        modulus = np.abs(poles)
-        poles = np.where(modulus > 1, 1 / np.where(modulus > 1, poles, 1.0).conj(), poles)
-        modulus = np.abs(poles)
-        return np.where(modulus > 1 - _MARGIN, poles * ((1 - _MARGIN) / np.where(modulus > 0, modulus, 1.0)), poles)
-    return -np.maximum(np.abs(poles.real), _MARGIN * np.abs(poles)) + 1j * poles.imag

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_array, as_complex, astype_width, double, is_array, namespace, quiet, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, from_numpy, namespace, quiet, to_numpy
 from ssmid.analysis.conversion import to_state_space
+from ssmid.identification.arguments import checked_order, checked_poles, checked_stable, checked_weights
+from ssmid.identification.conjugate_pairs import real_rows
 from ssmid.identification.delay import checked_delay, delayed, laplace, scan_delays
 from ssmid.identification.orthogonal import Basis, arnoldi
-from ssmid.identification.partial_fractions import reflected
 from ssmid.identification.result import Fit, told_if_unstable
 from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.identification.stable_poles import held_inside
 from ssmid.linalg import adjoint, orthonormalize, singular_values, solve, svd, triangular_factor
 from ssmid.reduction.result import Change
 from ssmid.systems import ZerosPolesGain
@@ -44,12 +46,12 @@ def rational_least_squares(
     values: Any = None,
     order: int | None = None,
     *,
-    zeros: int | None = None,
-    weights: Any = None,
-    delay: float | str = 0.0,
-    poles: Any = None,
     dt: float | bool | None = None,
+    weights: Any = None,
     stable: bool = False,
+    poles: Any = None,
+    zeros: int | None = None,
+    delay: float | str = 0.0,
 ) -> RationalLeastSquaresFit:
     """The rational function with ``order`` poles and at most ``zeros`` zeros that is nearest to samples in the least-squares sense.
 
@@ -69,6 +71,7 @@ def rational_least_squares(
     (array([-3.+0.j]), 2.0, 0.3)
     """
     given = samples(data, values, dt=dt)
+    checked_stable(stable)
     seconds = checked_delay(delay)
     problem = _Problem.of(given, order, zeros, weights)
     xp = namespace(given.values)
@@ -76,10 +79,11 @@ def rational_least_squares(
     if seconds is None:
         lag = scan_delays(given, lambda undelayed: quiet(_sanathanan_koerner)(problem.on(undelayed), _SCAN_STEPS)[2])
     start = problem.on(Samples(given.points, given.values / delayed(given, lag), given.dt))
-    with_lag = seconds is None and given.dt is not True and given.dt == 0
+    with_lag = seconds is None and not given.is_discrete
     first = quiet(_sanathanan_koerner)(start, _SK_STEPS)
     if poles is not None:
-        first = _better(quiet(_over)(start, _checked_poles(poles, start)), first)
+        own = from_numpy(checked_poles(poles, problem.order, tuple(given.values.shape[:-1])) / given.scale, given.values)
+        first = _better(quiet(_over)(start, own), first)
     found = quiet(_levenberg_marquardt)(start, *first, with_lag)
     changes: tuple[Change, ...] = ()
     if stable:
@@ -87,8 +91,7 @@ def rational_least_squares(
     lag = lag + found.lag / given.scale
     zpk = quiet(_factored)(start, found)
     undelayed = Samples(given.points, given.values / delayed(given, lag), given.dt)
-    bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
-    zpk = zpk.map(lambda x: astype_width(x, bits))
+    zpk = zpk.map(lambda x: astype_width(x, given.bits))
     fit = RationalLeastSquaresFit(
         system=quiet(to_state_space)(zpk),
         method="rational least squares",
@@ -139,40 +142,29 @@ class _Problem:
     @staticmethod
     def of(given: Samples, order: int | None, zeros: int | None, weights: Any) -> _Problem:
         xp = namespace(given.values)
-        most = (2 * given.count - 1) // 2
-        if order is None or isinstance(order, bool) or not 0 <= order <= most:
-            raise ValueError(f"order: expected 0 to {most} for {given.count} complex values, got {order}")
-        degree = order if zeros is None else zeros
-        if not 0 <= degree <= order:
-            raise ValueError(f"zeros: expected 0 to the order {order} (a proper function), got {zeros}")
-        if weights is None:
-            weights = xp.ones_like(xp.real(given.values))
-        else:
-            weights = double(as_array(weights, "weights", like=given.values))
-            if weights.shape[-1] != given.count or not bool(xp.all(weights > 0)):
-                raise ValueError(f"weights: expected {given.count} positive numbers, got shape {tuple(weights.shape)}")
+        order = checked_order("order", order, 0, given.distinct - 1, f"{given.distinct} complex values")
+        degree = checked_order("zeros", order if zeros is None else zeros, 0, order, "a proper function of that order")
+        weight = xp.ones_like(xp.real(given.values))
+        if weights is not None:
+            weight = weight * checked_weights(weights, tuple(given.values.shape[:-1]), 0, given.values)
         points = given.points / given.scale
+        # points that are not finite, of elements of a batch, have values that are none: their results are NaN
+        points = xp.where(xp.isfinite(points), points, xp.ones_like(points))
         shaped = Samples(points, given.values, given.dt)
-        basis = arnoldi(points, order, real=True)
+        basis = quiet(arnoldi)(points, order, real=True)
         ones = xp.ones_like(xp.real(given.values[..., 0]))
-        empty = _Problem(shaped, order, degree, weights, basis, given.scale, ones, ones > 0)
+        empty = _Problem(shaped, order, degree, weight, basis, given.scale, ones, ones > 0)
         return empty.on(given)
 
     def on(self, given: Samples) -> _Problem:
         """The same problem for other values at the same points."""
         xp = namespace(given.values)
-        sound = xp.all(xp.isfinite(given.values), axis=-1)
+        sound = xp.all(xp.isfinite(given.values) & xp.isfinite(given.points), axis=-1)
         values = xp.where(sound[..., None], given.values, xp.ones_like(given.values))
         size = xp.max(xp.abs(values), axis=-1)
         size = xp.where(size > 0, size, xp.ones_like(size))
         values = values / xp.astype(size, values.dtype)[..., None]
         return dataclasses.replace(self, samples=Samples(self.samples.points, values, given.dt), size=size, sound=sound)
-
-
-def _rows(columns: Array) -> Array:
-    """Real equations ``(*batch, 2 k, n)`` of complex ones: the coefficients are real."""
-    xp = namespace(columns)
-    return xp.concat([xp.real(columns), xp.imag(columns)], axis=-2)
 
 
 def _combined(basis: Array, coefficients: Array) -> Array:
@@ -190,7 +182,7 @@ def _sanathanan_koerner(problem: _Problem, steps: int) -> tuple[Array, Array, Ar
     divisor = xp.ones_like(xp.real(H))
     for _ in range(steps):
         weight = as_complex(problem.weights / divisor)[..., None]
-        numerator, product = _rows(weight * Q[..., : problem.zeros + 1]), _rows(weight * Q * H[..., None])
+        numerator, product = real_rows(weight * Q[..., : problem.zeros + 1]), real_rows(weight * Q * H[..., None])
         P = orthonormalize(numerator)
         rest = product - P @ (adjoint(P) @ product)
         span = orthonormalize(rest)
@@ -217,13 +209,6 @@ def _over(problem: _Problem, poles: Array) -> tuple[Array, Array, Array]:
     return b, a, _misfit(problem, b, a)
 
 
-def _checked_poles(poles: Any, problem: _Problem) -> Array:
-    poles = double(as_complex(as_array(poles, "poles", like=problem.samples.values)))
-    if poles.ndim == 0 or poles.shape[-1] != problem.order:
-        raise ValueError(f"poles: expected as many as the order {problem.order}, got shape {tuple(poles.shape)}")
-    return poles / problem.scale
-
-
 def _better(first: tuple[Array, Array, Array], second: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     """Element by element the one of two (b, a, misfit) whose misfit is less."""
     xp, less = namespace(first[2]), first[2] < second[2]
@@ -234,8 +219,8 @@ def _better(first: tuple[Array, Array, Array], second: tuple[Array, Array, Array
 def _numerator(problem: _Problem, denominator: Array) -> Array:
     """Coefficients of the numerator that is best over a denominator given by its values ``(*batch, k)``."""
     weight = as_complex(problem.weights) / denominator
-    columns = _rows(weight[..., None] * problem.basis.values[..., : problem.zeros + 1])
-    right = _rows((as_complex(problem.weights) * problem.samples.values)[..., None])
+    columns = real_rows(weight[..., None] * problem.basis.values[..., : problem.zeros + 1])
+    right = real_rows((as_complex(problem.weights) * problem.samples.values)[..., None])
     P = orthonormalize(columns)
     return solve(adjoint(P) @ columns, adjoint(P) @ right)[..., 0]
 
@@ -317,7 +302,7 @@ def _linearized(problem: _Problem, b: Array, a: Array, factor: Any, omega: Array
     if omega is not None:
         columns.append((-omega * weight * top / bottom)[..., None])
     residual = weight * (top / bottom - problem.samples.values)
-    return _rows(xp.concat(columns, axis=-1)), _rows(residual[..., None])[..., 0]
+    return real_rows(xp.concat(columns, axis=-1)), real_rows(residual[..., None])[..., 0]
 
 
 # ---------------------------------------------------------------- out of the basis
@@ -336,13 +321,6 @@ def _distance(poles: Array, dt: float | bool) -> Array:
     return -xp.real(poles) / xp.where(poles == 0, xp.ones_like(xp.abs(poles)), xp.abs(poles))
 
 
-def _mirrored(poles: Array, dt: float | bool) -> Array:
-    """Unstable poles on the stable side, at a distance that outlasts their way through coefficients."""
-    xp, poles = namespace(poles), reflected(poles, dt)
-    near = as_complex(xp.where(_distance(poles, dt) < 1e3 * _AT_LEAST, xp.full_like(xp.abs(poles), 1e3 * _AT_LEAST), 0 * xp.abs(poles)))
-    return poles * (1 - near) if dt is True or dt != 0 else poles - near * as_complex(xp.abs(poles))
-
-
 def _kept_stable(problem: _Problem, found: _Minimum, with_lag: bool) -> tuple[_Minimum, tuple[Change, ...]]:
     """The minimum again through stable systems, from the unstable ones' mirror images, and which poles were mirrored."""
     xp, basis, H = namespace(found.a), problem.basis, problem.samples
@@ -352,7 +330,7 @@ def _kept_stable(problem: _Problem, found: _Minimum, with_lag: bool) -> tuple[_M
         return found, changes
     factor = xp.exp(-laplace(H) * as_complex(found.lag)[..., None])
     undelayed = dataclasses.replace(problem, samples=dataclasses.replace(H, values=H.values / factor))
-    b, a, _ = _over(undelayed, _mirrored(poles, H.dt))
+    b, a, _ = _over(undelayed, held_inside(poles, H.dt, 1e3 * _AT_LEAST))
     touched = xp.any(unstable, axis=-1)[..., None]
     b, a = xp.where(touched, b, found.b), xp.where(touched, a, found.a)
     again = _levenberg_marquardt(undelayed, b, a, _misfit(undelayed, b, a), with_lag, stable=True)
@@ -367,12 +345,25 @@ def _changes(action: str, poles: np.ndarray, which: np.ndarray, why: str) -> tup
 def _factored(problem: _Problem, found: _Minimum) -> ZerosPolesGain:
     """Zeros, poles and gain in the unit of time of the data; of values that all are zero, any stable poles and no gain."""
     xp, basis = namespace(found.b), problem.basis
-    gain = basis.leading(found.b) / basis.leading(found.a) * problem.size * problem.scale ** (problem.order - problem.zeros)
     nothing = ~xp.any(problem.samples.values != 0, axis=-1)
-    nan = xp.where(problem.sound, xp.zeros_like(gain), xp.full_like(gain, float("nan")))
-    anywhere = -1.0 if problem.samples.dt is not True and problem.samples.dt == 0 else 0.0
+    nan = xp.where(problem.sound, xp.zeros_like(problem.size), xp.full_like(problem.size, float("nan")))
+    anywhere = 0.0 if problem.samples.is_discrete else -1.0
+    zeros, poles = basis.roots(found.b), basis.roots(found.a)
+    gain = _gain(problem, found, zeros, poles) * problem.size * problem.scale ** (problem.order - problem.zeros)
     zeros, poles = (
-        xp.where(nothing[..., None], xp.full_like(x, anywhere), x) * problem.scale + as_complex(nan)[..., None]
-        for x in (basis.roots(found.b), basis.roots(found.a))
+        xp.where(nothing[..., None], xp.full_like(x, anywhere), x) * problem.scale + as_complex(nan)[..., None] for x in (zeros, poles)
     )
     return ZerosPolesGain(zeros, poles, xp.where(nothing, xp.zeros_like(gain), gain) + nan, problem.samples.dt)
+
+
+def _gain(problem: _Problem, found: _Minimum, zeros: Array, poles: Array) -> Array:
+    """``(*batch,)`` the gain with which the factors have the values that b / a has on the points.
+
+    The quotient of leading coefficients would be that of the exact roots; of a strictly proper function it is rounding.
+    """
+    xp, Q, x = namespace(found.b), problem.basis.values, problem.samples.points[..., None]
+    factors = xp.prod(x - zeros[..., None, :], axis=-1) / xp.prod(x - poles[..., None, :], axis=-1)
+    largest = xp.max(xp.abs(factors), axis=-1)
+    factors = factors / as_complex(largest)[..., None]
+    values = _combined(Q, found.b) / _combined(Q, found.a)
+    return xp.real(xp.sum(xp.conj(factors) * values, axis=-1)) / xp.sum(xp.abs(factors) ** 2, axis=-1) / largest

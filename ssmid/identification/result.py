@@ -38,11 +38,14 @@ class Fit(Result):
         return f"; no model of that order gets below {np.nanmedian(least):.3g}{'' if least.ndim == 0 else ' in the median'}"
 
 
-def told_if_unstable(result: AnyResult, verb: str, advice: str) -> AnyResult:
-    """``result``; a warning from the caller's caller where a model is unstable, which says how many and what gives stable ones."""
+def told_if_unstable(result: AnyResult, verb: str, advice: str, depth: int = 0) -> AnyResult:
+    """``result``; a warning where a model is unstable, which says how many are and what gives stable ones.
+
+    It points to the line that called the public function, which called this one with ``depth`` functions (and decorators) between.
+    """
     stable = to_numpy(result.stable)
     unstable = int(np.sum(~stable & np.isfinite(to_numpy(result.error))))
     if unstable:
         some = "the model is" if stable.ndim == 0 else f"{unstable} of {stable.size} models are"
-        warnings.warn(f"{verb}: {some} unstable; {advice}", stacklevel=3)
+        warnings.warn(f"{verb}: {some} unstable; {advice}", stacklevel=3 + depth)
     return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from ssmid._array import Array, as_complex, is_complex, namespace, same_field
+from ssmid.identification.conjugate_pairs import complex_coefficients, real_columns, real_rows
 from ssmid.linalg import scaled_least_squares, transpose
 
 _SWEEPS = 3
@@ -62,7 +63,7 @@ def _one_side(table: Array, poles: Array, values: Array, left: Array, real: bool
     columns = xp.reshape(columns, (batch, p * count, columns.shape[-1]))
     right = xp.reshape(xp.moveaxis(values, -2, -1), (batch, p * count, m))
     if real and is_complex(right):
-        columns, right = (xp.concat([xp.real(M), xp.imag(M)], axis=-2) for M in (columns, right))
+        columns, right = real_rows(columns), real_rows(right)
     elif real:
         columns = xp.real(columns)
     columns, right = same_field(columns, right)
@@ -78,23 +79,3 @@ def _one_side(table: Array, poles: Array, values: Array, left: Array, real: bool
     D = x[:, n:, :] if feedthrough else xp.zeros((batch, p, m), dtype=x.dtype, device=x.device)
     found = transpose(complex_coefficients(transpose(x[:, :n, :]), poles[:, None, :])) if real else x[:, :n, :]
     return Directions(as_complex(left), found, D, fitted, condition)
-
-
-def real_columns(columns: Array, poles: Array) -> Array:
-    """Columns whose real coefficients are the real and imaginary parts of those of conjugate neighbours (Gustavsen & Semlyen 1999).
-
-    Of an upper pole ``f + f*``, of its lower partner ``i (f - f*)``, where f* is the column of the partner.
-    """
-    xp = namespace(columns)
-    sign = xp.imag(poles) + 0 * xp.real(columns)
-    upper = columns + xp.roll(columns, -1, axis=-1)
-    lower = 1j * (xp.roll(columns, 1, axis=-1) - columns)
-    return xp.where(sign > 0, upper, xp.where(sign < 0, lower, columns))
-
-
-def complex_coefficients(x: Array, poles: Array) -> Array:
-    """The coefficients of conjugate neighbours from the real ones of :func:`real_columns`."""
-    xp = namespace(x)
-    x = as_complex(x)
-    sign = xp.imag(poles) + 0 * xp.real(x)
-    return xp.where(sign > 0, x + 1j * xp.roll(x, -1, axis=-1), xp.where(sign < 0, xp.roll(x, 1, axis=-1) - 1j * x, x))

@@ -9,36 +9,34 @@ and Wireless Components Letters 18, 2008), and the arithmetic is real. Discrete 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ssmid._array import (
-    Array,
-    as_array,
-    as_complex,
     astype_width,
-    double,
     from_numpy,
     in_threads,
-    is_array,
     namespace,
     on_gpu,
     quiet,
     to_numpy,
-    width,
 )
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.aaa_scaling import Task
+from ssmid.identification.arguments import checked_count, checked_orders, checked_poles, checked_stable
+from ssmid.identification.conjugate_pairs import neighbours
+from ssmid.identification.orthonormal_bank import refitted
 from ssmid.identification.partial_fractions import RationalFit, as_state_space, fit_residues
 from ssmid.identification.pole_count import Poles, Search
-from ssmid.identification.pole_relocation import PIECE, Bank, neighbours, slots
+from ssmid.identification.pole_relocation import PIECE, Bank, slots
 from ssmid.identification.samples import RMS, Samples, samples
+from ssmid.identification.stable_poles import are_unstable
 from ssmid.reduction.result import Change
-from ssmid.systems import Modal, StateSpace
+from ssmid.systems import Modal
 
 _ITERATIONS = 50
 _REFINED = 1e-12
@@ -53,13 +51,13 @@ def vector_fitting(
     tol: float | None = None,
     max_order: int | None = None,
     dt: float | bool | None = None,
-    poles: Any = None,
     weights: Any = None,
-    feedthrough: bool = True,
-    relaxed: bool = True,
-    stable: bool = True,
     mimo: bool = False,
     shared: int = 0,
+    stable: bool = True,
+    poles: Any = None,
+    feedthrough: bool = True,
+    relaxed: bool = True,
     iterations: int = _ITERATIONS,
 ) -> RationalFit:
     """Poles and residues fitted to each set of samples of a transfer function of a real system. Not differentiable.
@@ -92,37 +90,33 @@ def vector_fitting(
     (array([-0.1+1.99749844j, -0.1-1.99749844j]), True)
     """
     given = samples(data, values, dt=dt)
-    if mimo and shared:
-        raise ValueError(f"expected mimo=True or shared, got both (shared={shared})")
-    if isinstance(iterations, bool) or iterations < 1:
-        raise ValueError(f"iterations: expected at least 1, got {iterations}")
-    task = Task.of(given, weights, 2 if mimo else shared, True, each=not mimo)
+    checked_stable(stable)
+    checked_count("iterations", iterations)
+    task = Task.of(given, weights, mimo, shared, True)
     bank = _bank(task, given.points.ndim == 1, feedthrough, relaxed, stable)
-    start = None if poles is None else _checked_poles(poles, task, order)
+    start = None if poles is None else _start(poles, task, order)
     order = start.shape[-1] if start is not None else order
-    most = _limit(bank, order, tol, max_order)
+    most = _largest(bank, given)
+    checked_orders(order, tol, max_order, least=1, most=most, of=f"{given.distinct} points")
+    most = min(most, _MOST) if max_order is None else max_order
     found = quiet(Search(bank, iterations, start).run)(order, tol, most)
     modal, condition, error = _partial_fractions(task, bank, found)
-    bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
-    restored = task.restored(modal)
-    system = as_state_space(restored, mimo=mimo)
-    xp = namespace(given.values)
-    full = task.batch if mimo else (*task.batch, *task.channels)
-
-    def spread(host: Host) -> Array:
-        return xp.broadcast_to(from_numpy(host.reshape((*task.batch, *(1,) * (len(full) - len(task.batch)))), given.values), full)
-
+    orders = np.array([len(p) for p in found.poles], int)
+    refit = refitted(modal, error, condition, task.element, feedthrough=feedthrough, stable=stable, fewer=order is None)
+    refit.put(error, condition, found.converged, orders)
+    restored = task.restored(refit.modal)
+    system = refit.into(as_state_space(restored, mimo=mimo), task.batch, task.channels, task.scale, to_numpy(task.size), mimo=mimo)
     return RationalFit(
-        system=system if bits == 64 else system.map(lambda a: astype_width(a, bits)),
+        system=system if given.bits == 64 else system.map(lambda a: astype_width(a, given.bits)),
         method="vector fitting",
-        order=_states(system, found, full, spread, mimo),
-        converged=spread(found.converged & task.sound),
-        condition=spread(condition),
-        changes=tuple(task.stated(c) for c in _reflections(found, task.sound, bank.is_discrete)) if stable else (),
+        order=task.order(system, orders),
+        converged=task.spread(found.converged & task.sound),
+        condition=task.spread(condition),
+        changes=tuple(task.stated(c) for c in _reflections(found, task.sound, given.dt)) if stable else (),
         data=data if values is None else given,
-        error=from_numpy((_coupled(task, error) if mimo else error).reshape(full), given.values),
+        error=task.errors(error),
         error_kind=RMS,
-        modal=restored if bits == 64 else restored.map(lambda a: astype_width(a, bits)),
+        modal=restored if given.bits == 64 else restored.map(lambda a: astype_width(a, given.bits)),
     )
 
 
@@ -141,37 +135,20 @@ def _bank(task: Task, one_grid: bool, feedthrough: bool, relaxed: bool, stable: 
     return Bank(points, values, weights, problem.dt, feedthrough, relaxed, stable)
 
 
-def _limit(bank: Bank, order: int | None, tol: float | None, max_order: int | None) -> int:
-    """The largest order to try; ValueError for one that the samples cannot determine."""
-    if order is not None and tol is not None:
-        raise ValueError(f"expected order or tol, got both ({order} and {tol})")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol: expected a positive number, got {tol}")
-    channels, k = bank.values.shape[1], bank.values.shape[-1]
+def _largest(bank: Bank, given: Samples) -> int:
+    """The largest order that the samples can determine."""
+    channels, k = bank.values.shape[1], given.distinct
     im = to_numpy(bank.points)[:, 1]
     equations = int((2 * k - (np.abs(im) < 1e-14).sum(-1)).min()) if len(im) else 2 * k
     # the residues of each channel, and the denominator of all
-    most = min((channels * (equations - bank.feedthrough)) // (channels + 1), equations - bank.feedthrough - 1)
-    for name, value in (("order", order), ("max_order", max_order)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
-            raise ValueError(f"{name}: expected 1 to {most} for {k} points, got {value}")
-    return order if order is not None else min(most, _MOST) if max_order is None else max_order
+    return min((channels * (equations - bank.feedthrough)) // (channels + 1), equations - bank.feedthrough - 1)
 
 
-def _checked_poles(poles: Any, task: Task, order: int | None) -> Host:
+def _start(poles: Any, task: Task, order: int | None) -> Host:
     """Initial poles of the caller, scaled, in slots ``(b or 1, n)``."""
-    host = to_numpy(as_complex(double(as_array(poles, "poles")))) / task.scale
-    if host.ndim == 0 or host.shape[-1] == 0 or (order is not None and host.shape[-1] != order):
-        raise ValueError(f"poles: expected {'(order,)' if order is None else f'{order} of them'}, got shape {host.shape}")
+    host = checked_poles(poles, order, task.batch) / task.scale
     n = host.shape[-1]
-    host = np.broadcast_to(host, (*task.batch, n)).reshape(-1, n) if host.ndim > 1 else host[None]
-    real = np.abs(host.imag) <= 1e-8 * np.abs(host)
-    host = np.asarray(np.where(real, host.real, host))
-    apart = np.abs(host[:, :, None] - host.conj()[:, None, :]).min(axis=-1)
-    unpaired = (np.sum(np.imag(host) > 0, axis=-1) != np.sum(np.imag(host) < 0, axis=-1)).any()
-    if not np.isfinite(host).all() or unpaired or (apart > 1e-8 * np.abs(host)).any():
-        raise ValueError("poles: expected a set closed under conjugation, as the poles of real systems are")
-    return slots(host + 0j)
+    return slots(host[None] if host.ndim == 1 else np.broadcast_to(host, (*task.batch, n)).reshape(prod(task.batch), n))
 
 
 def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Host, Host]:
@@ -219,30 +196,13 @@ def _partial_fractions(task: Task, bank: Bank, found: Poles) -> tuple[Modal, Hos
 # ---------------------------------------------------------------- the result
 
 
-def _reflections(found: Poles, sound: Host, discrete: bool) -> list[Change]:
+def _reflections(found: Poles, sound: Host, dt: float | bool) -> list[Change]:
     """The unstable poles that the data ask for, of each element: those that the step from the result found."""
     changes = []
     for i in np.flatnonzero(sound):
         raw = found.raw[i]
-        outside = np.abs(raw) > 1 if discrete else raw.real > 0
+        outside = are_unstable(raw, dt)
         if outside.any():
             was = tuple(complex(p) for p in raw[outside])
             changes.append(Change("reflected", was, "unstable: mirrored at the boundary of stability", (int(i),)))
     return changes
-
-
-def _states(system: StateSpace, found: Poles, full: tuple[int, ...], spread: Callable[[Host], Array], mimo: bool) -> int | Array:
-    """The number of real states of each element."""
-    if mimo:
-        reached = np.any(to_numpy(system.B) != 0, axis=-1) | np.any(to_numpy(system.C) != 0, axis=-2)
-        return int(reached.sum()) if not full else from_numpy(reached.sum(-1), system.A)
-    counts = np.array([len(p) for p in found.poles], int)
-    return int(counts[0]) if len(counts) and (counts == counts[0]).all() else spread(counts)
-
-
-def _coupled(task: Task, error: Host) -> Host:
-    """One error ``(b,)`` for all channels of each element, from those of the channels, each relative to its own largest value."""
-    largest = to_numpy(namespace(task.problem.values).max(namespace(task.problem.values).abs(task.problem.values), axis=-1))
-    square = np.mean((error * np.where(largest > 0, largest, 1.0)) ** 2, axis=-1)
-    most = largest.max(axis=-1, initial=0.0)
-    return np.sqrt(square) / np.where(most > 0, most, 1.0)

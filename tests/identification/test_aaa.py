@@ -488,12 +488,12 @@ def test_points_on_the_axis_of_symmetry_are_kept():
         ({"order": 20}, "order: expected 0 to 19 for 20 points, got 20"),
         ({"order": -1}, "order: expected 0 to 19"),
         ({"max_order": 40}, "max_order: expected 0 to 19"),
-        ({"tol": -1.0}, "tol: expected a number from 0 on, got -1.0"),
-        ({"stable": "mirror"}, "stable: expected False, True, 'reflect' or 'drop', got 'mirror'"),
+        ({"tol": -1.0}, "tol: expected a positive number, got -1.0"),
+        ({"stable": "mirror"}, "stable: expected False, True, 'reflect', 'drop', got 'mirror'"),
         ({"weights": np.zeros(20)}, "weights: expected 20 positive numbers"),
         ({"weights": np.ones(3)}, "weights: expected 20 positive numbers"),
-        ({"mimo": True}, r"expected values \(\*batch, outputs, inputs, k\), got \(20,\)"),
-        ({"shared": 1}, r"expected values \(\*batch, channels, k\), got \(20,\)"),
+        ({"mimo": True}, r"mimo: expected values \(\*batch, outputs, inputs, k\), got shape \(20,\)"),
+        ({"shared": 1}, r"shared: expected 1 batch axes of channels, got shape \(20,\)"),
     ],
 )
 def test_wrong_arguments_are_quoted(rng, arguments, message):

@@ -280,7 +280,7 @@ def test_directions_are_fitted_in_turn(rng):
 @pytest.mark.parametrize("method", METHODS)
 def test_unstable_poles_are_told_or_reflected(method):
     taps = np.concatenate([[0.0], 1.02 ** np.arange(60) + 0.5 ** np.arange(60)])
-    with pytest.warns(UserWarning, match=f"{method.__name__}: the system is unstable; stable=True") as caught:
+    with pytest.warns(UserWarning, match=f"{method.__name__}: the model is unstable; stable=True") as caught:
         fit = method(ImpulseResponse(taps), 2)
     assert caught[0].filename == __file__
     assert not fit.stable
@@ -318,8 +318,8 @@ def test_an_order_beyond_the_data_becomes_theirs(rng, method):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda h: esprit(h, 11), "order: expected 1 to 10, got 11"),
-        (lambda h: esprit(h, 0), "order: expected 1 to 10, got 0"),
+        (lambda h: esprit(h, 11), "order: expected 1 to 10 for 20 taps beyond tap 0, got 11"),
+        (lambda h: esprit(h, 0), "order: expected 1 to 10 for 20 taps beyond tap 0, got 0"),
         (lambda h: esprit(h, 2, rows=30), "rows, pencil or degree"),
         (lambda h: esprit(h, max_order=0), "max_order: expected a positive integer, got 0"),
         (lambda h: matrix_pencil(h, 2, pencil=0), "pencil: expected a positive integer, got 0"),
