@@ -11,31 +11,34 @@ import numpy as np
 from ssmid._array import from_numpy, in_threads, quiet, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.analysis.realization import minimal_realization
-from ssmid.identification.orthonormal_fit import States, orthonormal_states
+from ssmid.identification.orthonormal_fit import States, orthonormal_states, poles_apart, with_fewer_poles
 from ssmid.identification.padding import with_states
-from ssmid.identification.partial_fractions import reflected
+from ssmid.identification.partial_fractions import fit_residues, reflected
+from ssmid.identification.samples import Samples
 from ssmid.systems import Modal, StateSpace
 
 _ROUNDING, _CANCELLING = 1e-13, 1e3
 _LOSS = 1e3 * float(np.finfo(float).eps)
 """Of the terms of a sum that cancel, the error that their rounding, and that of their poles, may be the reason of."""
 _SINGULAR = 1e10
-_EXACT = 1e-12
+_EXACT, _FAR = 1e-12, 1e-8
 
 Problem = tuple[Host, Host, Host]
 """Points ``(k,)``, values ``(c, k)`` and weights ``(c, k)`` of one element, scaled."""
 
 
 @quiet
-def cancelling(modal: Modal, error: Host, condition: Host) -> Host:
+def cancelling(modal: Modal, error: Host, condition: Host, *, exact: bool = False) -> Host:
     """Indices of the elements of a scaled bank whose error may be that of terms which cancel.
 
     modal : poles ``(b, 1, d)``, residues ``(b, c, d)``   error : ``(b, c)`` of the largest value   condition : ``(b,)`` of the residues
+    exact : those too whose terms cancel without an error, as poles that are too many may do
 
     Terms are measured where they are largest, at the boundary of stability beside their pole: of modes apart they are as large as the
     values, of those a small gap apart far larger. Poles that (nearly) coincide have residues that rounding makes up, or none.
     """
-    lost = ~(error <= _ROUNDING)
+    lost = error <= _EXACT if exact else np.zeros(error.shape, bool)
+    lost |= ~(error <= _ROUNDING)
     if not np.any(lost):
         return np.zeros(0, int)
     poles, residues = to_numpy(modal.poles), to_numpy(modal.residues)
@@ -47,15 +50,18 @@ def cancelling(modal: Modal, error: Host, condition: Host) -> Host:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Refit:
-    """states : of the elements that are better off with them, by their index   errors : ``(c,)`` of these, each of its largest value"""
+    """states : of the elements that are better off with them, by their index   errors : ``(c,)`` of these, each of its largest value
+    modal : the bank, with poles apart and residues where elements have fewer poles than they had, or no partial fractions that are near
+    """
 
     states: dict[int, States]
     errors: dict[int, Host]
+    modal: Modal
 
-    def put(self, error: Host, condition: Host, converged: Host) -> None:
-        """Writes what the elements' states say into ``(b, c)`` errors and ``(b,)`` conditions and convergence."""
+    def put(self, error: Host, condition: Host, converged: Host, orders: Host) -> None:
+        """Writes what the elements' states say into ``(b, c)`` errors and ``(b,)`` conditions, convergence and orders."""
         for i, found in self.states.items():
-            error[i], condition[i] = self.errors[i], found.condition
+            error[i], condition[i], orders[i] = self.errors[i], found.condition, len(found.poles)
             converged[i] |= bool(np.max(self.errors[i], initial=0.0) <= _EXACT)
 
     def into(
@@ -70,48 +76,72 @@ class Refit:
         chosen[list(own)] = True
         shape = batch if mimo else (*batch, *channels)
         chosen = np.reshape(chosen.any(-1) if mimo else chosen, shape)
-        arrays = []
-        for part in range(4):
-            first = next(iter(own.values()))[part]
-            core = np.max([m[part].shape[-2:] for m in own.values()], axis=0)
-            whole = np.zeros((b, *first.shape[:-2], *core))
-            for i, matrices in own.items():
-                whole[i][..., : matrices[part].shape[-2], : matrices[part].shape[-1]] = matrices[part]
-            arrays.append(from_numpy(whole.reshape(*shape, *core), system.A))
+        n = max(system.order, max(A.shape[-1] for A, *_ in own.values()))
+        # states that fill up decay
+        filled = 0.0 if system.is_discrete else -scale
+        whole = [np.zeros((*chosen.shape, *core)) for core in ((n, n), (n, system.inputs), (system.outputs, n), system.D.shape[-2:])]
+        whole[0] += filled * np.eye(n)
+        flat = [M.reshape(b, *((c,) if not mimo else ()), *M.shape[-2:]) for M in whole]
+        for i, (A, B, C, D) in own.items():
+            d = A.shape[-1]
+            flat[0][i, ..., :d, :d], flat[1][i, ..., :d, :], flat[2][i, ..., :d], flat[3][i] = A, B, C, D
+        arrays = [from_numpy(M, system.A) for M in whole]
         return with_states(system, from_numpy(chosen, system.A), *arrays)
 
 
-def refitted(modal: Modal, error: Host, condition: Host, problem: Callable[[int], Problem], *, feedthrough: bool, stable: bool) -> Refit:
+def refitted(
+    modal: Modal, error: Host, condition: Host, problem: Callable[[int], Problem], *, feedthrough: bool, stable: bool, fewer: bool = False
+) -> Refit:
     """The elements of a scaled bank that an orthonormal basis halves the misfit of, looked for among those whose terms cancel.
 
     modal, error, condition : as of :func:`cancelling`   problem : of the element of an index   stable : no unstable poles; where the
-    poles at hand are stable there are none either
-
-    Partial fractions stay as they are, over the poles that they were found with: better poles of the function are worse for them.
+    poles at hand are stable there are none either   fewer : the order is free; surplus poles of exact fits go
     """
-    indices = cancelling(modal, error, condition) if modal.real else np.zeros(0, int)
+    indices = cancelling(modal, error, condition, exact=fewer) if modal.real else np.zeros(0, int)
     if not len(indices):
-        return Refit({}, {})
-    poles, residues, D = (to_numpy(a) for a in (modal.poles, modal.residues, modal.feedthrough))
+        return Refit({}, {}, modal)
+    poles, residues, D = (to_numpy(a).copy() for a in (modal.poles, modal.residues, modal.feedthrough))
 
     @quiet
     def element(i: int) -> tuple[States, Host] | None:
         points, values, weights = problem(i)
         used = np.any(residues[i] != 0, axis=0)
+        if not used.any():
+            return None
         own, r = poles[i, 0][used], residues[i][:, used]
         inside = stable or bool(np.all(reflected(own, modal.dt) == own))
         found = orthonormal_states(points, values, weights, own, modal.dt, feedthrough=feedthrough, stable=inside)
-        fitted = (1 / (points[:, None] - own) @ r.T).T + D[i][:, None]
-        misfit = np.mean((weights * np.abs(fitted - values)) ** 2) ** 0.5
-        if found is None or found.misfit >= misfit / 2:  # NaN of partial fractions that do not exist is no match
+        if found is None:
+            return None
+        less = None
+        if fewer and found.misfit <= _EXACT:
+            less = with_fewer_poles(points, values, weights, found, modal.dt, feedthrough=feedthrough, stable=inside)
+            found = found if less is None else less
+        misfit = np.mean((weights * np.abs(_sum(points, own, r, D[i]) - values)) ** 2) ** 0.5
+        if less is None and found.misfit >= misfit / 2:  # NaN of partial fractions that do not exist is no match
             return None
         largest = np.max(np.abs(values), axis=-1)
         rms = np.mean(np.abs(found.at(points) - values) ** 2, axis=-1) ** 0.5
+        if less is not None or not misfit <= _FAR:
+            own = poles_apart(found, points, values, weights, modal.dt)
+            new = fit_residues(Samples(points, values, modal.dt), own, weights=weights[0], feedthrough=feedthrough, shared=1)[0]
+            poles[i], residues[i], D[i] = (0 if modal.is_discrete else -1), 0, new.feedthrough
+            poles[i, 0, : len(own)], residues[i, :, : len(own)] = own, new.residues
         return found, rms / np.where(largest > 0, largest, 1.0)
 
     results = dict(zip(indices.tolist(), in_threads(element, indices.tolist()), strict=True))
     better = {i: r for i, r in results.items() if r is not None}
-    return Refit({i: r[0] for i, r in better.items()}, {i: r[1] for i, r in better.items()})
+    if better:
+        if fewer:
+            d = 1 + int(np.flatnonzero(np.any(residues != 0, axis=(0, 1)))[-1])
+            poles, residues = poles[..., :d], residues[..., :d]
+        modal = Modal(*(from_numpy(a, modal.poles) for a in (poles, residues, D)), dt=modal.dt, real=modal.real)
+    return Refit({i: r[0] for i, r in better.items()}, {i: r[1] for i, r in better.items()}, modal)
+
+
+def _sum(points: Host, poles: Host, residues: Host, feedthrough: Host) -> Host:
+    """``(c, k)`` values of partial fractions."""
+    return residues @ (1 / (points[None, :] - poles[:, None])) + feedthrough[:, None]
 
 
 def _restored(states: States, scale: float, size: Host, ports: tuple[int, ...] | None) -> tuple[Host, Host, Host, Host]:

@@ -16,12 +16,14 @@ import scipy.linalg
 
 from ssmid._array import quiet
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.partial_fractions import closed, reflected
+from ssmid.identification.partial_fractions import basis, closed, reflected
 from ssmid.linalg import scaled_least_squares
 
 _STEPS = 3
 _EXACT = 1e-15
 _GAIN = 0.5
+_ZERO, _SAME = 1e-12, 1e-13
+_PARTS = 10.0 ** np.arange(-15, -4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +78,31 @@ def orthonormal_states(
     return best
 
 
+@quiet
+def with_fewer_poles(
+    points: Host, values: Host, weights: Host, found: States, dt: float | bool, *, feedthrough: bool, stable: bool
+) -> States | None:
+    """States over as few poles as exact samples of a function have, none where ``found`` has no more.
+
+    For more than these the function v of :func:`relocated_poles` is not unique: each pole too many adds a singular value that is zero
+    (Berljafa & Güttel 2017, sec. 4). One step from any poles of the right number is then exact.
+    """
+    try:
+        V = rational_basis(points, found.poles)[0]
+        sigma = np.linalg.svd(np.concatenate(_outside(V, values, weights)), compute_uv=False)
+        surplus = int(np.sum(sigma <= _ZERO * np.max(weights * np.abs(values)))) - 1
+    except np.linalg.LinAlgError:
+        return None
+    for n in range(max(1, len(found.poles) - surplus), min(len(found.poles), len(found.poles) - surplus + 3)):
+        start = found.poles[:n]
+        if start[-1].imag > 0:  # its conjugate is left out
+            start = np.append(start[:-1], start[-1].real)
+        fewer = orthonormal_states(points, values, weights, start, dt, feedthrough=feedthrough, stable=stable)
+        if fewer is not None and fewer.misfit <= max(_SAME, found.misfit):
+            return fewer
+    return None
+
+
 def _over(points: Host, values: Host, weights: Host, poles: Host, feedthrough: bool) -> States | None:
     V, K, H = rational_basis(points, poles)
     if not np.isfinite(V).all():
@@ -122,6 +149,31 @@ def _is_stable(A: Host, dt: float | bool) -> bool:
     return bool((np.abs(at) < 1).all() if dt is True or dt != 0 else (at.real < 0).all())
 
 
+@quiet
+def poles_apart(states: States, points: Host, values: Host, weights: Host, dt: float | bool) -> Host:
+    """``(n,)`` poles of a system nearby whose partial fractions are the nearest to the samples.
+
+    A change of A by a part e of its norm moves an r-fold pole by e^(1/r), all over a circle, and the function by e only: of several e
+    the one is taken where that meets what the terms lose by cancelling. Stable poles stay stable.
+    """
+    change = np.random.default_rng(0).standard_normal(states.A.shape)
+    change *= np.linalg.norm(states.A, 2) / np.linalg.norm(change, 2)
+    stable, best, least = bool(np.all(reflected(states.poles, dt) == states.poles)), states.poles, np.inf
+    for part in np.r_[0.0, _PARTS]:
+        poles = closed(np.linalg.eigvals(states.A + part * change))
+        if len(poles) != len(states.poles) or (stable and np.any(reflected(poles, dt) != poles)):
+            continue
+        columns = basis(points, poles, real=True)
+        columns = np.concatenate([columns, np.ones((len(points), 1))], axis=1)
+        misfit = 0.0
+        for value, weight in zip(values, weights, strict=True):
+            left, right = real_rows(weight[:, None] * columns), real_rows((weight * value)[:, None])
+            misfit += float(np.sum((right - left @ scaled_least_squares(left, right)[0]) ** 2))
+        if misfit < least:
+            best, least = poles, misfit
+    return best
+
+
 # ---------------------------------------------------------------- the basis, and better poles
 
 
@@ -131,16 +183,21 @@ def relocated_poles(points: Host, values: Host, weights: Host, poles: Host) -> H
     A step of RKFIT (Berljafa & Güttel, SIAM J. Sci. Comput. 39, 2017). values, weights : ``(c, k)``
     """
     V, K, H = rational_basis(points, poles)
+    c = np.linalg.svd(np.concatenate(_outside(V, values, weights)))[2][-1]
+    # an orthogonal transformation that makes v the first function: what is left of the pencil has the zeros of v as eigenvalues
+    G = np.linalg.qr(c[:, None], mode="complete")[0].T
+    zeros = np.asarray(scipy.linalg.eigvals((G @ H)[1:], (G @ K)[1:]))
+    return closed(zeros) if len(closed(zeros)) == len(poles) else zeros
+
+
+def _outside(V: Host, values: Host, weights: Host) -> list[Host]:
+    """Of each channel the triangular factor of what of ``F V`` is not in the span of V."""
     factors = []
     for value, weight in zip(values, weights, strict=True):
         columns, product = real_rows(weight[:, None] * V), real_rows((weight * value)[:, None] * V)
         Q = np.linalg.qr(columns)[0]
         factors.append(np.linalg.qr(product - Q @ (Q.T @ product), mode="r"))
-    c = np.linalg.svd(np.concatenate(factors))[2][-1]
-    # an orthogonal transformation that makes v the first function: what is left of the pencil has the zeros of v as eigenvalues
-    G = np.linalg.qr(c[:, None], mode="complete")[0].T
-    zeros = np.asarray(scipy.linalg.eigvals((G @ H)[1:], (G @ K)[1:]))
-    return closed(zeros) if len(closed(zeros)) == len(poles) else zeros
+    return factors
 
 
 def real_rows(columns: Host) -> Host:

@@ -36,7 +36,8 @@ def with_states(system: StateSpace, chosen: Array, A: Array, B: Array, C: Array,
 
 
 def states_in_use(system: StateSpace) -> int | Array:
-    """The number of states of each element, ``(*batch,)``, without those that fill it up: zero rows and columns of A, B and C."""
-    A, B, C = (np.abs(to_numpy(M)) for M in (system.A, system.B, system.C))
-    used = ((A != 0).any(-1) | (A != 0).any(-2) | (B != 0).any(-1) | (C != 0).any(-2)).sum(-1)
+    """The number of states of each element, ``(*batch,)``, without those that fill it up: that nothing enters, and nothing leaves."""
+    A, B, C = (to_numpy(M) != 0 for M in (system.A, system.B, system.C))
+    beside = A & ~np.eye(A.shape[-1], dtype=bool)
+    used = (beside.any(-1) | beside.any(-2) | B.any(-1) | C.any(-2)).sum(-1)
     return int(used) if used.ndim == 0 else from_numpy(used, system.A)

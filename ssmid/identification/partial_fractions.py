@@ -19,7 +19,9 @@ from ssmid.systems import Modal, StateSpace
 class RationalFit(Fit):
     """A fit that was found as poles and residues.
 
-    modal : the same system in poles and residues; poles that channels share stand once, ``(*batch, 1, 1, d)``
+    modal : the same system in poles and residues; poles that channels share stand once, ``(*batch, 1, 1, d)``. Where poles repeat or
+        cluster, partial fractions cancel and are an approximation only: of poles apart, to the digits that are left, half or fewer of
+        them. ``system`` then has states in an orthonormal basis (orthonormal_fit.py), and ``error`` is that of ``system``.
     """
 
     modal: Modal

@@ -89,7 +89,7 @@ def rkfit(
     results = in_threads(relocated, problems)
     found = from_numpy(np.stack([r.poles for r in results]).reshape(*batch, first.shape[-1]), given.values) * given.scale
     modal, condition = fit_residues(given, found, weights=weight, shared=shared)
-    refit, size = _orthonormal(given, modal, condition, problems, batch, stable)
+    refit, modal, size = _orthonormal(given, modal, condition, problems, batch, stable)
     channels = tuple(given.values.shape[len(batch) : -1])
     system = refit.into(as_state_space(modal, mimo=mimo), batch, channels, given.scale, size, mimo=mimo)
     bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
@@ -101,7 +101,7 @@ def rkfit(
     error, converged, told = given.error(modal, coupled=mimo), np.asarray([r.converged for r in results], bool), to_numpy(condition)
     if refit.states:
         error, told = given.error(system, coupled=mimo), told.reshape(-1).copy()
-        refit.put(np.zeros(size.shape), told, converged)
+        refit.put(np.zeros(size.shape), told, converged, np.zeros(len(problems)))
     condition = from_numpy(told.reshape(batch), given.values)
     converged = from_numpy(converged.reshape(batch), given.values)
     one_a_channel = xp.zeros(error.shape, dtype=xp.bool, device=error.device)
@@ -148,18 +148,25 @@ def _problems(given: Samples, first: Array, weight: Array | None, batch: tuple[i
 
 def _orthonormal(
     given: Samples, modal: Modal, condition: Array, problems: list[tuple[Host, Host, Host, Host]], batch: tuple[int, ...], stable: bool
-) -> tuple[Refit, Host]:
-    """States in an orthonormal basis for the elements that lose digits as partial fractions, and the size ``(b, c)`` of the values."""
+) -> tuple[Refit, Modal, Host]:
+    """States in an orthonormal basis for the elements that lose digits as partial fractions, which these are then the nearest to;
+    the partial fractions of all, and the size ``(b, c)`` of the values."""
     b, d, k = prod(batch), modal.poles.shape[-1], given.count
     values = to_numpy(given.values).reshape(b, -1, k)
     size = np.abs(values).max(axis=(1, 2), initial=0.0)[:, None] + np.zeros(values.shape[:2])
     size[~(size > 0) | ~np.isfinite(size)] = 1.0
-    poles, residues = to_numpy(modal.poles).reshape(b, 1, d), to_numpy(modal.residues).reshape(*size.shape, d)
-    feedthrough = to_numpy(modal.feedthrough).reshape(size.shape)
-    scaled = Modal(poles / given.scale, residues / given.scale / size[..., None], feedthrough / size, modal.dt, modal.real)
     error = to_numpy(given.error(modal)).reshape(size.shape)
-    condition = to_numpy(condition).reshape(b)
-    return refitted(scaled, error, condition, lambda i: problems[i][:3], feedthrough=True, stable=stable), size
+    P, R, D = modal.poles, modal.residues, modal.feedthrough
+    flat = (to_numpy(a).reshape(shape) for a, shape in ((P, (b, 1, d)), (R, (*size.shape, d)), (D, size.shape)))
+    poles, residues, feedthrough = (a / unit for a, unit in zip(flat, (given.scale, given.scale * size[..., None], size), strict=True))
+    scaled = Modal(poles, residues, feedthrough, modal.dt, modal.real)
+    refit = refitted(scaled, error, to_numpy(condition).reshape(b), lambda i: problems[i][:3], feedthrough=True, stable=stable)
+    if refit.states:
+        m = refit.modal
+        arrays = m.poles * given.scale, m.residues * size[..., None] * given.scale, m.feedthrough * size
+        shaped = (from_numpy(a.reshape(old.shape), given.values) for a, old in zip(arrays, (P, R, D), strict=True))
+        modal = Modal(*shaped, dt=modal.dt, real=modal.real)
+    return refit, modal, size
 
 
 # ---------------------------------------------------------------- one element, on the host
