@@ -18,6 +18,7 @@ from ssmid.analysis.splitting import split_unstable
 from ssmid.linalg import adjoint, solve, svd, transpose
 from ssmid.reduction.fir import balanced_truncation_fir
 from ssmid.reduction.low_rank import SparseReduction, compressed
+from ssmid.reduction.one_by_one import checked_order
 from ssmid.reduction.result import Reduction
 from ssmid.reduction.weighted import weighted_gramian_factors
 from ssmid.systems import ImpulseResponse, Modal, SparseStateSpace, StateSpace, System
@@ -86,8 +87,8 @@ def balanced_truncation(
     request = _Request(order, tol, tol_norm or "bound", max_order, match_dc, input_weight, output_weight)
     modal = isinstance(system, Modal) and not mimo and not request.weighted
     work = system if isinstance(system, StateSpace) or (modal and isinstance(system, Modal)) else to_state_space(system, mimo=mimo)
-    if order is not None and (int(order) != order or order < 1):
-        raise ValueError(f"order: expected 1 to {work.order}, got {order}")
+    if order is not None:
+        request = dataclasses.replace(request, order=checked_order(order, work.order, larger=True))
     return _assembled([_reduced(piece, request) for piece in _pieces(work, request)], system, work, request)
 
 
@@ -285,6 +286,8 @@ def _reduced(piece: _Piece, request: _Request) -> dict[str, Any]:
 
 def _projected(piece: _Piece, orders: np.ndarray, match_dc: bool) -> Matrices:
     """The matrices of each element at its order, padded to the largest with states that decay, unreached and unseen."""
+    if not len(orders):
+        return _group(piece, np.arange(0), 0, 0)
     degrees = piece.degrees()
     groups, member = np.unique(np.stack([orders, degrees if match_dc else orders]), axis=1, return_inverse=True)
     member = member.reshape(-1)

@@ -9,7 +9,15 @@ import scipy.linalg
 
 from ssmid._array import Array
 from ssmid.analysis.hinf import hinf_norm
-from ssmid.reduction.one_by_one import Element, Matrices, Reduced, reduce_one_by_one, truncated
+from ssmid.reduction.one_by_one import (
+    Element,
+    Matrices,
+    Reduced,
+    has_unstable,
+    reduce_one_by_one,
+    truncated,
+    warn_if_destabilized,
+)
 from ssmid.reduction.result import Reduction
 from ssmid.systems import System
 
@@ -36,10 +44,11 @@ def coprime_truncation(system: System, order: int) -> CoprimeReduction:
     whose margin ``b`` of robust stability exceeds the bound stabilizes both. In continuous time this is LQG balanced
     truncation (Jonckheere & Silverman, IEEE Trans. Automat. Control 28, 1983; Meyer, 31, 1986; Ober & McFarlane 1989). The gap
     weighs a gain of 1: scale the system so that this is where its loop shall cross over. Unstable poles may move, so that
-    ``error`` can be infinite; ``stable`` follows the original's instability. ``condition`` is that of the factors' balancing.
-    Not differentiable.
+    ``error`` can be infinite. A stable system can become an unstable one, with a warning: near in closed loop all the same where
+    ``bound`` is below 1, and not ``converged`` elsewhere. ``condition`` is that of the factors' balancing. Not differentiable.
 
-    Raises ValueError for an order below 1 or above that of the factors, and a system that is not stabilizable or detectable.
+    Raises ValueError for an order below 1 or above that of the factors, a system that is not stabilizable or detectable, and one
+    whose gain is so far from 1 that the Riccati equation of its factors has no solution in floating point.
 
     >>> import numpy as np
     >>> from ssmid import ss
@@ -47,13 +56,18 @@ def coprime_truncation(system: System, order: int) -> CoprimeReduction:
     >>> bool(fit.factor_error <= fit.bound * (1 + 1e-6) < 0.01), bool(fit.stable)
     (True, False)
     """
-    return reduce_one_by_one(system, order, "coprime factors", _of_element, CoprimeReduction, splits=False)
+    result = reduce_one_by_one(system, order, "coprime factors", _of_element, CoprimeReduction, splits=False)
+    warn_if_destabilized(result, "take a larger order, or ssmid.balanced_truncation, which keeps stability")
+    return result
 
 
 def _of_element(element: Element, order: int) -> Reduced:
     root = element.gain**0.5  # the gap knows the gain, which scaling took away
     plant = element.A, element.B * root, element.C * root, element.D * element.gain
     factors = Element(*_factors(*plant, discrete=element.discrete), element.discrete)
+    if np.isfinite(factors.sigma).all() and not factors.degree:  # no state is both reached and seen
+        none = np.zeros((0, 0))
+        return Reduced((none, element.B[:0], element.C[:, :0], element.D), sigma=factors.sigma, numbers={"factor_error": 0.0})
     if not np.isfinite(factors.sigma).all():
         raise ValueError("expected a stabilizable and detectable system, got one whose coprime factors are not stable")
     if order > factors.degree:
@@ -61,12 +75,15 @@ def _of_element(element: Element, order: int) -> Reduced:
     left, right, sigma = factors.balanced
     small = truncated(factors, left, right, sigma, order)
     error, _ = hinf_norm(*_difference(factors, small), discrete=element.discrete)
-    A, B, C, D = _quotient(*small, inputs=element.B.shape[1])
+    A, B, C = _quotient(*small, inputs=element.B.shape[1])
+    bound = 2 * float(np.sum(sigma[order:]))
+    destabilized = has_unstable(A, element.discrete) and not has_unstable(element.A, element.discrete)
     return Reduced(
-        (A, B / root, C / root, D / element.gain),
+        (A, B / root, C / root, element.D),
         sigma=sigma / element.gain,
-        bound=2 * float(np.sum(sigma[order:])) / element.gain,
+        bound=bound / element.gain,
         lower_bound=float(np.append(sigma, 0.0)[order]) / element.gain,
+        converged=not destabilized or bound < 1,
         condition=float(sigma[0] / sigma[order - 1]),
         numbers={"factor_error": float(np.abs(error))},
     )
@@ -74,12 +91,14 @@ def _of_element(element: Element, order: int) -> Reduced:
 
 def _factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, discrete: bool) -> Matrices:
     """``[N, M]``, normalized: the observer of the Riccati equation's gain (Vidyasagar, IEEE Trans. Automat. Control 33, 1988)."""
-    square, noise, cross = np.eye(len(C)) + D @ D.conj().T, B @ B.conj().T, B @ D.conj().T
     solver = scipy.linalg.solve_discrete_are if discrete else scipy.linalg.solve_continuous_are
     try:
-        Z = solver(A.conj().T, C.conj().T, noise, square, s=cross)
-    except np.linalg.LinAlgError as error:
-        raise ValueError(f"expected a stabilizable and detectable system, got one whose Riccati equation fails: {error}") from None
+        with np.errstate(over="ignore", invalid="ignore"):
+            square, noise, cross = np.eye(len(C)) + D @ D.conj().T, B @ B.conj().T, B @ D.conj().T
+            Z = solver(A.conj().T, C.conj().T, noise, square, s=cross)
+    except ValueError as error:  # SciPy's, LinAlgError included
+        said = f"expected a stabilizable and detectable system of a gain near 1, got one whose Riccati equation fails: {error}"
+        raise ValueError(said) from None
     if discrete:
         square, cross = square + C @ Z @ C.conj().T, cross + A @ Z @ C.conj().T
     else:
@@ -91,11 +110,13 @@ def _factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, disc
     return A + H @ C, np.hstack([B + H @ D, H]), weigh[:, :n], weigh[:, n:]
 
 
-def _quotient(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, inputs: int) -> Matrices:
-    """``M^-1 N`` of the state space of ``[N, M]``."""
+def _quotient(
+    A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, inputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``M^-1 N`` of the state space of ``[N, M]``, but for the feedthrough, which is that of the original."""
     solved = np.linalg.solve(D[:, inputs:], np.hstack([C, D[:, :inputs]]))
     C, feedthrough = solved[:, : len(A)], solved[:, len(A) :]
-    return A - B[:, inputs:] @ C, B[:, :inputs] - B[:, inputs:] @ feedthrough, C, feedthrough
+    return A - B[:, inputs:] @ C, B[:, :inputs] - B[:, inputs:] @ feedthrough, C
 
 
 def _difference(first: Element, second: Matrices) -> Matrices:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from ssmid.analysis.conversion import to_state_space
-from ssmid.reduction.one_by_one import Element, Matrices, Reduced, balancing, reduce_one_by_one, truncated, warn_if_unstable
+from ssmid.reduction.one_by_one import Element, Matrices, Reduced, balancing, reduce_one_by_one, truncated, warn_if_destabilized
 from ssmid.reduction.result import Reduction
 from ssmid.systems import System
 from ssmid.systems.base import sample_time
@@ -46,7 +46,7 @@ def frequency_limited_truncation(system: System, order: int, band: tuple[float, 
         raise ValueError(f"band: expected 0 <= low < high <= {most:.6g} (rad/s), got {band}")
     reduce = partial(_in_band, low=low, high=high, step=step)
     result = reduce_one_by_one(system, order, "frequency-limited balanced truncation", reduce, Reduction)
-    warn_if_unstable(result, "take a wider band, another order, or ssmid.balanced_truncation with weights")
+    warn_if_destabilized(result, "take a wider band, another order, or ssmid.balanced_truncation with weights")
     return result
 
 
@@ -68,7 +68,7 @@ def time_limited_truncation(system: System, order: int, end: float) -> Reduction
     if not end > 0 or (step is not None and round(min(end / step, 2**62)) < 1):
         raise ValueError(f"end: expected a positive time{'' if step is None else f' of at least one step of {step:g}'}, got {end}")
     result = reduce_one_by_one(system, order, "time-limited balanced truncation", partial(_up_to, end=end, step=step), Reduction)
-    warn_if_unstable(result, "take a later end, another order, or ssmid.balanced_truncation")
+    warn_if_destabilized(result, "take a later end, another order, or ssmid.balanced_truncation")
     return result
 
 

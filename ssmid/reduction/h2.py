@@ -38,8 +38,9 @@ def h2_approximation(
     order : states, 1 to what the system carries, or
     tol : instead, the largest relative l2 error, of taps or of a single model; each response gets the smallest order that is found
         to meet it (doubled until one does, then bisected), up to ``max_order`` (256 when left out).
-    start : "balanced" (the poles of balanced truncation), or for scalar systems a system or a result of the same order, or several
-        of these: the best end is kept. There are many local minima; the start decides.
+    start : "balanced" (the poles of balanced truncation, of a StateSpace also those of :func:`ssmid.irka`, of a Modal bank the dominant
+        ones), or for scalar systems a system or a result of the same order, or several of these: the best end is kept. There are
+        many local minima; the start decides.
     restarts : so many perturbed copies of each start of a scalar system are tried too, in one batch; the result is the same each time.
     weights : of taps, ``(*batch, length)`` or ``(length,)``, not negative: the sum of ``|weights error|^2`` over the taps is made small.
     frequency_weights : of taps, ``(*batch, k)`` or ``(k,)``, not negative, on the grid of ``frequency_response(points=n)``, n at least
@@ -73,7 +74,7 @@ def h2_approximation(
     request = H2Request.of(order, tol, max_order, start, max_iterations, gtol, restarts)
     if weights is not None or frequency_weights is not None:
         if not isinstance(system, ImpulseResponse) or mimo:
-            raise ValueError("weights: expected an ImpulseResponse without mimo")
+            raise ValueError(f"weights: expected an ImpulseResponse without mimo, got {type(system).__name__} with mimo={mimo}")
         return h2_of_weighted_taps(system, request, Weights.of(system, weights, frequency_weights))
     if isinstance(system, ImpulseResponse):
         return h2_of_coupled_taps(system, request) if mimo else h2_of_taps(system, request)
@@ -82,7 +83,8 @@ def h2_approximation(
 
 
 def _of_model(system: StateSpace | Modal, request: H2Request) -> H2Reduction:
-    if isinstance(system, Modal) or system.inputs == system.outputs == 1:
+    scalar = isinstance(system, Modal) or system.inputs == system.outputs == 1
+    if scalar and 0 not in (*system.batch_shape, system.order):
         found = h2_of_scalars(system, request)
         if found is not None:
             return found

@@ -9,15 +9,15 @@ import numpy as np
 import scipy.linalg
 
 from ssmid._array import astype_width, double, from_numpy, namespace, to_numpy, width
-from ssmid.analysis.lyapunov import schur_gramian_factors
+from ssmid.analysis.norms import norm
 from ssmid.reduction.fir import balanced_truncation_fir
 from ssmid.reduction.h2_request import H2Request
 from ssmid.reduction.h2_result import H2Reduction
 from ssmid.reduction.h2_sources import power_series
 from ssmid.reduction.h2_tangential import Matrices, Tangential, Values, tangential_optimum
+from ssmid.reduction.irka import best_fixed_point, h2_error
 from ssmid.reduction.one_by_one import Element, Reduced, reduce_one_by_one, truncated
 from ssmid.reduction.result import Reduction
-from ssmid.reduction.tangential import fixed_point, schur_solvers
 from ssmid.systems import ImpulseResponse, StateSpace
 
 METHOD = "l2-optimal approximation"
@@ -44,51 +44,45 @@ def _check_start(request: H2Request) -> None:
 
 
 def _of_element(element: Element, order: int, *, request: H2Request) -> Reduced:
-    """On the balanced realization without the states that are rounding, carried to the disk by an isometry."""
+    """On the balanced realization without the states that are rounding."""
     left, right, sigma = element.balanced
     A, B, C, D = truncated(element, left, right, sigma, element.degree)
-    bound = 2 * float(np.sum(sigma[order:])) if order == element.degree else np.nan
     if order == element.degree:
         numbers = {"interpolation_residual": 0.0, "iterations": 0.0, "history": 0.0}
-        return Reduced((A, B, C, D), bound=bound, condition=0.0, numbers=numbers)
-    rate, start = 1.0, (A[:order, :order], B[:order], C[:, :order])
-    if not element.discrete:
-        rate = float(np.exp(np.mean(np.log(np.abs(np.linalg.eigvals(A))))))
-        start, (A, B, C) = (_to_disk(*matrices, rate) for matrices in (start, (A, B, C)))
-    root = schur_gramian_factors(A, B, C, discrete=True)[0]
-    energy = float(np.linalg.norm(C @ root) ** 2)
-    first = _error(A, B, C, start)
-    found = _of_matrices(A, B, C, start, energy, request)
-    last = _error(A, B, C, found.matrices)
-    if not last <= first:
-        found, last = dataclasses.replace(found, matrices=start), first
-    best = found.matrices if element.discrete else _from_disk(*found.matrices, rate)
-    numbers = {"interpolation_residual": found.residual, "iterations": float(found.iterations), "history": last / energy**0.5}
-    return Reduced(
-        (*best, D), bound=bound, converged=_converged(found, request), condition=first / energy**0.5, numbers=numbers
-    )
+        return Reduced((A, B, C, D), bound=2 * float(np.sum(sigma[order:])), condition=0.0, numbers=numbers)
+    balanced = Element(A, B, C, D, element.discrete)
+    energy = float(norm(StateSpace(A, B, C, dt=int(element.discrete)), "h2")) ** 2
+    first = h2_error(balanced, (A[:order, :order], B[:order], C[:, :order]))
+    found = _optimum(balanced, order, energy, request)
+    numbers = {
+        "interpolation_residual": found.residual,
+        "iterations": float(found.iterations),
+        "history": (found.error / energy) ** 0.5,
+    }
+    return Reduced((*found.matrices, D), converged=_converged(found, request), condition=first / energy**0.5, numbers=numbers)
 
 
-def _of_matrices(A: np.ndarray, B: np.ndarray, C: np.ndarray, start: Matrices, energy: float, request: H2Request) -> Tangential:
-    """IRKA, which the projection makes accurate however small the error; where it does not settle, the quasi-Newton method."""
+def _optimum(balanced: Element, order: int, energy: float, request: H2Request) -> Tangential:
+    """IRKA, which the projection makes accurate however small the error; where it does not settle, the quasi-Newton method.
+
+    The latter works in the disk, to which an isometry carries continuous time.
+    """
     tol = max(request.gtol, _SETTLED)
-    iterate = fixed_point(*schur_solvers(A, discrete=True), A, B, C, start, discrete=True, tol=tol, most=request.max_iterations)
-    error = _error(A, B, C, iterate.matrices) ** 2
-    found = Tangential(iterate.matrices, error, iterate.conditions, iterate.steps, np.array([error]))
-    if iterate.conditions <= tol or error < _VISIBLE * energy or np.iscomplexobj(A):
+    iterate, error = best_fixed_point(balanced, order, tol=tol, most=request.max_iterations)
+    found = Tangential(iterate.matrices, error**2, iterate.conditions, iterate.steps, np.array([error**2]))
+    if iterate.conditions <= tol or found.error < _VISIBLE * energy or np.iscomplexobj(balanced.A):
         return found
-    limits = {"max_iterations": request.max_iterations, "gtol": request.gtol}
-    further = tangential_optimum(_values(A, B, C), energy, iterate.matrices, **limits)
-    return further if _error(A, B, C, further.matrices) ** 2 < error else found
-
-
-def _error(A: np.ndarray, B: np.ndarray, C: np.ndarray, reduced: Matrices) -> float:
-    """The l2 norm of the difference; infinite for an unstable reduction."""
-    a, b, c = reduced
-    if np.abs(np.linalg.eigvals(a)).max(initial=0.0) >= 1:
-        return np.inf
-    A, B, C = np.asarray(scipy.linalg.block_diag(A, a)), np.vstack([B, b]), np.hstack([C, -c])
-    return float(np.linalg.norm(C @ schur_gramian_factors(A, B, C, discrete=True)[0]))
+    start, original, rate = iterate.matrices, (balanced.A, balanced.B, balanced.C), 1.0
+    if not balanced.discrete:
+        rate = float(np.exp(np.mean(np.log(np.abs(np.linalg.eigvals(balanced.A))))))
+        start, original = _to_disk(*start, rate), _to_disk(*original, rate)
+    further = tangential_optimum(_values(*original), energy, start, max_iterations=request.max_iterations, gtol=request.gtol)
+    matrices = further.matrices if balanced.discrete else _from_disk(*further.matrices, rate)
+    reached = h2_error(balanced, matrices) ** 2
+    steps = found.iterations + further.iterations
+    if reached < found.error:
+        return dataclasses.replace(further, matrices=matrices, error=reached, iterations=steps)
+    return dataclasses.replace(found, iterations=steps)
 
 
 def _converged(found: Tangential, request: H2Request) -> bool:

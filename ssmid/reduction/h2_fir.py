@@ -206,7 +206,8 @@ def _assembled(parts: list[_Found], response: ImpulseResponse, batch: tuple[int,
     system = StateSpace(A, B, C, response.taps[..., :1, None], response.dt)
     poles = whole([as_complex(part.poles) for part in parts])
     met = from_numpy(np.concatenate([part.met for part in parts]), scale)
-    converged = xp.concat([part.optimum.converged for part in parts]) & met & sound
+    nothing = from_numpy(orders.reshape(-1) == 0, scale)  # zero beyond tap 0: no pole is needed
+    converged = (xp.concat([part.optimum.converged for part in parts]) | nothing) & met & sound
     return H2Reduction(
         system=system,
         original=response,

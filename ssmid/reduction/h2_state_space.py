@@ -20,6 +20,7 @@ from ssmid.reduction.h2_realization import cascade_realization
 from ssmid.reduction.h2_request import H2Request, closed, prepared, start_of_system
 from ssmid.reduction.h2_result import H2Reduction, interpolation_residual
 from ssmid.reduction.h2_sources import ModalSource
+from ssmid.reduction.irka import irka
 from ssmid.reduction.result import Reduction
 from ssmid.systems import Modal, StateSpace
 
@@ -45,11 +46,17 @@ def h2_of_scalars(system: StateSpace | Modal, request: H2Request) -> H2Reduction
     orders = np.where(sound, orders, 0)
     starts = []
     for start in request.starts:
-        given = balanced if isinstance(start, str) else start
-        found = start_of_system(given, tuple(batch), order, real=False) if given is not balanced else _poles_of(balanced, order)
-        found = _to_disk(np.where(sound[:, None], found, 0.5 if system.is_discrete else -1), rate)
-        found = closed(found) if real else found
-        starts.append(prepared(found, orders, like, real=real))
+        if isinstance(start, str):
+            found = [_poles_of(balanced, order)]
+            if isinstance(system, StateSpace):
+                found.append(_interpolating(system, found[0], order, request.max_iterations))
+            elif modes.residues is not None:
+                found.append(_dominant(modes, found[0], order, system.is_discrete, real=real))
+        else:
+            found = [start_of_system(start, tuple(batch), order, real=False)]
+        for poles in found:
+            poles = _to_disk(np.where(sound[:, None], poles, 0.5 if system.is_discrete else -1), rate)
+            starts.append(prepared(closed(poles) if real else poles, orders, like, real=real))
     limits = {"max_iterations": request.max_iterations, "gtol": request.gtol}
     optimum = search(source, starts, request.restarts, real=real, **limits)
     A, B, C = cascade_realization(optimum.poles, optimum.live, source.sections(optimum.poles, optimum.live), real=real)
@@ -69,9 +76,33 @@ def _flattened(system: Any) -> Any:
 
 def _poles_of(balanced: Reduction, order: int) -> np.ndarray:
     """Of padded elements the padding too; NaN stays NaN."""
-    system = balanced.system
+    system, batch = balanced.system, balanced.converged.shape
     found = to_numpy(system.poles if isinstance(system, Modal) else quiet(poles_of)(system))
-    return np.broadcast_to(found, (*balanced.converged.shape, found.shape[-1])).reshape(-1, found.shape[-1])[:, :order]
+    found = np.broadcast_to(found, (*batch, found.shape[-1])).reshape(prod(batch), found.shape[-1])[:, :order]
+    return np.pad(found, ((0, 0), (0, order - found.shape[-1])))
+
+
+def _interpolating(system: StateSpace, otherwise: np.ndarray, order: int, most: int) -> np.ndarray:
+    """The poles that IRKA finds, so that no optimum is worse than its result; ``otherwise`` where there are fewer than ``order``."""
+    fit = irka(system, order, max_iterations=most)
+    found = _poles_of(fit, order)
+    whole = np.broadcast_to(to_numpy(fit.order) if not isinstance(fit.order, int) else fit.order, system.batch_shape).reshape(-1) == order
+    return np.where((whole & np.isfinite(found).all(-1))[:, None], found, otherwise)
+
+
+def _dominant(modes: _Modes, otherwise: np.ndarray, order: int, discrete: bool, *, real: bool) -> np.ndarray:
+    """The poles of the largest contributions to the gain, as :func:`ssmid.modal_truncation` takes them; ``otherwise`` where that would
+    part a conjugate pair or there are too few."""
+    assert modes.residues is not None
+    poles, size = modes.poles, np.abs(modes.residues)
+    if poles.shape[-1] < order:
+        return otherwise
+    gain = size / (1 - np.abs(poles) if discrete else -np.real(poles))
+    # conjugates have the same gain but for rounding, and are to stand together
+    rank = np.lexsort((np.imag(poles), np.abs(np.imag(poles)), -np.round(gain / gain.max(-1, keepdims=True, initial=1e-300), 9)), axis=-1)
+    chosen = np.take_along_axis(poles, rank[:, :order], axis=-1)
+    parted = np.abs(np.sum(np.imag(chosen), axis=-1)) > 1e-6 * np.abs(chosen).max(-1, initial=0.0)
+    return np.where((parted & real)[:, None], otherwise, chosen)
 
 
 def _rates(poles: np.ndarray) -> np.ndarray:
@@ -126,7 +157,7 @@ def _modes(flat: Any, sound: np.ndarray) -> _Modes:
         flat = flat.map(lambda a: _cleaned(a, sound))
         found, V = eig(flat.A)
         W = quiet(inverse)(V)
-        condition = to_numpy(xp.linalg.vector_norm(W, axis=(-2, -1))) if W.shape[-1] else np.zeros(len(sound))
+        condition = to_numpy(quiet(xp.linalg.vector_norm)(W, axis=(-2, -1))) if W.shape[-1] else np.zeros(len(sound))
         poles, residues = to_numpy(found), None
         if (condition[sound] < _WORST_EIGENVECTORS).all():
             residues = to_numpy((as_complex(flat.C) @ V)[:, 0, :] * (W @ as_complex(flat.B))[:, :, 0])

@@ -16,7 +16,7 @@ from ssmid.reduction.low_rank import SparseReduction, compressed
 from ssmid.reduction.modal_truncation import dominant_part
 from ssmid.reduction.one_by_one import Element, Reduced, reduce_one_by_one, truncated
 from ssmid.reduction.result import Reduction
-from ssmid.reduction.tangential import Matrices, biorthogonal, fixed_point, modes, optimality, real_and_imaginary, schur_solvers
+from ssmid.reduction.tangential import Iterate, Matrices, biorthogonal, fixed_point, modes, optimality, real_and_imaginary, schur_solvers
 from ssmid.systems import SparseStateSpace, StateSpace, System
 
 _ROUNDS = 4
@@ -84,20 +84,35 @@ def _of_element(element: Element, order: int, *, tol: float, max_iterations: int
     A, B, C, D = truncated(element, left, right, sigma, element.degree)
     if order == element.degree:
         return Reduced((A, B, C, D), bound=2 * float(np.sum(sigma[order:])))
-    solvers = schur_solvers(A, discrete=element.discrete)
-    starts = (A[:order, :order], B[:order], C[:, :order]), dominant_part(Element(A, B, C, D, element.discrete), order).matrices[:3]
-    whole, ends = StateSpace(A, B, C, dt=int(element.discrete)), []
-    for start in starts:
-        if len(start[0]) == order:
-            end = fixed_point(*solvers, A, B, C, start, discrete=element.discrete, tol=tol, most=max_iterations)
-            ends.append((float(norm(subtract(whole, StateSpace(*end.matrices, dt=whole.dt)), "h2")), end))
-    best = min(ends, key=lambda end: end[0])[1]
+    best, _ = best_fixed_point(Element(A, B, C, D, element.discrete), order, tol=tol, most=max_iterations)
     return Reduced(
         (*best.matrices, D),
         converged=best.conditions <= tol,
         condition=best.condition,
-        numbers={"conditions": best.conditions, "iterations": float(sum(end.steps for _, end in ends))},
+        numbers={"conditions": best.conditions, "iterations": float(best.steps)},
     )
+
+
+def best_fixed_point(balanced: Element, order: int, *, tol: float, most: int) -> tuple[Iterate, float]:
+    """The better end of the iterations from balanced truncation and from the dominant poles, and its H2 error; steps of both.
+
+    balanced : in balanced coordinates, of more states than ``order``
+    """
+    A, B, C, discrete = balanced.A, balanced.B, balanced.C, balanced.discrete
+    solvers = schur_solvers(A, discrete=discrete)
+    starts = (A[:order, :order], B[:order], C[:, :order]), dominant_part(balanced, order).matrices[:3]
+    ends = [
+        fixed_point(*solvers, A, B, C, start, discrete=discrete, tol=tol, most=most) for start in starts if len(start[0]) == order
+    ]
+    errors = [h2_error(balanced, end.matrices) for end in ends]
+    k = int(np.argmin(errors))
+    return dataclasses.replace(ends[k], steps=sum(end.steps for end in ends)), errors[k]
+
+
+def h2_error(element: Element, reduced: Matrices) -> float:
+    """The H2 norm of the difference, without feedthrough; infinite for an unstable reduction."""
+    whole, small = (StateSpace(*matrices, dt=int(element.discrete)) for matrices in ((element.A, element.B, element.C), reduced))
+    return float(norm(subtract(whole, small), "h2"))
 
 
 # ---------------------------------------------------------------- sparse systems

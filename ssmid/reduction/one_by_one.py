@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from ssmid._array import astype_width, double, from_numpy, in_threads, to_numpy, width
+from ssmid.analysis.characteristics import is_stable
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.splitting import split_unstable
@@ -73,22 +75,29 @@ class Reduced:
 
 def reduce_one_by_one(
     system: System,
-    order: int,
+    order: int | Callable[[np.ndarray], int],
     method: str,
     reduce: Callable[[Element, int], Reduced],
     kind: type[AnyReduction],
     *,
     splits: bool = True,
+    least: int = 1,
+    mimo: bool = False,
 ) -> AnyReduction:
     """The reduction of each element of ``system`` to ``order`` states by ``reduce``.
 
-    splits : unstable parts are split off, kept, and count as states; ``reduce`` sees the stable part only.
+    order : one for all, or what chooses the order of a stable part from its Hankel values
+    splits : unstable parts are split off, kept, and count as states; ``reduce`` sees the stable part only
+    least : the smallest order that ``reduce`` takes; below it the feedthrough is what is left
+    mimo : as of :func:`ssmid.to_state_space`
+
     Raises ValueError for an order outside what a single system carries, and what ``reduce`` raises for a single system; in a batch
-    such an element gets what it carries, or NaN, and ``converged`` False.
+    such an element gets what it carries, or NaN, and ``converged`` False. A system without states, or of which none is reached and
+    seen, is its feedthrough whatever the order.
     """
-    work = system if isinstance(system, StateSpace) else to_state_space(system)
-    if isinstance(order, bool) or int(order) != order or not 1 <= order <= work.order:
-        raise ValueError(f"order: expected 1 to {work.order}, got {order}")
+    work = system if isinstance(system, StateSpace) else to_state_space(system, mimo=mimo)
+    if not callable(order):
+        order = checked_order(order, work.order)
     batch = work.batch_shape
     flat = [to_numpy(double(a)).reshape(prod(batch), *a.shape[-2:]) for a in work.broadcast_arrays().values()]
 
@@ -96,13 +105,21 @@ def reduce_one_by_one(
         if not all(np.isfinite(M).all() for M in (A, B, C, D)):
             return None
         try:
-            return _scaled_and_back(A, B, C, D, work.is_discrete, int(order), reduce, single=not batch, splits=splits)
+            return _scaled_and_back(A, B, C, D, work.is_discrete, order, reduce, single=not batch, splits=splits, least=least)
         except (ValueError, np.linalg.LinAlgError):
             if not batch:
                 raise
             return None
 
-    return _assembled(in_threads(one, *flat), system, work, int(order), method, kind)
+    return _assembled(in_threads(one, *flat), system, work, None if callable(order) else order, method, kind)
+
+
+def checked_order(order: Any, most: int, *, larger: bool = False) -> int:
+    """``order``, a whole number from 1 to ``most`` (or 1, where that is less), or ``larger``: else ValueError."""
+    whole = isinstance(order, numbers.Real) and not isinstance(order, bool) and float(order).is_integer()
+    if not whole or order < 1 or (order > max(1, most) and not larger):
+        raise ValueError(f"order: expected 1 to {max(1, most)}, got {order!r}")
+    return int(order)
 
 
 def balancing(R: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,7 +139,17 @@ def truncated(element: Element, left: np.ndarray, right: np.ndarray, sigma: np.n
 
 
 def _scaled_and_back(
-    A: Any, B: Any, C: Any, D: Any, discrete: bool, order: int, reduce: Callable[[Element, int], Reduced], *, single: bool, splits: bool
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any,
+    discrete: bool,
+    order: int | Callable[[np.ndarray], int],
+    reduce: Callable[[Element, int], Reduced],
+    *,
+    single: bool,
+    splits: bool,
+    least: int,
 ) -> Reduced:
     size = float(np.abs(A).max(initial=0.0))
     rate = 1.0 if discrete or size == 0 else ldexp(1.0, 2 * (frexp(size)[1] // 2))  # powers of 2, of which nothing is rounded
@@ -131,16 +158,18 @@ def _scaled_and_back(
     gain = b * c
     A, B, C, D = A / rate, B / root / b, C / root / c, D / b / c
     unstable = (A[:0, :0], B[:0], C[:, :0])
-    if splits and _has_unstable(A, discrete):
+    if splits and has_unstable(A, discrete):
         (A, B, C), unstable = split_unstable(A, B, C, discrete=discrete)
     element, kept = Element(A, B, C, D, discrete, rate, gain), len(unstable[0])
+    if callable(order):
+        order = kept + order(element.sigma)
     if kept > order:
         raise ValueError(f"order: expected at least {kept}, the number of unstable poles, which are kept, got {order}")
-    most = kept + element.degree if splits else order
+    most = kept + element.degree if splits else order if len(A) else 0
     if single and kept < most < order:
         raise ValueError(f"order: expected 1 to {most}, which is what the system carries to rounding, got {order}")
     wanted = min(order, most) - kept
-    if wanted:
+    if wanted >= least and most:
         reduced = reduce(element, wanted)
     else:
         reduced = Reduced((A[:0, :0], B[:0], C[:, :0], D), bound=2 * float(np.sum(element.sigma)))
@@ -160,7 +189,7 @@ def _scaled_and_back(
     )
 
 
-def _has_unstable(A: np.ndarray, discrete: bool) -> bool:
+def has_unstable(A: np.ndarray, discrete: bool) -> bool:
     poles = np.linalg.eigvals(A)
     return bool((np.abs(poles) >= 1 if discrete else np.real(poles) >= 0).any())
 
@@ -169,11 +198,13 @@ def _has_unstable(A: np.ndarray, discrete: bool) -> bool:
 
 
 def _assembled(
-    results: list[Reduced | None], original: System, work: StateSpace, order: int, method: str, kind: type[AnyReduction]
+    results: list[Reduced | None], original: System, work: StateSpace, order: int | None, method: str, kind: type[AnyReduction]
 ) -> AnyReduction:
     batch, like, discrete = work.batch_shape, work.A, work.is_discrete
     orders = np.array([len(r.matrices[0]) if r else 0 for r in results], np.int64).reshape(batch)
-    size = int(orders.max(initial=0)) if any(results) else order
+    size = int(orders.max(initial=0)) if any(results) else order or 0
+    if order is None and orders.size:  # chosen, and perhaps the same for all
+        order = int(orders.flat[0])
     count = max((len(r.sigma) for r in results if r is not None and r.sigma is not None), default=0)
     n, p, m = size, work.outputs, work.inputs
     broken = tuple(np.full(shape, np.nan) for shape in ((n, n), (n, m), (p, n), (p, m)))
@@ -183,7 +214,7 @@ def _assembled(
         array = np.asarray(values, order="C").reshape((*batch, *shape))
         return astype_width(from_numpy(np.asarray(array, order="C"), like), width(like))
 
-    def numbers(name: str) -> Any:
+    def numbers_of(name: str) -> Any:
         return stacked([np.nan if r is None else getattr(r, name) for r in results])
 
     further = {field.name for field in dataclasses.fields(kind)} - {field.name for field in dataclasses.fields(Reduction)}
@@ -191,12 +222,12 @@ def _assembled(
         system=StateSpace(*(stacked([part[i] for part in parts], broken[i].shape) for i in range(4)), dt=work.dt),
         original=original,
         method=method,
-        order=int(orders) if not batch else order if (orders == order).all() else from_numpy(orders, like),
+        order=int(orders) if not batch else order if order is not None and (orders == order).all() else from_numpy(orders, like),
         sigma=stacked([np.full(count, np.nan) if r is None else _filled(r.sigma, count) for r in results], (count,)),
-        bound=numbers("bound"),
-        lower_bound=numbers("lower_bound"),
+        bound=numbers_of("bound"),
+        lower_bound=numbers_of("lower_bound"),
         converged=from_numpy(np.array([r is not None and bool(r.converged) for r in results], bool).reshape(batch), like),
-        condition=numbers("condition"),
+        condition=numbers_of("condition"),
         changes=tuple(
             dataclasses.replace(change, element=place)
             for r, place in zip(results, np.ndindex(*batch), strict=True)
@@ -231,10 +262,10 @@ def _padded(matrices: Matrices, size: int, discrete: bool) -> Matrices:
     return grown, np.pad(B, ((0, missing), (0, 0))), np.pad(C, ((0, 0), (0, missing))), D
 
 
-def warn_if_unstable(result: Reduction, remedy: str) -> None:
-    """A warning that says how many elements are unstable and how to get stable ones."""
-    stable = to_numpy(result.stable)
-    unstable = int(np.sum(~stable))
-    if unstable:
-        which = "the reduced system is" if stable.ndim == 0 else f"{unstable} reduced systems are"
+def warn_if_destabilized(result: Reduction, remedy: str) -> None:
+    """A warning that says how many elements became unstable and how to get stable ones. Unstable poles that were there do not count."""
+    made = ~to_numpy(result.stable) & to_numpy(is_stable(result.original))
+    count = int(np.sum(made))
+    if count:
+        which = "the reduced system is" if made.ndim == 0 else f"{count} reduced systems are"
         warnings.warn(f"{result.method}: {which} unstable; {remedy}", stacklevel=3)

@@ -15,7 +15,7 @@ from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
 from ssmid.analysis.response_error import response_error
 from ssmid.analysis.splitting import split_unstable
-from ssmid.systems import ImpulseResponse, Modal, StateSpace, System
+from ssmid.systems import ImpulseResponse, Modal, SparseStateSpace, StateSpace, System
 from ssmid.systems.base import same_time
 
 
@@ -89,10 +89,16 @@ class Result:
         finite = condition[np.isfinite(condition)]
         return f"{settled}; condition {finite.max():.2g}." if finite.size else f"{settled}; condition not finite."
 
+    def _inherited(self, stable: np.ndarray) -> bool:
+        """Whether what is unstable was made from what is unstable."""
+        return False
+
     def _words_of_poles(self) -> str:
         stable = to_numpy(self.stable)
         unstable = int(np.sum(~stable))
         words = "Stable" if unstable == 0 else "Unstable" if stable.ndim == 0 else f"{unstable} of {stable.size} unstable"
+        if unstable and self._inherited(stable):
+            words += " as the original"
         counts: dict[tuple[str, str], int] = {}
         for change in self.changes:
             counts[change.action, change.why] = counts.get((change.action, change.why), 0) + len(change.poles)
@@ -109,7 +115,7 @@ class Reduction(Result):
     sigma : ``(*batch, k)`` Hankel singular values of the original, descending (all of them, or the k leading ones of a long response)
     bound : ``(*batch,)`` a-priori bound of the H-infinity error, ``2 sum_{i > order} sigma_i`` (Enns 1984, Glover 1984)
     lower_bound : ``(*batch,)`` sigma_{order+1}: no stable system of this order is nearer in Hankel norm (Adamjan-Arov-Krein 1971)
-    converged : ``(*batch,)`` boolean   condition : ``(*batch,)`` of the projection, sigma_1 / sigma_order
+    converged : ``(*batch,)`` boolean   condition : ``(*batch,)`` sigma_1 / sigma_order, of the projection, where the method says no other
     """
 
     original: System
@@ -122,12 +128,15 @@ class Reduction(Result):
     def error(self) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(*batch,)`` relative l2 (H2) error, measured: ``norm(original - system) / norm(original)``; 0 where both are zero.
 
-        In continuous time the feedthrough, whose norm is infinite, is left out of the norm of the original.
+        In continuous time the feedthrough, whose norm is infinite, is left out of the norm of the original, and so is an unstable part.
         """
         proper = self.original if self.original.is_discrete else _strictly_proper(self.original)
         error, size = self.measured("h2"), norm(proper, "h2", mimo=self._coupled)
         xp = namespace(error)
-        return xp.where(error == 0, xp.zeros_like(error), error / xp.where(size == 0, xp.ones_like(size), size))
+        if bool(xp.any(xp.isinf(size))):
+            size = norm(_stable_part(proper), "h2")
+        plain = (size == 0) | xp.isinf(error)  # of an unstable system both can be infinite
+        return xp.where(error == 0, xp.zeros_like(error), error / xp.where(plain, xp.ones_like(size), size))
 
     def measured(self, kind: str) -> Array:
         """``(*batch,)`` the norm ``kind`` ("h2", "hankel", "hinf", "l1") of ``original - system``, measured, absolute.
@@ -153,6 +162,11 @@ class Reduction(Result):
         times = (error[known] / best[known]).max()
         return f"; in Hankel norm {times:.3g} times sigma_(order+1), which no stable system of that order gets below"
 
+    def _inherited(self, stable: np.ndarray) -> bool:
+        if isinstance(self.original, SparseStateSpace):
+            return False
+        return bool((to_numpy(is_stable(self.original)).reshape(-1) <= stable.reshape(-1)).all()) if not self._coupled else False
+
     @property
     def _coupled(self) -> bool:
         """Whether channels of taps became one system: there are two batch axes more than models."""
@@ -173,14 +187,36 @@ def _stable_if_cancelled(A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: 
     if k == len(A):
         return A, B, C
     # beyond all poles a strictly proper function shows itself; what cancels is compared with what it is made of
-    points = 2 * np.linalg.norm(A2, 2) * np.exp(2j * np.pi * np.arange(8) / 8)[:, None, None]
+    points = 2 * (np.linalg.norm(A2, 2) or 1.0) * np.exp(2j * np.pi * np.arange(8) / 8)[:, None, None]
     states = np.linalg.solve(points * np.eye(len(A2)) - A2, np.broadcast_to(B2 + 0j, (8, *B2.shape)))
     if np.abs(C2 @ states).max() > 1e-9 * (np.linalg.norm(C2, 2) * np.linalg.norm(states, 2, axis=(1, 2))).max():
         return A, B, C
+    return _filled_up((A1, B1, C1), A, B, C, discrete)
+
+
+def _filled_up(
+    part: tuple[np.ndarray, np.ndarray, np.ndarray], A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``part`` with states that decay, unreached and unseen, up to the sizes of ``A``, ``B``, ``C``."""
+    k = len(part[0])
     stable, inputs, outputs = np.zeros_like(A), np.zeros_like(B), np.zeros_like(C)
-    stable[:k, :k], inputs[:k], outputs[:, :k] = A1, B1, C1
+    stable[:k, :k], inputs[:k], outputs[:, :k] = part
     np.fill_diagonal(stable[k:, k:], 0 if discrete else -1)
     return stable, inputs, outputs
+
+
+def _stable_part(system: System) -> StateSpace:
+    """With states that decay, unreached and unseen, in place of the unstable ones."""
+    states = system if isinstance(system, StateSpace) else to_state_space(system)
+    states = dataclasses.replace(states, **states.broadcast_arrays())
+    A, B, C = batched_on_host(partial(_with_stable_part, discrete=states.is_discrete), states.A, states.B, states.C)
+    return dataclasses.replace(states, A=A, B=B, C=C)
+
+
+def _with_stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if not all(np.isfinite(M).all() for M in (A, B, C)):
+        return A, B, C
+    return _filled_up(split_unstable(A, B, C, discrete=discrete)[0], A, B, C, discrete)
 
 
 def _strictly_proper(system: System) -> System:

@@ -83,3 +83,29 @@ def test_the_gain_counts(rng):
 def test_what_cannot_be_stabilized():
     with pytest.raises(ValueError, match="expected a stabilizable and detectable system"):
         coprime_truncation(ss(np.diag([1.0, -1.0]), np.ones((2, 1)), np.array([[0.0, 1.0]]), dt=0), 1)
+
+
+@pytest.mark.parametrize(("order", "near"), [(2, False), (3, True)])
+def test_a_stable_system_that_becomes_unstable_is_told(order, near):
+    """Resonances that a loop of high gain damps: in closed loop a pole that changes sides can be near."""
+    A = scipy.linalg.block_diag(*([[-0.01, w], [-w, -0.01]] for w in (1.0, 2.0, 3.0)))
+    system = StateSpace(A, 30 * np.ones((6, 1)), np.array([[1.0, 0.3, 1.0, -0.5, 0.2, 1.0]]), dt=0)
+    with pytest.warns(UserWarning, match="the reduced system is unstable; take a larger order"):
+        fit = coprime_truncation(system, order)
+    assert not fit.stable
+    assert fit.converged == near == (fit.bound < 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*unstable:UserWarning")
+def test_the_feedthrough_is_the_original_one_to_the_last_digit():
+    """In continuous time the H2 error would be infinite otherwise."""
+    for seed in range(5):
+        system = random_system(np.random.default_rng(seed), False, 6, 3, 2)
+        fit = coprime_truncation(system, 5)
+        np.testing.assert_array_equal(fit.system.D, system.D)
+
+
+@pytest.mark.parametrize("gain", [1e150, 1e300])
+def test_a_gain_beyond_what_the_riccati_equation_takes_is_named(gain):
+    with pytest.raises(ValueError, match="of a gain near 1, got one whose Riccati equation fails"):
+        coprime_truncation(ss(np.array([[0.2, 0.5], [-0.4, 0.1]]), gain * np.ones((2, 1)), np.ones((1, 2)), 1.0), 1)

@@ -13,7 +13,9 @@ from ssmid.reduction.h2_newton import derivatives
 from ssmid.reduction.h2_poles import chart
 from ssmid.reduction.h2_sources import ModalSource, TapsSource, local_of_values, power_series, sections_of_rho
 from ssmid.reduction.h2_tangential import TangentialProblem
+from tests.analysis.test_hinf import benchmark
 from tests.laws import random_poles, random_residues, taps_of
+from tests.reduction.test_balanced import random_system
 
 
 def smooth_taps(rng: np.random.Generator, *batch: int, length: int = 120, dtype: type = float) -> np.ndarray:
@@ -565,3 +567,19 @@ def test_any_two_real_poles_can_leave_as_a_pair():
     fit = ssmid.h2_approximation(ssmid.ImpulseResponse(taps), 4, start=reals)
     expected = np.array([-0.8, 0.9, 0.6 * np.exp(1.2j), 0.6 * np.exp(-1.2j)])
     assert np.abs(np.linalg.eigvals(fit.system.A)[:, None] - expected).min(0).max() < 1e-8
+
+
+@pytest.mark.parametrize("seed", range(9, 13))
+def test_state_spaces_are_not_worse_than_irka(seed):
+    """Of seed 11 balanced truncation alone leads to a local minimum a tenth above."""
+    system = random_system(np.random.default_rng(seed), bool(seed % 2), 6, 1, 1)
+    system = dataclasses.replace(system, D=0 * system.D)
+    assert ssmid.h2_approximation(system, 2).error <= ssmid.irka(system, 2).error * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("name", "order", "error"), [("build", 20, 0.045831), ("CDplayer", 30, 1.763e-6)])
+def test_benchmarks_from_more_than_one_start(shared_data, name, order, error):
+    """From balanced truncation alone .0460 and 2.07e-6, one input and output and two of each."""
+    fit = ssmid.h2_approximation(benchmark(shared_data, name), order)
+    assert fit.converged
+    assert fit.error <= error

@@ -415,3 +415,15 @@ def test_the_nearest_constant(k, seed):
     least = np.linalg.norm(error - D, 2, axis=(1, 2)).max()
     for _ in range(20):
         assert np.linalg.norm(error - D - 0.05 * rng.standard_normal((2, 2)), 2, axis=(1, 2)).max() >= least * (1 - 6e-3)
+
+
+@pytest.mark.parametrize("gain", [1e300, 1e-300])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_extreme_gains(rng, discrete, gain):
+    system = random_system(rng, discrete, 6)
+    loud = StateSpace(system.A, system.B * gain, system.C, 0 * system.D, system.dt)
+    fit = hankel_norm_approximation(loud, 2, feedthrough="keep")
+    one = hankel_norm_approximation(StateSpace(system.A, system.B, system.C, 0 * system.D, system.dt), 2, feedthrough="keep")
+    assert fit.converged
+    np.testing.assert_allclose(fit.lower_bound / gain, one.lower_bound, rtol=1e-9)
+    np.testing.assert_allclose(poles(fit.system), poles(one.system), rtol=1e-6)

@@ -123,8 +123,8 @@ def test_bad_orders_and_static_systems():
             irka(system, order)
     with pytest.raises(ValueError, match=r"order: expected 1 to \d+, which is what the system carries to rounding, got 20"):
         irka(system, 20)
-    with pytest.raises(ValueError, match="order: expected 1 to 0, got 1"):
-        irka(ss(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)), 2.0), 1)
+    with pytest.raises(ValueError, match="order: expected 1 to 1, got 2"):
+        irka(ss(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)), 2.0), 2)
     nothing = irka(ss(-np.eye(2), np.zeros((2, 1)), np.ones((1, 2)), 2.0, dt=0), 1)
     assert nothing.order == 0
     assert norm(nothing.system, "hinf") == 2.0

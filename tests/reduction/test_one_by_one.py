@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ssmid import StateSpace, frequency_response, irka, poles, ss
+from ssmid import (
+    StateSpace,
+    balanced_truncation,
+    frequency_response,
+    h2_approximation,
+    hankel_norm_approximation,
+    irka,
+    poles,
+    ss,
+)
 from ssmid._array import astype_width, dtype_name
 from ssmid.reduction.coprime import coprime_truncation
 from ssmid.reduction.frequency_limited import frequency_limited_truncation, time_limited_truncation
@@ -21,6 +32,9 @@ METHODS = {
     "band": lambda system, order, rate=1.0: frequency_limited_truncation(system, order, (0.2 * rate, 1.5 * rate)),
     "time": lambda system, order, rate=1.0: time_limited_truncation(system, order, 3 / rate),
     "coprime": lambda system, order, rate=1.0: coprime_truncation(system, order),
+    "hankel": lambda system, order, rate=1.0: hankel_norm_approximation(system, order, feedthrough="keep"),
+    "balanced": lambda system, order, rate=1.0: balanced_truncation(system, order),
+    "h2": lambda system, order, rate=1.0: h2_approximation(system, order),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 SPLITTING = {name: method for name, method in METHODS.items() if name != "coprime"}
@@ -118,21 +132,40 @@ def test_unstable_parts_are_kept(rng, method):
 def test_bad_orders(rng, method):
     system = random_system(rng, False, 5, 1, 1)
     for order in (0, -1, 6, 1.5, True):
-        with pytest.raises(ValueError, match="order: expected 1 to 5, got"):
+        with pytest.raises(ValueError, match=r"order: expected 1 to 5,.* got"):
             method(system, order)
     twice = StateSpace(np.kron(np.eye(2), -np.eye(2)) - np.diag([0, 1.0, 0, 1.0]), np.ones((4, 1)), np.ones((1, 4)), 1.0, dt=0)
     with pytest.raises(ValueError, match="order: expected 1 to 2, which is what"):
         method(twice, 3)
-    with pytest.raises(ValueError, match="order: expected 1 to 0, got 1"):
-        method(ss(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)), 2.0), 1)
+
+
+@every_method
+@pytest.mark.parametrize("states", [0, 2])
+def test_a_static_system_needs_no_states(method, states):
+    fit = method(ss(-np.eye(states), np.zeros((states, 1)), np.ones((1, states)), 3.0, dt=0), 1)
+    assert fit.order == 0
+    assert fit.converged
+    assert fit.error == 0
+    assert response(fit.system)[0] == 3.0
+
+
+@every_method
+def test_an_empty_batch(method):
+    fit = method(StateSpace(np.zeros((2, 0, 3, 3)), np.zeros((2, 0, 3, 1)), np.zeros((2, 0, 1, 3)), np.zeros((2, 0, 1, 1)), dt=0), 2)
+    assert fit.error.shape == fit.converged.shape == fit.system.batch_shape == (2, 0)
 
 
 @splitting
-def test_a_static_system_needs_no_states(method):
-    fit = method(ss(-np.eye(2), np.zeros((2, 1)), np.ones((1, 2)), 3.0, dt=0), 1)
-    assert fit.order == 0
-    assert fit.converged
-    assert response(fit.system)[0] == 3.0
+def test_the_error_of_an_unstable_system_is_relative_to_its_stable_part(rng, method):
+    """The norm of the whole is infinite: an error divided by it would be zero, however bad the result."""
+    stable = random_system(rng, False, 6, 1, 1)
+    integrator = StateSpace(
+        np.pad(stable.A, ((0, 1), (0, 1))), np.vstack([stable.B, [[1.0]]]), np.hstack([stable.C, [[2.0]]]), 0 * stable.D, dt=0
+    )
+    fit, rest = method(integrator, 3), method(dataclasses.replace(stable, D=0 * stable.D), 2)
+    np.testing.assert_allclose(fit.error, rest.error, rtol=1e-6)
+    assert fit.error > 0
+    assert "Unstable as the original" in fit.explain() or not rest.stable
 
 
 @every_method
