@@ -1,6 +1,6 @@
 """The command line: parse, call, print. What is printed stands in ``ssmid.report``; numbers come from the library.
 
-Exit status: 0 done; 1 a model was made but a tolerance is not met or a value has not converged; 2 wrong input, said in one
+Exit status: 0 done; 1 a model was made but is unstable, has not converged or misses a tolerance; 2 wrong input, said in one
 line on the standard error; 130 interrupted. Heavy imports stand in the commands, so that ``--help`` is quick.
 """
 
@@ -40,8 +40,9 @@ _FORMS = (
     "or frequency-response"
 )
 _METHODS = (
-    "for taps and models: balanced, hankel, h2 (models too: irka); for taps: era, prony, matrix-pencil, esprit; for frequency "
-    "responses: aaa, vector-fitting, loewner, rkfit, rational, frequency-subspace; for records: identify, n4sid, moesp, cva"
+    "for taps and models: balanced, hankel, h2; for models: irka, modal, stochastic, coprime; for taps: era, prony, matrix-pencil, "
+    "esprit; for frequency responses: aaa, vector-fitting, loewner, rkfit, rational, frequency-subspace; for records: identify, "
+    "n4sid, moesp, cva, arx, armax, oe, pem"
 )
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 
@@ -96,7 +97,7 @@ def inspect(
 
     with progress(quiet=quiet) as stage:
         stage(f"reading {file.name}")
-        system = _read(file, key, channel, fs, axis)
+        system = _read(file, key, channel, fs, axis, mimo)
         report = inspection(system, file.name, count=count, mimo=mimo, stage=stage)
     _print(report, as_json, quiet)
     return DONE
@@ -116,6 +117,8 @@ def fit(
     inputs: Annotated[str | None, typer.Option("--inputs", help="of a record: columns by name, or channels from 0, that went in")] = None,
     outputs: Annotated[str | None, typer.Option("--outputs", help="of a record: columns or channels that came out")] = None,
     train: Annotated[float, typer.Option("--train", help="of a record: the first share to fit to; the rest tests the model")] = 0.5,
+    center: Annotated[str | None, typer.Option("--center", help="of a record: take off its mean or trend first, or none")] = None,
+    stable: Annotated[bool, typer.Option("--stable", help="only stable models, where a method might give another")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (FILE-model where left out)")] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="draw PNG figures")] = True,
     as_json: Json = False,
@@ -130,12 +133,12 @@ def fit(
     with progress(quiet=quiet) as stage:
         stage(f"reading {file.name}")
         if outputs is None:
-            data = _read(file, key, channel, fs, axis)
+            data = _read(file, key, channel, fs, axis, mimo)
         else:
             data = read_record(file, inputs=inputs, outputs=outputs, key=key, fs=fs, axis=axis)
         folder = Path(f"{file.stem}-model") if output is None else output
-        options = {"order": order, "tol": tol, "method": method, "mimo": mimo, "train": train, "figures": figures}
-        report, good = fit_into(folder, data, file.name, stage=stage, **options)
+        options = {"order": order, "tol": tol, "method": method, "mimo": mimo, "train": train, "center": center, "stable": stable}
+        report, good = fit_into(folder, data, file.name, stage=stage, figures=figures, **options)
     _print(report, as_json, quiet)
     return DONE if good else NOT_MET
 
@@ -198,14 +201,19 @@ def bench(
     return DONE
 
 
-def _read(file: Path, key: str | None, channel: str | None, fs: float | None, axis: int | None) -> System:
+def _read(file: Path, key: str | None, channel: str | None, fs: float | None, axis: int | None, mimo: bool = False) -> System:
+    """The system in a file; to be coupled, the channels of a response that has one axis of them are outputs of one input."""
     from ssmid.io import read
+    from ssmid.systems import ImpulseResponse
 
     try:
         index = None if channel is None else tuple(int(i) for i in channel.split(","))
     except ValueError:
         raise ValueError(f"--channel: expected whole numbers such as 3 or 0,2, got {channel!r}") from None
-    return read(file, key=key, channel=index, fs=fs, axis=axis)
+    system = read(file, key=key, channel=index, fs=fs, axis=axis)
+    if mimo and isinstance(system, ImpulseResponse) and len(system.batch_shape) == 1:
+        return ImpulseResponse(system.taps[:, None, :], system.dt)
+    return system
 
 
 def _print(report: Report, as_json: bool, quiet: bool) -> None:

@@ -16,7 +16,7 @@ import scipy.signal
 
 import ssmid
 from ssmid.cli import main
-from ssmid.report.methods import METHODS, RECORD, SAMPLES, TAPS
+from ssmid.report.methods import METHODS, MODEL, RECORD, SAMPLES, TAPS
 
 DECAY = np.concatenate([[0.25], 0.9 ** np.arange(200) * np.cos(0.5 * np.arange(200)) + 0.3 * (-0.6) ** np.arange(200)])
 
@@ -198,17 +198,94 @@ def test_every_method_fits_a_record_and_tests_it_on_the_rest(here, capsys, metho
     table = np.stack([np.arange(400) * record.dt, record.inputs[0], record.outputs[0]], 1)
     np.savetxt("arm.csv", table, delimiter=",", header="time,torque,acceleration", comments="", fmt="%.17g")
     columns = ("--inputs", "torque", "--outputs", "acceleration")
-    status, out, err = run(capsys, "fit", "arm.csv", *columns, "--order", "4", "--method", method, "-o", "out")
+    status, out, err = run(capsys, "fit", "arm.csv", *columns, "--order", "4", "--method", method, "--center", "none", "-o", "out")
     assert (status, err) == (0, ""), out
     report = json.loads(Path("out/report.json").read_text())
+    assert report["taken_off"] == "nothing"
     (row,) = report["fit_on_data_not_trained_on_in_percent"]
     assert row["free_simulation"] > 99.9
     assert {"simulation.png", "residuals.png", "poles.png"} <= {p.name for p in (here / "out").iterdir()}
 
 
+def test_a_record_says_what_was_held_out_and_of_several_outputs_the_worst(here, capsys):
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((2, 300))
+    y = ssmid.simulate(ssmid.ss(np.diag([0.5, -0.7, 0.9]), rng.standard_normal((3, 2)), rng.standard_normal((2, 3))), u)
+    y += 0.01 * rng.standard_normal(y.shape)
+    y[1] += 0.5 * rng.standard_normal(300)
+    np.save("pairs.npy", np.concatenate([u, y + 5]))
+    asked = ("fit", "pairs.npy", "--inputs", "0,1", "--outputs", "2,3", "--method", "n4sid", "--order", "3", "--fs", "4", "-o", "out")
+    status, out, err = run(capsys, *asked, "--train", "0.6", "--center", "mean", "--stable")
+    assert (status, err) == (0, ""), out
+    report = json.loads(Path("out/report.json").read_text())
+    assert (report["fitted_to"], report["held_out"]) == ("samples 0 to 179", "samples 180 to 299")
+    assert (report["inputs"], report["sample_time_s"], report["taken_off"]) == (2, 0.25, "mean")
+    free = [row["free_simulation"] for row in report["fit_on_data_not_trained_on_in_percent"]]
+    assert free[0] > 97 > free[1]
+    assert f"Of the worst output: fit {free[1]:.4g} % in free simulation" in " ".join(out.split())
+    drawn = {p.name for p in (here / "out").glob("*.png")}
+    assert {"simulation_0.png", "simulation_1.png", "residuals_0.png", "residuals_1.png"} <= drawn
+    _, out, _ = run(capsys, *asked, "--train", "1")
+    report = json.loads(Path("out/report.json").read_text())
+    assert (report["fitted_to"], report["held_out"]) == ("samples 0 to 299", "nothing")
+
+
+@pytest.mark.parametrize("method", ["era", "esprit", "n4sid"])
+def test_unstable_models_are_said_loudly_and_stable_ones_can_be_asked_for(here, capsys, method):
+    """Taps that grow; a record of the same system."""
+    growing = ssmid.ss([[1.02]], [[1.0]], [[1.0]])
+    np.save("up.npy", ssmid.impulse_response(growing, 60).taps.ravel())
+    u = np.random.default_rng(0).standard_normal((1, 200))
+    np.save("record.npy", np.concatenate([u, ssmid.simulate(growing, u)]))
+    data = ("record.npy", "--inputs", "0", "--outputs", "1") if method == "n4sid" else ("up.npy",)
+    asked = ("fit", *data, "--method", method, "--order", "1", "-o", "out", "--no-figures")
+    status, out, _ = run(capsys, *asked)
+    assert status == 1
+    assert "UNSTABLE: The model is unstable" in out
+    run(capsys, *asked, "--stable")
+    assert bool(ssmid.is_stable(ssmid.load("out/model.json")).all())
+
+
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if MODEL in m.takes])
+def test_every_method_reduces_a_model(here, capsys, method):
+    status, out, err = run(capsys, "fit", "butter.json", "--method", method, "--order", "3", "-o", "out", "--json", "--no-figures")
+    assert (status, err) == (0, ""), out
+    model = ssmid.load("out/model.safetensors")
+    (row,) = json.loads(out)["errors"]
+    assert row["order"] == ssmid.to_state_space(model).order in (2, 3), "a pair of poles stays whole"
+    left = ssmid.subtract(ssmid.load("butter.json"), model)
+    assert row["hankel_error"] == pytest.approx(float(np.squeeze(ssmid.norm(left, "hankel"))), rel=1e-6)
+    assert row["times_best"] >= 1 - 1e-9
+
+
+def test_an_unstable_original_keeps_its_poles_and_the_status_is_0(here, capsys):
+    ssmid.save(ssmid.ss(np.diag([1.1, 0.9, 0.1]), np.ones((3, 1)), np.ones((1, 3))), "plant.json")
+    status, out, err = run(capsys, "fit", "plant.json", "--order", "2", "-o", "out", "--no-figures")
+    assert (status, err) == (0, "")
+    assert "its unstable poles are kept" in " ".join(out.split()) or "The unstable poles are kept" in " ".join(out.split())
+
+
+def test_channels_of_one_axis_are_coupled_as_outputs(here, capsys):
+    assert run(capsys, "fit", "stereo.wav", "--order", "3", "--mimo", "-o", "out", "-q", "--no-figures") == (0, "", "")
+    model = ssmid.load("out/model.json")
+    assert isinstance(model, ssmid.StateSpace)
+    assert (model.outputs, model.inputs, model.batch_shape) == (2, 1, ())
+
+
+def test_a_continuous_feedthrough_leaves_no_l2_error_but_a_model_and_figures(here, capsys):
+    poles = -np.logspace(0, 2, 6)
+    scipy.io.savemat("plant.mat", {"A": np.diag(poles), "B": np.ones((6, 1)), "C": np.ones((1, 6)), "D": np.ones((1, 1))})
+    status, out, _ = run(capsys, "fit", "plant.mat", "--order", "2", "--method", "hankel", "-o", "out")
+    assert status == 0
+    assert "there is no relative l2 error" in " ".join(out.split())
+    assert (here / "out" / "hankel.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("h.npy", "--order", "2", "--center", "mean"), "--center: expected a record"),
+        (("bank.npy", "--inputs", "0", "--outputs", "1", "--center", "sum"), "--center: expected none, mean or trend, got 'sum'"),
         (("h.npy", "--method", "n4sid", "--order", "3"), "method n4sid: expected a record .* got an impulse response"),
         (("h.npy", "--method", "magic", "--order", "3"), "method: expected one of balanced, .* got 'magic'"),
         (("h.npy",), "method balanced: expected --order or --tol, got neither"),

@@ -43,7 +43,12 @@ def read_record(
     if not by_position and key is not None:
         with about(path):
             raise ValueError(f"inputs, outputs: expected positions from 0 beside key={key!r}, got {', '.join(names)}")
-    signals = read(path, key=key if by_position else ",".join(names), fs=fs, axis=axis)
+    try:
+        signals = read(path, key=key if by_position else ",".join(names), fs=fs, axis=axis)
+    except ValueError as error:
+        if by_position:
+            raise
+        raise ValueError(str(error).replace("key: expected columns", "inputs, outputs: expected columns")) from None
     with about(path):
         if not isinstance(signals, ImpulseResponse) or signals.taps.ndim > 2:
             raise ValueError(f"expected signals (channels, samples), got {signals!r}")

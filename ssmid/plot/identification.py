@@ -40,6 +40,11 @@ def frequency_fit(
         ax.plot(x, decibel(np.abs(modelled)), color=RED, linestyle="-", linewidth=1.0, label=f"model, order {_order(system)}")
         ax.plot(x, decibel(np.abs(measured - modelled)), color=BLACK, linestyle="-", linewidth=0.7, label=f"difference{share}")
         limit_span(ax, span)
+        if decibel(np.abs(measured - modelled)).max() < ax.get_ylim()[0]:  # rounding: the curves get the room
+            lines = ax.get_lines()[:2]
+            ends = np.concatenate([line.get_ydata() for line in lines])
+            ends = np.clip(ends[np.isfinite(ends)], ends.max() - span, None)
+            ax.set_ylim(ends.min() - 0.05 * max(np.ptp(ends), 6.0), ends.max() + 0.05 * max(np.ptp(ends), 6.0))
         ax.set_ylabel("Magnitude (dB)")
         legend(ax)
     return ax
@@ -61,10 +66,15 @@ def simulation(
     """A measured output and what the model makes of the inputs, from the initial state that suits it best.
 
     steps : prediction so many samples ahead; free simulation when left out   seconds : time in seconds, else in samples
+
+    What a diverging model does beyond three times the range of the measured output is not shown. Raises ValueError for a batch of
+    records and an output that is not there.
     """
+    _single(record.outputs, output)
     measured = to_numpy(record.outputs)[output]
     modelled = to_numpy(predict(model, record, steps))[output]
-    percent = float(fit_percent(measured, modelled))
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverging model may overflow
+        percent, difference = float(fit_percent(measured, modelled)), measured - modelled
     name = "simulation" if steps is None else f"{steps}-step prediction"
     step = 1.0 if record.dt is True or not seconds else float(record.dt)
     unit, factor = time_unit(record.length * step) if record.dt is not True and seconds else ("samples", 1.0)
@@ -72,11 +82,8 @@ def simulation(
     with drawing(ax) as ax:
         ax.plot(t, measured, color=SKY, linestyle="-", linewidth=2.4, label="measured")
         ax.plot(t, modelled, color=RED, linestyle="-", linewidth=0.9, label=f"{name} (fit {percent:.1f} %)")
-        ax.plot(t, measured - modelled, color=BLACK, linestyle="-", linewidth=0.6, label="difference", zorder=1.5)
-        limits = np.concatenate([measured, np.clip(modelled, *_reach(measured))])
-        ax.set_ylim(limits.min() - 0.05 * np.ptp(limits), limits.max() + 0.05 * np.ptp(limits))
-        if (measured - modelled).min() < ax.get_ylim()[0]:
-            ax.set_ylim(bottom=max((measured - modelled).min() * 1.1, _reach(measured)[0]))
+        ax.plot(t, difference, color=BLACK, linestyle="-", linewidth=0.6, label="difference", zorder=3)
+        ax.set_ylim(*_limits(measured, modelled, difference))
         ax.set_xlabel(f"Time ({unit})")
         ax.set_ylabel(f"Output {output}")
         ax.margins(x=0.01)
@@ -84,14 +91,31 @@ def simulation(
     return ax
 
 
-def _reach(measured: np.ndarray) -> tuple[float, float]:
-    """Three times the range of a signal: what a diverging model may show of itself."""
-    middle, half = (measured.max() + measured.min()) / 2, 1.5 * max(float(np.ptp(measured)), 1e-300)
-    return middle - half, middle + half
+def _single(array: Any, output: int) -> None:
+    """ValueError unless ``array`` ``(p, T)`` is of one record with this output."""
+    if array.ndim > 2:
+        raise ValueError(f"expected one record, got a batch of {tuple(array.shape[:-2])}: a loop draws each")
+    if not -array.shape[0] <= output < array.shape[0]:
+        raise ValueError(f"output: expected 0 to {array.shape[0] - 1}, got {output}")
+
+
+def _limits(measured: np.ndarray, modelled: np.ndarray, difference: np.ndarray) -> tuple[float, float]:
+    """Of the axis: the measured signal, the model up to three times its range, and the difference where that is no farther away."""
+    middle, size = (measured.max() + measured.min()) / 2, float(np.ptp(measured))
+    size = size if size > 0 else abs(middle) or 1.0
+    low, high = middle - 1.5 * size, middle + 1.5 * size
+    near = difference[(difference >= low) & (difference <= high)]
+    shown = np.concatenate([measured, np.clip(modelled[~np.isnan(modelled)], low, high), near])
+    margin = 0.05 * max(float(np.ptp(shown)), 0.1 * size)
+    return float(shown.min()) - margin, float(shown.max()) + margin
 
 
 def residual_correlation(test: ResidualTest, *, output: int = 0, ax: Axes | None = None) -> Axes:
-    """The autocorrelation of one output's residuals, with the band that white ones stay in, lag by lag."""
+    """The autocorrelation of one output's residuals, with the band that white ones stay in, lag by lag.
+
+    Raises ValueError for a batch of tests and an output that is not there.
+    """
+    _single(test.autocorrelation, output)
     correlation = to_numpy(test.autocorrelation)[output, 1:]
     lags = np.arange(1, len(correlation) + 1)
     with drawing(ax) as ax:

@@ -11,6 +11,8 @@ from ssmid._array import to_numpy
 from ssmid.analysis.characteristics import is_stable
 from ssmid.analysis.norms import norm
 from ssmid.analysis.response_error import response_error
+from ssmid.reduction.h2_result import H2Reduction
+from ssmid.reduction.irka import InterpolatoryReduction
 from ssmid.reduction.result import Reduction
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report, Table, percent
@@ -28,6 +30,7 @@ class Certificate:
     best : sigma_{order+1}, what no stable model of the order gets below   peak : the largest error at any frequency, measured
     bound : of the peak, known beforehand; NaN where not all Hankel values are known, because then it says little
     scale : sigma_1, the Hankel norm of the original   converged, stable : boolean   tol : the relative l2 error asked for, if any
+    searched : whether what converges is a search for the optimum   rough : whether the original is unstable, so that the model may be
     """
 
     channels: list[tuple[int, ...]]
@@ -41,6 +44,8 @@ class Certificate:
     converged: np.ndarray
     stable: np.ndarray
     tol: float | None = None
+    searched: bool = False
+    rough: bool = False
 
     @property
     def times_best(self) -> np.ndarray:
@@ -55,7 +60,7 @@ class Certificate:
 
     @property
     def good(self) -> bool:
-        return bool(np.all(self.converged & self.met))
+        return bool(np.all(self.converged & self.met & (self.stable | self.rough)))
 
 
 def certify(reduction: Reduction, tol: float | None = None, stage: Stage | None = None) -> Certificate:
@@ -95,6 +100,8 @@ def certify(reduction: Reduction, tol: float | None = None, stage: Stage | None 
         converged=flat(reduction.converged),
         stable=flat(is_stable(reduction.system)),
         tol=tol,
+        searched=isinstance(reduction, (H2Reduction, InterpolatoryReduction)),
+        rough=not isinstance(original, ImpulseResponse) and not bool(np.all(to_numpy(is_stable(original)))),
     )
 
 
@@ -136,12 +143,16 @@ def words(certificate: Certificate) -> list[str]:
     if failed and len(c.order) > 1:
         listed = ", ".join(failed[:8]) + (", ..." if len(failed) > 8 else "")
         sentences.append(f"{len(failed)} of {len(c.order)} channels failed or have not converged: {listed}. The others stand.")
+    elif failed and c.searched:
+        sentences.append("NOT CONVERGED: the search ended before the optimum was confirmed. The errors are those of the model as it is.")
     elif failed:
-        sentences.append("It has not converged: the Hankel values are lower bounds. A lower order, or fewer samples, may converge.")
+        sentences.append("NOT CONVERGED: the Hankel values are lower bounds. A lower order, or fewer samples, may converge.")
     unstable = [_name(c.channels[i]) for i in np.flatnonzero(~c.stable & np.isfinite(c.error))]
-    if unstable:
+    if unstable and c.rough:
+        sentences.append("UNSTABLE, as the original is: its unstable poles are kept.")
+    elif unstable:
         which = "The model is" if len(c.order) == 1 else f"{len(unstable)} of {len(c.order)} models ({', '.join(unstable[:8])}) are"
-        sentences.append(f"{which} unstable: use the samples that were given only, or take --method balanced.")
+        sentences.append(f"UNSTABLE: {which} unstable and good for the samples that were given only. --stable gives another.")
     if c.tol is not None and not np.all(c.met):
         missed = int(np.sum(~c.met))
         of = "" if len(c.order) == 1 else f" by {missed} of {len(c.order)} channels"
@@ -155,9 +166,11 @@ def _words_of_one(c: Certificate) -> list[str]:
         return ["The response is zero beyond its first tap: order 0 holds it exactly."]
     if not np.isfinite(error) and np.isfinite(c.bound[0]) and not c.stable[0]:
         return [f"The unstable poles are kept; what was left out of the stable part is at most {c.bound[0]:.3g} at any frequency."]
-    if not np.isfinite(error):
+    if not np.isfinite(c.hankel[0] + c.scale[0]):
         return ["No model was found: the numbers are not finite."]
     sentences = [f"A model of order {order} leaves a relative l2 error of {percent(error)}."]
+    if not np.isfinite(error):
+        sentences = [f"A model of order {order}. In continuous time a feedthrough has infinite energy: there is no relative l2 error."]
     if np.isnan(times):
         sentences.append("It is exact to rounding: no larger order is of use, and a smaller one may do.")
         return sentences

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ROWS = 512
 """Filters shown of a bank, evenly chosen."""
 _LARGEST_GRID = 2**16
-_LONG = 1000
+LONG = 1000
 """Taps beyond which levels in dB say more than amplitudes."""
 
 
@@ -35,13 +35,9 @@ def draw(folder: Path, reduction: Reduction, error: np.ndarray) -> list[Path]:
 
     if not np.isfinite(error).any():
         return []
-    index = np.unravel_index(int(np.nanargmax(np.where(np.isfinite(error), error, -np.inf))), reduction.converged.shape or (1,))
-    index = tuple(int(i) for i in index) if reduction.converged.shape else ()
-    original, reduced = _one_channel(reduction, index)
-    name = f"channel {','.join(str(i) for i in index)}, the worst" if index else ""
-    worst, ports = name, _ports(reduction.system)
-    if ports != (1, 1):
-        name = ", ".join(part for part in (name, f"output 0 of {ports[0]}, input 0 of {ports[1]}") if part)
+    index = worst_of(error, tuple(reduction.converged.shape))
+    original, reduced = one_channel(reduction.original, reduction.system, index)
+    worst, name = titles(reduction.system, index)
     hertz = True if original.dt is not True and original.dt != 1 else None
     made = [
         figure(folder / "bode.png", lambda ax: _bode(ax, original, reduced, hertz), name),
@@ -49,7 +45,7 @@ def draw(folder: Path, reduction: Reduction, error: np.ndarray) -> list[Path]:
         figure(folder / "hankel.png", lambda ax: plot.hankel_spectrum(reduction, ax=ax)),
     ]
     if original.is_discrete:
-        long = isinstance(original, ImpulseResponse) and original.length > _LONG
+        long = isinstance(original, ImpulseResponse) and original.length > LONG
         options: dict[str, Any] = {"scale": "db" if long else "linear", "fs": None if hertz is None else 1 / original.dt}
         made.append(figure(folder / "impulse.png", lambda ax: plot.impulse(original, reduced, ax=ax, **options), name))
         if index and isinstance(reduction.original, ImpulseResponse):
@@ -57,8 +53,19 @@ def draw(folder: Path, reduction: Reduction, error: np.ndarray) -> list[Path]:
     return made
 
 
-def _ports(system: System) -> tuple[int, int]:
-    return (system.outputs, system.inputs) if isinstance(system, StateSpace) else (1, 1)
+def worst_of(error: np.ndarray, batch: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch index of the largest finite ``error``, one number a channel."""
+    flat = np.where(np.isfinite(error), error, -np.inf).reshape(-1)
+    return tuple(int(i) for i in np.unravel_index(int(flat.argmax()), batch)) if batch else ()
+
+
+def titles(system: System, index: tuple[int, ...]) -> tuple[str, str]:
+    """What a figure of one channel of a bank is called, and one of the first pair of several outputs and inputs."""
+    name = f"channel {','.join(str(i) for i in index)}, the worst" if index else ""
+    if not isinstance(system, StateSpace) or (system.outputs, system.inputs) == (1, 1):
+        return name, name
+    pair = f"output 0 of {system.outputs}, input 0 of {system.inputs}"
+    return name, f"{name}, {pair}" if name else pair
 
 
 def figure(path: Path, onto: Callable[[Axes], object], title: str = "", size: tuple[float, float] = (6.4, 3.8)) -> Path:
@@ -110,19 +117,19 @@ def _bank(path: Path, reduction: Reduction, original: ImpulseResponse) -> Path:
     return path
 
 
-def _one_channel(reduction: Reduction, index: tuple[int, ...]) -> tuple[System, System]:
-    """Original and reduced system of one batch element; of coupled channels the first output and input."""
+def one_channel(original: System, system: System, index: tuple[int, ...]) -> tuple[System, System]:
+    """Data or original, and model, of one batch element; of coupled channels the first output and input."""
     pair = []
-    for system in (reduction.original, reduction.system):
-        one = _element(system, index)
+    for whole in (original, system):
+        one = element(whole, index)
         if isinstance(one, StateSpace):
             one = StateSpace(one.A, one.B[:, :1], one.C[:1, :], one.D[:1, :1], one.dt)
         while one.batch_shape:
-            one = _element(one, (0,) * len(one.batch_shape))
+            one = element(one, (0,) * len(one.batch_shape))
         pair.append(one)
     return pair[0], pair[1]
 
 
-def _element(system: System, index: tuple[int, ...]) -> System:
+def element(system: System, index: tuple[int, ...]) -> System:
     """Element ``index`` of the leading batch axes, with NumPy arrays."""
     return dataclasses.replace(system, **{name: to_numpy(array)[index] for name, array in system.broadcast_arrays().items()})

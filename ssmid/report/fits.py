@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssmid._array import to_numpy
+from ssmid.analysis.spectrum import frequency_response
 from ssmid.identification.record import Record
 from ssmid.identification.result import Fit
 from ssmid.identification.validation import residual_test, validate
-from ssmid.report.figures import figure
-from ssmid.report.tables import Report, Table
+from ssmid.reduction.result import Change
+from ssmid.report.figures import LONG, element, figure, one_channel, titles, worst_of
+from ssmid.report.tables import Report, Table, shown
 from ssmid.systems import FrequencyResponse, ImpulseResponse, System
 
 
-def fit_report(fit: Fit, title: str, tol: float | None = None, held_out: Record | None = None) -> tuple[Report, bool]:
+def fit_report(
+    fit: Fit, title: str, tol: float | None = None, held_out: Record | None = None, used: Record | None = None
+) -> tuple[Report, bool]:
     """Facts, a table with the worst channel first, and words; and whether all is well: converged, stable, within ``tol``.
 
-    held_out : the part of a record that the model was not fitted to
+    used, held_out : the part of a record that the model was fitted to, and the part that it was not
     """
     batch = tuple(fit.converged.shape)
     flat = {
@@ -30,11 +33,14 @@ def fit_report(fit: Fit, title: str, tol: float | None = None, held_out: Record 
     converged = to_numpy(fit.converged).reshape(-1)
     worst_first = np.argsort(np.where(np.isnan(flat["error"]), np.inf, flat["error"]), kind="stable")[::-1]
     names = [",".join(str(i) for i in index) or "0" for index in np.ndindex(*batch)]
-    columns = ["channel", "order", fit.error_kind, "condition", "stable", "converged"]
+    columns = ["channel", "order", "error", "condition", "stable", "converged"]
     rows = [[names[i], *(flat[k][i].item() for k in ("order", "error", "condition", "stable")), bool(converged[i])] for i in worst_first]
-    facts: dict[str, Any] = {"method": fit.method, "model": repr(fit.system), "channels": len(rows), "error is": fit.error_kind}
+    facts: dict[str, Any] = {"method": fit.method, "model": repr(fit.system), "channels": len(rows), "error is": fit.error_kind.rstrip(",")}
+    facts |= _shares(used, held_out)
+    if used is not None:
+        facts["taken off"] = getattr(getattr(fit, "centering", None), "center", None) or "nothing"
     good = bool(converged.all() and flat["stable"].all())
-    words = fit.explain().split("\n")
+    words = fit.explain().split("\n") + _alarms(flat["stable"], converged, np.isfinite(flat["error"]))
     if tol is not None:
         met = bool((flat["error"] <= tol).all())
         facts["tolerance"], facts["tolerance met"], good = tol, met, good and met
@@ -45,11 +51,55 @@ def fit_report(fit: Fit, title: str, tol: float | None = None, held_out: Record 
         percent = {"free simulation": to_numpy(found.simulation), "one step ahead": to_numpy(found.prediction)}
         per_output = [[i, *(float(p[i]) for p in percent.values())] for i in range(held_out.outputs.shape[-2])]
         tables.append(Table("Fit on data not trained on, in percent", ["output", *percent], per_output))
-        words += found.explain().split("\n")
+        said = found.explain()
+        words += (said if len(per_output) == 1 else f"Of the worst output: {said[:1].lower()}{said[1:]}").split("\n")
     if fit.changes:
-        listed = [[c.action, ", ".join(f"{p:.5g}" for p in c.poles[:4]), len(c.poles), c.why] for c in fit.changes]
-        tables.append(Table("Poles that were changed", ["action", "poles", "count", "why"], listed))
+        unit = "poles" if fit.system.is_discrete else "poles (rad/s)"
+        tables.append(Table("Poles that were changed", ["action", "count", "why", unit], _changed(fit.changes)))
     return Report(title, facts, tables, words), good
+
+
+def _shares(used: Record | None, held_out: Record | None) -> dict[str, Any]:
+    """Which samples of a record were fitted to, which were kept to test the model, and what a sample is."""
+    if used is None:
+        return {}
+    last = used.length - 1 + (held_out.length if held_out is not None else 0)
+    rest = "nothing" if held_out is None else f"samples {used.length} to {last}"
+    step = {} if used.dt is True else {"sample time (s)": used.dt}
+    return {"inputs": used.inputs.shape[-2], "fitted to": f"samples 0 to {used.length - 1}", "held out": rest, **step}
+
+
+def _alarms(stable: np.ndarray, converged: np.ndarray, sound: np.ndarray) -> list[str]:
+    """What must not be overlooked, and what to do about it."""
+    unstable, unsettled = int(np.sum(~stable & sound)), int(np.sum(~converged & sound))
+    count = len(stable)
+    words = []
+    if unstable:
+        which = "The model is" if count == 1 else f"{unstable} of {count} models are"
+        words.append(f"UNSTABLE: {which} unstable, and what it answers grows without end. A stable one: --stable, or a smaller --order.")
+    if unsettled:
+        which = "The search" if count == 1 else f"The search for {unsettled} of {count} models"
+        words.append(f"NOT CONVERGED: {which} ended before it settled. The error is that of the model as it is; try another --order.")
+    if not sound.all():
+        which = "No model was found" if count == 1 else f"{int(np.sum(~sound))} of {count} channels have no model"
+        words.append(f"{which}: the numbers are not finite.")
+    return words
+
+
+def _changed(changes: tuple[Change, ...]) -> list[list[Any]]:
+    """One row for each kind of change and its reason, over all channels; of a conjugate pair the upper pole."""
+    grouped: dict[tuple[str, str], list[complex]] = {}
+    for change in changes:
+        grouped.setdefault((change.action, change.why), []).extend(complex(p) for p in change.poles)
+    return [[action, len(poles), why, _listed(poles)] for (action, why), poles in grouped.items()]
+
+
+def _listed(poles: list[complex]) -> str:
+    """The first poles as people read them, one of each pair."""
+    pairs = {p for p in poles if p.imag and p.conjugate() in poles}
+    upper = [p for p in poles if p not in pairs or p.imag > 0]
+    named = [f"{p.real:.4g} ± {p.imag:.4g}i" if p in pairs else f"{p.real:.4g}" if p.imag == 0 else shown(p) for p in upper[:3]]
+    return ", ".join(named) + (", ..." if len(upper) > 3 else "")
 
 
 def draw_fit(folder: Path, fit: Fit, data: Any, held_out: Record | None = None) -> list[Path]:
@@ -58,20 +108,33 @@ def draw_fit(folder: Path, fit: Fit, data: Any, held_out: Record | None = None) 
 
     if not np.isfinite(to_numpy(fit.error)).all():
         return []
-    first = _single(fit.system)
-    made = [figure(folder / "poles.png", lambda ax: plot.pole_zero(first, ax=ax, zeros=False), "", (4.8, 4.8))]
+    index = worst_of(to_numpy(fit.error), tuple(fit.converged.shape))
+    worst, pair = titles(fit.system, index)
+    shown_poles = element(fit.system, index)
+    made = [figure(folder / "poles.png", lambda ax: plot.pole_zero(shown_poles, ax=ax, zeros=False), worst, (4.8, 4.8))]
     if fit.sigma is not None and fit.sigma.shape[-1] > 1:
         made.append(figure(folder / "singular_values.png", lambda ax: _singular_values(ax, fit)))
     if isinstance(data, FrequencyResponse):
         omega, system, response = to_numpy(data.omega), fit.system.map(to_numpy), data.map(to_numpy)
         hertz = True if data.dt is not True and data.dt != 1 else None
         scale = "log" if omega.min() > 0 and omega.max() > 100 * omega.min() else "linear"
-        spectrum = figure(folder / "spectrum.png", lambda ax: plot.frequency_fit(response, system, ax=ax, fs=hertz, scale=scale))
-        return [*made, spectrum]
+        channel = _worst_channel(response, system)
+        name = f"channel {','.join(str(i) for i in channel)}, the worst" if channel else ""
+        options: dict[str, Any] = {"channel": channel, "fs": hertz, "scale": scale}
+        return [*made, figure(folder / "spectrum.png", lambda ax: plot.frequency_fit(response, system, ax=ax, **options), name)]
     if isinstance(data, ImpulseResponse):
-        taps, scale = _single(data), "db" if data.length > 1000 else "linear"
-        return [*made, figure(folder / "impulse.png", lambda ax: plot.impulse(taps, first, ax=ax, scale=scale))]
-    return made + _of_record(folder, fit, held_out if held_out is not None else data)
+        taps, model = one_channel(data, fit.system, index)
+        look: dict[str, Any] = {"scale": "db" if data.length > LONG else "linear", "labels": ("data", "model")}
+        look["fs"] = None if data.dt is True or data.dt == 1 else 1 / data.dt
+        return [*made, figure(folder / "impulse.png", lambda ax: plot.impulse(taps, model, ax=ax, **look), pair)]
+    return made + _of_record(folder, fit, *((data, "fitted to") if held_out is None else (held_out, "held out")))
+
+
+def _worst_channel(response: FrequencyResponse, system: System) -> tuple[int, ...]:
+    """The batch index of the largest difference between data and model."""
+    fitted = to_numpy(frequency_response(system, response.omega).values)
+    error = np.abs(to_numpy(response.values) - fitted.reshape(response.values.shape)).max(-1)
+    return tuple(int(i) for i in np.unravel_index(int(np.nan_to_num(error, nan=-1.0).argmax()), error.shape)) if error.ndim else ()
 
 
 def _singular_values(ax: Any, fit: Fit) -> None:
@@ -84,19 +147,18 @@ def _singular_values(ax: Any, fit: Fit) -> None:
         text.set_text(text.get_text().replace("Hankel singular", "singular"))
 
 
-def _of_record(folder: Path, fit: Fit, record: Record) -> list[Path]:
+def _of_record(folder: Path, fit: Fit, record: Record, part: str) -> list[Path]:
+    """Each output beside its free simulation, and what one-step predictions leave over, on the named ``part`` of the record."""
     from ssmid import plot
 
     count = min(record.outputs.shape[-2], 8)
-    names = ["simulation.png"] if count == 1 else [f"simulation_{i}.png" for i in range(count)]
-    made = [figure(folder / name, lambda ax, i=i: plot.simulation(record, fit, output=i, ax=ax)) for i, name in enumerate(names)]
-    return [*made, figure(folder / "residuals.png", lambda ax: plot.residual_correlation(residual_test(fit, record), ax=ax))]
-
-
-def _single(system: System) -> System:
-    """The first element of a batch, on the host."""
-    first = (0,) * len(system.batch_shape)
-    return dataclasses.replace(system, **{name: to_numpy(a)[first] for name, a in system.broadcast_arrays().items()})
+    suffixes = [""] if count == 1 else [f"_{i}" for i in range(count)]
+    test, title = residual_test(fit, record), f"samples {part}"
+    made = []
+    for i, suffix in enumerate(suffixes):
+        made.append(figure(folder / f"simulation{suffix}.png", lambda ax, i=i: plot.simulation(record, fit, output=i, ax=ax), title))
+        made.append(figure(folder / f"residuals{suffix}.png", lambda ax, i=i: plot.residual_correlation(test, output=i, ax=ax), title))
+    return made
 
 
 def split_in_time(record: Record, share: float) -> tuple[Record, Record | None]:
