@@ -323,3 +323,12 @@ def test_a_spectrum_on_a_pole_is_not_an_error():
     values = ssmid.frequency_response(integrator, points=8).values
     assert not np.isfinite(values[0])
     np.testing.assert_allclose(values[1:], 1 / (np.exp(2j * np.pi * np.arange(1, 5) / 8) - 1), rtol=1e-12)
+
+
+def test_a_delay_with_rounding_in_its_states_keeps_its_digits():
+    """Balanced without B and C, the entries of 1e-6 grow by 1e5 in the coordinates of the first state, and rounding with them."""
+    A = np.diag(np.ones(3), -1) + np.array([[-2e-6, -7e-12, 0, 0], [0, 0, 0, 0], [8e-11, 0, 3e-6, 0], [2e-5, -3e-6, 0, -1e-6]])
+    system = ssmid.ss(A, [[1.0], [1.5e-6], [-5e-3], [7e-9]], [[-8e-9, 5e-3, 1.5e-6, 1.0]], dt=1)
+    omega = np.linspace(0.0, np.pi, 40)
+    exact = [system.C @ np.linalg.solve(np.exp(1j * w) * np.eye(4) - A, system.B) for w in omega]
+    np.testing.assert_allclose(ssmid.frequency_response(system, omega).values, np.ravel(exact), rtol=1e-14)
