@@ -15,13 +15,15 @@ from .identification.aaa import AAAFit, aaa
 from .identification.arx import arx
 from .identification.confidence import pole_confidence, response_confidence
 from .identification.era import Realization, era
+from .identification.exponential_fit import ExponentialFit
 from .identification.exponentials import esprit, matrix_pencil, prony
 from .identification.frequency_subspace import frequency_subspace
 from .identification.identify import identify
 from .identification.okid import okid
-from .identification.loewner import loewner
+from .identification.loewner import LoewnerFit, loewner
 from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
+from .identification.partial_fractions import RationalFit
 from .identification.passivity import Passivity, Violation, passivity
 from .identification.passivity_enforcement import PassiveFit, enforce_passivity
 from .identification.pem import pem

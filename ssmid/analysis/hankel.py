@@ -140,7 +140,7 @@ def channels(system: ImpulseResponse, mimo: bool) -> Array:
     taps = detach(double(system.taps))
     if not mimo:
         return taps[..., None, None, :]
-    if taps.ndim < 3:
+    if taps.ndim < 3 or 0 in taps.shape[-3:-1]:
         raise ValueError(f"mimo: expected taps of shape (*batch, outputs, inputs, length), got {tuple(taps.shape)}")
     return taps
 

@@ -27,9 +27,16 @@ def checked_orders(order: Any, tol: Any, max_order: Any, *, least: int, most: in
         checked_order("order", order, least, most, of)
     if max_order is not None:
         checked_order("max_order", max_order, least, most, of)
-    if tol is not None and (isinstance(tol, bool) or not isinstance(tol, Real) or not tol > 0):
-        raise ValueError(f"tol: expected a positive number, got {tol!r}")
+    if tol is not None:
+        checked_tolerance(tol)
     refuse_both(order, tol=tol, max_order=max_order)
+
+
+def checked_tolerance(tol: Any, *, zero: bool = False) -> float:
+    """``tol`` as a float; ValueError unless it is a positive number (or ``zero``)."""
+    if isinstance(tol, bool) or not isinstance(tol, Real) or not (tol > 0 or (zero and tol == 0)):
+        raise ValueError(f"tol: expected {'a number from 0 on' if zero else 'a positive number'}, got {tol!r}")
+    return float(tol)
 
 
 def refuse_both(order: Any, **others: Any) -> None:
@@ -39,10 +46,10 @@ def refuse_both(order: Any, **others: Any) -> None:
             raise ValueError(f"expected order or {name}, got both ({order} and {value})")
 
 
-def checked_count(name: str, count: Any) -> int:
-    """``count`` as an int; ValueError unless it is a whole number of at least 1."""
-    if isinstance(count, (bool, np.bool_)) or not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {count!r}")
+def checked_count(name: str, count: Any, *, zero: bool = False) -> int:
+    """``count`` as an int; ValueError unless it is a whole number of at least 1 (or ``zero``)."""
+    if isinstance(count, (bool, np.bool_)) or not isinstance(count, Integral) or count < (0 if zero else 1):
+        raise ValueError(f"{name}: expected a {'whole number from 0 on' if zero else 'positive integer'}, got {count!r}")
     return int(count)
 
 

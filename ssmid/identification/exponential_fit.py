@@ -110,6 +110,8 @@ def _orders(taps: Array, rows: int, order: int | None, most: int | None, method:
         raise ValueError(f"rows, pencil or degree: expected a matrix within {length} taps beyond tap 0, got {rows} rows")
     if order is not None:
         checked_order("order", order, 1, max(1, largest), f"{length} taps beyond tap 0")
+        if largest == 0 and bool(namespace(taps).any(taps != 0)):
+            raise ValueError(f"order: expected more than {length} taps beyond tap 0 to tell an order, got {order}")
         return np.full(batch, min(order, largest)), None
     height = length // 2 + 1
     count = min(most or _MOST, largest)

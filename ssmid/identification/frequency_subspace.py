@@ -8,18 +8,19 @@ the number of rows. Continuous time goes through the bilinear transformation.
 from __future__ import annotations
 
 import dataclasses
-import warnings
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_array, astype_width, double, from_numpy, quiet, to_numpy, width
+from ssmid._array import Array, astype_width, from_numpy, quiet, to_numpy
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.arguments import checked_order, checked_orders, checked_stable, checked_weights
 from ssmid.identification.least_squares import least_squares
 from ssmid.identification.order import order_above_noise
 from ssmid.identification.orthogonal import arnoldi
-from ssmid.identification.result import Fit
+from ssmid.identification.result import Fit, told_if_unstable
 from ssmid.identification.samples import RMS, Samples, samples
 from ssmid.identification.subspace_core import stabilized
 from ssmid.linalg import triangular_factor
@@ -35,13 +36,13 @@ def frequency_subspace(
     values: Any = None,
     order: int | None = None,
     *,
-    dt: float | bool | None = None,
-    mimo: bool = False,
-    weights: Any = None,
-    rows: int | None = None,
     max_order: int | None = None,
-    feedthrough: bool = True,
+    dt: float | bool | None = None,
+    weights: Any = None,
+    mimo: bool = False,
     stable: bool = False,
+    feedthrough: bool = True,
+    rows: int | None = None,
 ) -> Fit:
     """A real state space of given order from samples of each transfer function. Not differentiable.
 
@@ -66,10 +67,9 @@ def frequency_subspace(
     (array([0.5, 0.5]), 0.0)
     """
     given = samples(data, values, dt=dt)
-    shape = given.values.shape
-    if mimo and len(shape) < 3:
-        raise ValueError(f"mimo: expected values (*batch, outputs, inputs, k), got {tuple(shape)}")
-    batch, (p, m), k = (shape[:-3], shape[-3:-1], shape[-1]) if mimo else (shape[:-1], (1, 1), shape[-1])
+    checked_stable(stable)
+    (batch, ports), k = given.batch_of_channels(mimo), given.count
+    p, m = ports or (1, 1)
     candidates, highest = _sizes(order, max_order, rows, p, m, k)
     bank = _Bank(given, weights, batch, (p, m), mimo)
     height = candidates[len(candidates) // 2]
@@ -95,13 +95,16 @@ class _Bank:
 
     def __init__(self, given: Samples, weights: Any, batch: tuple[int, ...], ports: tuple[int, int], mimo: bool):
         k = given.count
-        values = to_numpy(given.values).reshape(-1, *ports, k)
+        values = to_numpy(given.values).reshape(prod(batch), *ports, k)
         points = to_numpy(given.points)
         if points.ndim > 1 and mimo and points.shape[-3:-1] != (1, 1) and np.ptp(points, axis=(-3, -2)).any():
             raise ValueError("points: expected the same for all channels of one system, got points that differ")
         points = points[..., 0, 0, :] if points.ndim > 2 and mimo else points
-        self.points = np.broadcast_to(points, (*batch, k)).reshape(-1, k) if points.ndim > 1 else points[None]
-        self.weights = None if weights is None else _weights(weights, batch, k)
+        self.points = np.broadcast_to(points, (*batch, k)).reshape(prod(batch), k) if points.ndim > 1 else points[None]
+        self.weights = None
+        if weights is not None:
+            own = to_numpy(checked_weights(weights, batch, 2 if mimo else 0, given.values))
+            self.weights = own[None] if own.ndim == 1 else np.broadcast_to(own, (*batch, k)).reshape(prod(batch), k)
         self.sound = np.asarray(np.isfinite(values).all((1, 2, 3))) & np.asarray(np.isfinite(self.points).all(-1))
         largest = np.abs(values).max((1, 2, 3))
         self.unit = np.where((largest > 0) & self.sound, largest, 1.0)
@@ -139,24 +142,13 @@ def _sizes(order: int | None, max_order: int | None, rows: int | None, p: int, m
     """Numbers of block rows to try, and the highest order that ``k`` points allow; ValueError for what is out of range."""
     # the real equations are 2 k m, of which the inputs take rows m; the states need order more
     highest = max((n for n in range(1, 2 * k * m) if (-(-n // p) + 1) * m + n <= 2 * k * m), default=0)
-    for name, value in (("order", order), ("max_order", max_order)):
-        if value is not None and not 1 <= value <= highest:
-            raise ValueError(f"{name}: expected 1 to {highest} for {k} points, got {value}")
+    checked_orders(order, None, max_order, least=1, most=highest, of=f"{k} points")
     n = order or max_order or min(20, highest)
     least, most = -(-n // p) + 1, max(2, (2 * k * m - n) // m)
     if rows is not None:
-        if not least <= rows <= most:
-            raise ValueError(f"rows: expected {least} to {most} for order {n} and {k} points, got {rows}")
-        return [rows], highest
+        return [checked_order("rows", rows, least, most, f"order {n} and {k} points")], highest
     tried = [least + 1, max(10, 2 * least), 5 * least]
     return sorted({max(least, min(most, r)) for r in tried if r <= max(2 * least, 10, _MOST_ROWS // p)}), highest
-
-
-def _weights(weights: Any, batch: tuple[int, ...], k: int) -> Host:
-    host = to_numpy(double(as_array(weights, "weights")))
-    if host.shape[-1:] != (k,) or not (np.isfinite(host) & (host > 0)).all():
-        raise ValueError(f"weights: expected positive numbers (*batch, {k}), got shape {host.shape}")
-    return host[None] if host.ndim == 1 else np.broadcast_to(host, (*batch, k)).reshape(-1, k)
 
 
 def _observability(bank: _Bank, rows: int) -> tuple[Host, Host, Host]:
@@ -279,7 +271,7 @@ def _result(
 
     def pack(host: Host) -> Array:
         array = from_numpy(host.reshape((*batch, *host.shape[1:])), like)
-        return astype_width(array, width(like)) if host.dtype.kind == "f" else array
+        return astype_width(array, given.bits) if host.dtype.kind == "f" else array
 
     system = computed(StateSpace, **dict(zip("ABCD", map(pack, matrices), strict=True)), dt=given.dt)
     index = list(np.ndindex(*batch))
@@ -287,7 +279,7 @@ def _result(
     fit = Fit(
         system=system,
         method="frequency-domain subspace",
-        order=order or (int(orders[0]) if (orders == orders[0]).all() else pack(orders)),
+        order=order or (int(orders[0]) if orders.size and (orders == orders[0]).all() else pack(orders)),
         converged=pack(np.isfinite(condition) & np.isfinite(matrices[1]).all((1, 2))),
         condition=pack(condition),
         changes=changes,
@@ -296,8 +288,4 @@ def _result(
         error_kind=RMS,
         sigma=pack(sigma),
     )
-    unstable = int(np.sum(~to_numpy(fit.stable) & to_numpy(fit.converged)))
-    if unstable:
-        some = "the model is" if not batch else f"{unstable} of {len(index)} models are"
-        warnings.warn(f"frequency_subspace: {some} unstable; stable=True mirrors unstable poles", stacklevel=3)
-    return fit
+    return told_if_unstable(fit, "frequency_subspace", "stable=True gives stable ones", depth=1)

@@ -11,6 +11,7 @@ band tells for all of it.
 from __future__ import annotations
 
 import dataclasses
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ssmid._array import Array, double, from_numpy, in_threads, to_numpy
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.arguments import checked_tolerance
 from ssmid.reduction.result import Result
 from ssmid.systems import FrequencyResponse, StateSpace, System
 from ssmid.systems.base import sample_time
@@ -82,7 +84,7 @@ def passivity(system: System | Result, kind: str = "scattering", *, tol: float =
     >>> bool(found.passive), round(float(found.worst), 4), round(float(found.frequency), 4)
     (False, 1.2015, 0.9975)
     """
-    states = as_states(system)
+    states, tol = as_states(system), checked_tolerance(tol, zero=True)
     if kind not in KINDS:
         raise ValueError(f"kind: expected 'scattering' or 'immittance', got {kind!r}")
     if kind == "immittance" and states.outputs != states.inputs:
@@ -92,9 +94,9 @@ def passivity(system: System | Result, kind: str = "scattering", *, tol: float =
     batch = states.batch_shape
     step = sample_time(states) if states.is_discrete else 0.0
     full = [to_numpy(double(M)) for M in states.broadcast_arrays().values()]
-    flat = [M.reshape(-1, *M.shape[len(batch) :]) for M in full]
+    flat = [M.reshape(prod(batch), *M.shape[len(batch) :]) for M in full]
     found = in_threads(lambda *matrices: element_passivity(matrices, kind, step, tol), *flat)
-    passive, worst, frequency = (np.array([f[i] for f in found]).reshape(batch) for i in range(3))
+    passive, worst, frequency = (np.array([f[i] for f in found], dtype).reshape(batch) for i, dtype in enumerate((bool, float, float)))
     indices = list(np.ndindex(*batch))
     bands = tuple(dataclasses.replace(band, element=indices[i]) for i, f in enumerate(found) for band in f[3])
     passive, worst, frequency = (from_numpy(np.asarray(a), states.A) for a in (passive, worst, frequency))

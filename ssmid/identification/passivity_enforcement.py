@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from math import prod
 
 import numpy as np
 import scipy.optimize
@@ -20,6 +21,7 @@ from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.norms import norm
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.arguments import checked_count
 from ssmid.identification.passivity import Matrices, Measure, Passivity, as_states, normalized, passivity, resonances, used_states
 from ssmid.identification.result import Fit
 from ssmid.identification.samples import RMS, Samples, samples
@@ -85,7 +87,7 @@ def enforce_passivity(fit: System | Result, kind: str = "scattering", *, tol: fl
     >>> bool(passive.after.passive), round(float(passive.after.worst), 4)
     (True, 1.0)
     """
-    states = as_states(fit)
+    states, iterations = as_states(fit), checked_count("iterations", iterations, zero=True)
     before = passivity(fit, kind, tol=tol)
     if not states.batch_shape and not np.isfinite(to_numpy(before.worst)):
         raise ValueError("expected a stable system, got an unstable one: residues cannot make it passive")
@@ -93,7 +95,7 @@ def enforce_passivity(fit: System | Result, kind: str = "scattering", *, tol: fl
     given = _samples_of(fit)
     step = sample_time(states) if states.is_discrete else 0.0
     full = [to_numpy(double(M)) for M in states.broadcast_arrays().values()]
-    flat = [M.reshape(-1, *M.shape[len(batch) :]) for M in full]
+    flat = [M.reshape(prod(batch), *M.shape[len(batch) :]) for M in full]
     points = _points_of(given, batch, len(flat[0]))
     todo = ~to_numpy(before.passive).reshape(-1) & np.isfinite(to_numpy(before.worst).reshape(-1))
 
@@ -101,15 +103,17 @@ def enforce_passivity(fit: System | Result, kind: str = "scattering", *, tol: fl
         return _Enforcement(matrices, kind, step, tol, at).run(iterations) if work else (matrices[2], matrices[3], 0)
 
     results = in_threads(one, todo, points, *flat)
-    C, D = (np.stack([r[i] for r in results]).reshape(*batch, *full[i + 2].shape[len(batch) :]) for i in (0, 1))
-    new = dataclasses.replace(states, C=from_numpy(C, states.A), D=from_numpy(D, states.A)) if todo.any() else states
+    new = states
+    if todo.any():
+        C, D = (np.stack([r[i] for r in results]).reshape(*batch, *full[i + 2].shape[len(batch) :]) for i in (0, 1))
+        new = dataclasses.replace(states, C=from_numpy(C, states.A), D=from_numpy(D, states.A))
     new = new.map(lambda a: astype_width(a, bits))
     after = passivity(new, kind, tol=tol)
     left = int(np.sum(~to_numpy(after.passive).reshape(-1) & todo))
     if left:
         some = "the model is" if not batch else f"{left} of {len(todo)} models are"
         warnings.warn(f"enforce_passivity: {some} not passive", stacklevel=2)
-    return _stated(fit, states, new, given, before, after, np.array([r[2] for r in results]).reshape(batch))
+    return _stated(fit, states, new, given, before, after, np.array([r[2] for r in results], int).reshape(batch))
 
 
 # ---------------------------------------------------------------- one system
@@ -126,7 +130,7 @@ class _Enforcement:
         self.inner = resonances(poles, self.discrete)
         self.limit = tol / 2 + (1.0 if kind == "scattering" else 0.0)
         if points is None:
-            slowest, fastest = np.abs(poles).min() / 10, np.abs(poles).max() * 3
+            slowest, fastest = np.abs(poles).min(initial=1.0) / 10, np.abs(poles).max(initial=1.0) * 3
             omega = np.linspace(0, np.pi, 200) if self.discrete else np.geomspace(slowest, fastest, 200)
             at = np.exp(1j * omega) if self.discrete else 1j * omega
         else:
@@ -138,13 +142,13 @@ class _Enforcement:
         # both as mean squares over a band
         P = Q / len(at) + _ELSEWHERE * P * (1 if self.discrete else np.pi / self.omega.max())
         e, V = np.linalg.eigh((P + P.T) / 2)
-        kept = e > 1e-14 * e.max()
+        kept = e > 1e-14 * e.max(initial=0.0)
         self.root = V[:, kept] / np.sqrt(e[kept])
 
     def _states(self, points: Host) -> Host:
         """``(k, n, m)`` the states at each of the points, per unit of each input."""
         system = StateSpace(self.A, self.B, np.eye(len(self.A)), np.zeros_like(self.B), dt=1 if self.discrete else 0)
-        values = np.asarray(evaluate(system, points + 0j)).reshape(*self.B.shape, -1)
+        values = np.asarray(evaluate(system, points + 0j)).reshape(*self.B.shape, len(points))
         return np.moveaxis(values, -1, 0)
 
     def run(self, iterations: int) -> tuple[Host, Host, int]:
@@ -230,7 +234,7 @@ class _Enforcement:
             clipped = self.D + (V * np.maximum(_MARGIN * size - e, 0)) @ V.T if e.min(initial=np.inf) < _MARGIN * size else self.D
         if clipped is self.D:
             return
-        driven = np.moveaxis(self.root.T @ self.states, 0, 1).reshape(self.root.shape[1], -1)
+        driven = np.moveaxis(self.root.T @ self.states, 0, 1).reshape(self.root.shape[1], len(self.states) * self.B.shape[1])
         rows = np.hstack([driven.real, driven.imag]).T
         taken = np.tile(self.D - clipped, (1, len(self.states)))
         right = np.hstack([taken, np.zeros_like(taken)]).T

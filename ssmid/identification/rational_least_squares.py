@@ -27,6 +27,8 @@ from ssmid.systems import ZerosPolesGain
 
 _SK_STEPS, _SCAN_STEPS, _LM_STEPS = 15, 2, 100
 _SETTLED, _EXACT, _AT_LEAST = 1e-9, 1e-13, 1e-12
+_INFINITE = 1e14
+"""In units of the largest point, the modulus from which a zero makes no difference on the points."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,7 +80,7 @@ def rational_least_squares(
     lag = xp.zeros(given.values.shape[:-1], dtype=xp.float64, device=given.values.device) + (seconds or 0.0)
     if seconds is None:
         lag = scan_delays(given, lambda undelayed: quiet(_sanathanan_koerner)(problem.on(undelayed), _SCAN_STEPS)[2])
-    start = problem.on(Samples(given.points, given.values / delayed(given, lag), given.dt))
+    start = problem.on(_undelayed(given, lag))
     with_lag = seconds is None and not given.is_discrete
     first = quiet(_sanathanan_koerner)(start, _SK_STEPS)
     if poles is not None:
@@ -90,7 +92,7 @@ def rational_least_squares(
         found, changes = quiet(_kept_stable)(start, found, with_lag)
     lag = lag + found.lag / given.scale
     zpk = quiet(_factored)(start, found)
-    undelayed = Samples(given.points, given.values / delayed(given, lag), given.dt)
+    undelayed = _undelayed(given, lag)
     zpk = zpk.map(lambda x: astype_width(x, given.bits))
     fit = RationalLeastSquaresFit(
         system=quiet(to_state_space)(zpk),
@@ -118,6 +120,12 @@ def estimate_delay(data: Any, values: Any = None, *, order: int = 4, dt: float |
     0.7
     """
     return rational_least_squares(data, values, order, dt=dt, delay="estimate").delay
+
+
+@quiet
+def _undelayed(given: Samples, lag: Array) -> Samples:
+    """Without a delay of ``lag`` ``(*batch,)`` seconds."""
+    return dataclasses.replace(given, values=given.values / delayed(given, lag))
 
 
 # ---------------------------------------------------------------- the problem
@@ -348,18 +356,28 @@ def _factored(problem: _Problem, found: _Minimum) -> ZerosPolesGain:
     nothing = ~xp.any(problem.samples.values != 0, axis=-1)
     nan = xp.where(problem.sound, xp.zeros_like(problem.size), xp.full_like(problem.size, float("nan")))
     anywhere = 0.0 if problem.samples.is_discrete else -1.0
-    zeros, poles = basis.roots(found.b), basis.roots(found.a)
-    gain = _gain(problem, found, zeros, poles) * problem.size * problem.scale ** (problem.order - problem.zeros)
+    zeros, poles = _finite(basis.roots(found.b)), basis.roots(found.a)
+    gain = _gain(problem, found, zeros, poles) * problem.size * problem.scale ** (problem.order - zeros.shape[-1])
     zeros, poles = (
         xp.where(nothing[..., None], xp.full_like(x, anywhere), x) * problem.scale + as_complex(nan)[..., None] for x in (zeros, poles)
     )
     return ZerosPolesGain(zeros, poles, xp.where(nothing, xp.zeros_like(gain), gain) + nan, problem.samples.dt)
 
 
+def _finite(zeros: Array) -> Array:
+    """``(*batch, n)`` without as many zeros at infinity as every element has; what is left is closed under conjugation."""
+    host = to_numpy(zeros)
+    host = np.take_along_axis(host, np.argsort(np.abs(host), axis=-1, kind="stable"), axis=-1)
+    n = int(np.sum(~(np.abs(host) > _INFINITE), axis=-1).max(initial=0, where=np.isfinite(host).all(-1)))
+    kept = host[..., :n]
+    paired = (np.sum(kept.imag > 0, axis=-1) == np.sum(kept.imag < 0, axis=-1)) | ~np.isfinite(host).all(-1)
+    return from_numpy(kept, zeros) if host.size and paired.all() else zeros
+
+
 def _gain(problem: _Problem, found: _Minimum, zeros: Array, poles: Array) -> Array:
     """``(*batch,)`` the gain with which the factors have the values that b / a has on the points.
 
-    The quotient of leading coefficients would be that of the exact roots; of a strictly proper function it is rounding.
+    The quotient of leading coefficients would be that of exact roots; of a strictly proper function it is rounding.
     """
     xp, Q, x = namespace(found.b), problem.basis.values, problem.samples.points[..., None]
     factors = xp.prod(x - zeros[..., None, :], axis=-1) / xp.prod(x - poles[..., None, :], axis=-1)

@@ -346,3 +346,28 @@ def test_a_long_room_response(shared_data):
     V = np.concatenate([V.real, V.imag], axis=1)
     rest = h.taps[1:] - V @ np.linalg.lstsq(V, h.taps[1:], rcond=None)[0]
     assert fit.error == pytest.approx(np.linalg.norm(rest) / np.linalg.norm(h.taps), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", [esprit, matrix_pencil, prony])
+@pytest.mark.parametrize(
+    ("taps", "options", "message"),
+    [
+        (0.5 ** np.arange(21), {"order": 2.5}, "order: expected 1 to 10 for 20 taps beyond tap 0, got 2.5"),
+        (0.5 ** np.arange(21), {"order": True}, "order: expected 1 to 10 .*got True"),
+        (0.5 ** np.arange(21), {"order": 2, "max_order": 3}, r"expected order or max_order, got both \(2 and 3\)"),
+        (0.5 ** np.arange(21), {"max_order": 2.5}, "max_order: expected a positive integer, got 2.5"),
+        (0.5 ** np.arange(21), {"order": 2, "stable": "yes"}, "stable: expected False, True, got 'yes'"),
+        ([1.0, 2.0], {"order": 1}, "order: expected more than 1 taps beyond tap 0 to tell an order, got 1"),
+        (np.zeros((0, 2, 21)), {"order": 1, "mimo": True}, r"mimo: expected taps of shape .*got \(0, 2, 21\)"),
+    ],
+)
+def test_every_method_refuses_in_the_same_words(method, taps, options, message):
+    with pytest.raises(ValueError, match=message):
+        method(ImpulseResponse(taps), **options)
+
+
+@pytest.mark.parametrize("method", [esprit, matrix_pencil, prony])
+def test_unstable_models_are_told_where_the_method_is_called(method):
+    with pytest.warns(UserWarning, match="the model is unstable; stable=True") as told:
+        method(ImpulseResponse(1.1 ** np.arange(30)), 1)
+    assert told[0].filename == __file__

@@ -154,10 +154,14 @@ def test_a_strictly_proper_system_has_no_feedthrough(rng):
 
 @pytest.mark.filterwarnings("ignore:.*unstable:UserWarning")
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e300, 1e-300])
-def test_points_that_are_one_point_stop_nothing(value):
-    fit = frequency_subspace(np.full(10, 1j), np.full(10, value), 1, stable=True)
-    assert np.isfinite(fit.error)
+def test_points_that_are_one_point_stop_no_others(value):
+    s = 1j * np.linspace(0.1, 3, 10)
+    fit = frequency_subspace(np.stack([np.full(10, 1j), s]), np.stack([np.full(10, value), 1 / (s + 1)]), 1, stable=True)
+    assert np.isfinite(fit.error[0])
+    assert fit.error[1] < 1e-13
     assert "frequency-domain subspace" in fit.explain()
+    with pytest.raises(ValueError, match=r"points: expected at least two different ones, got 10 times 1j"):
+        frequency_subspace(np.full(10, 1j), np.full(10, value), 1)
 
 
 def test_zero_is_a_system(rng):
@@ -174,7 +178,7 @@ def test_zero_is_a_system(rng):
         ({"order": 10}, "order: expected 1 to 9"),
         ({"max_order": 30}, "max_order: expected 1 to 9"),
         ({"order": 4, "rows": 4}, "rows: expected 5 to 16 for order 4 and 10 points, got 4"),
-        ({"order": 2, "weights": np.zeros(10)}, "weights: expected positive numbers"),
+        ({"order": 2, "weights": np.zeros(10)}, "weights: expected 10 positive numbers"),
         ({"order": 2, "mimo": True}, "mimo: expected values"),
     ],
 )

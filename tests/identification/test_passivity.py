@@ -304,3 +304,27 @@ def test_a_lossless_filter_is_passive_as_fitted(shared_data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert passivity(fit).passive
+
+
+@pytest.mark.parametrize(("kind", "gain"), [("scattering", 2.0), ("immittance", -2.0)])
+def test_a_gain_without_states_is_clipped(kind, gain):
+    system = ssmid.ss(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)), [[gain]], dt=0)
+    assert not passivity(system, kind).passive
+    assert enforce_passivity(system, kind).after.passive
+
+
+def test_empty_batches_have_empty_results():
+    system = ssmid.ss(np.zeros((0, 2, 2)), np.zeros((0, 2, 1)), np.zeros((0, 1, 2)), np.zeros((0, 1, 1)), dt=0)
+    assert passivity(system).passive.shape == enforce_passivity(system).error.shape == (0,)
+
+
+@pytest.mark.parametrize("tol", [-1, np.nan, "x"])
+def test_tolerances_are_numbers(tol):
+    with pytest.raises(ValueError, match="tol: expected a number from 0 on, got"):
+        passivity(ssmid.ss(-1, 1, 1, 0, dt=0), tol=tol)
+
+
+@pytest.mark.parametrize("iterations", [-1, 2.5])
+def test_iterations_are_counted(iterations):
+    with pytest.raises(ValueError, match="iterations: expected a whole number from 0 on, got"):
+        enforce_passivity(ssmid.ss(-1, 1, 1, 0, dt=0), iterations=iterations)
