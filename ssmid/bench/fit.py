@@ -19,7 +19,8 @@ from ssmid.bench.timing import limits, machine
 PEERS = {
     "scikit-rf vector_fit": 1.0, "scikit-rf auto_fit": 1.0, "pyMOR PAAA": 1.0, "SciPy AAA": 1.0, "SciPy AAA, defaults": 1.0,
     "pyMOR, randomized ERA": 1.0, "pyMOR, randomized ERA, 8 power iterations": 1.0, "pyMOR, ERA": 1.0, "python-control era": 1.0,
-    "pyMOR": 1.0, "SLICOT AB09AD": 1 / 1.5, "pyMOR IRKA": 1.0, "SIPPY, the best of six": 1.0,
+    "pyMOR": 1.0, "SLICOT AB09AD": 1 / 1.5, "pyMOR IRKA": 1.0, "SIPPY, search over six methods": 1.0,
+    "SIPPY N4SID": 1.0, "SIPPY CVA": 1.0,
     "scikit-rf vector_fit, loop": 50.0, "SciPy AAA, loop": 50.0, "pyMOR, ERA, loop": 50.0,
 }  # fmt: skip
 """How many times our seconds a tool must have taken: a bank of 1000 at least 50, SLICOT's Fortran two thirds, all others one."""

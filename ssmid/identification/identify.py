@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from ssmid.linalg import eigvals
 from ssmid.systems import StateSpace
 
 METHODS = ("auto", "arx", "armax", "oe", "pem", "subspace")
+
+_ROUGHLY: dict[str, Any] = {"tol": 1e-4, "iterations": 20}
+"""Where candidates stop: what is left of the descent changes no ranking, and the chosen one is trained to the end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Identification:
     """What :func:`identify` found.
 
     fit : the chosen model, trained on the whole record   chosen : which candidate it is   candidates : all of them, the best first
+    center : what was taken off the records
     """
 
     fit: Fit
     chosen: Candidate
     candidates: tuple[Candidate, ...]
+    center: str | None = None
 
     @property
     def system(self) -> StateSpace:
@@ -58,7 +64,8 @@ class Identification:
         best = self.chosen
         drift = f" with {best.drift} states of drift" if best.drift else ""
         tried = f"Chosen of {len(self.candidates)} by the samples held out"
-        return f"{tried}: {best.method}, order {best.order}{drift}, {best.score:.4g} % there.\n{self.fit.explain()}"
+        off = f"\nWithout the {self.center} of each channel." if self.center else ""
+        return f"{tried}: {best.method}, order {best.order}{drift}, {best.score:.4g} % there.{off}\n{self.fit.explain()}"
 
 
 def identify(
@@ -68,7 +75,7 @@ def identify(
     max_order: int = 12,
     method: str = "auto",
     focus: str = "simulation",
-    center: str | None = None,
+    center: str | None = "mean",
     drift: bool = True,
     stable: bool = True,
     held_out: float = 0.33,
@@ -79,11 +86,14 @@ def identify(
     order : the number of states; when left out 1 to 6 and even numbers up to ``max_order``
     method : one of "arx", "armax", "oe", "pem", "subspace"; "auto" tries all but "pem"
     focus : "simulation" judges the free simulation, its initial state fitted; "prediction" one step ahead
-    center : as for :func:`ssmid.arx`   drift : also output error with slow disturbances as states (:func:`ssmid.oe`)
+    center : as for :func:`ssmid.arx`, but "mean" when left out, so that the zeros of the scales of measured quantities do not matter;
+        None where they do, as for the answer of a system at rest to inputs that do not change
+    drift : also output error with slow disturbances as states (:func:`ssmid.oe`), which are found anew in what judges
     stable : only stable models   held_out : the part of the samples that judges, at the end
 
     Candidates are trained on the first part and judged on the rest; among those within a tenth of the unexplained part of the best
-    the one of the lowest order is trained again on everything. A candidate whose numerics fail counts as NaN.
+    the one of the lowest order is trained again on everything. A candidate whose numerics fail counts as NaN; where the chosen one
+    fails on everything the next is taken.
     Raises ValueError for options out of range and records too short to hold samples out.
 
     >>> from scipy.signal import lfilter
@@ -104,18 +114,19 @@ def identify(
     if not 0 < held_out < 1 or max_order < 1 or (order is not None and order < 1):
         raise ValueError(f"expected held_out in (0, 1) and orders of at least 1, got {held_out}, max_order {max_order}, order {order}")
     training, judges = _split(records, held_out)
-    tried: list[tuple[Candidate, Callable[[Any], Fit]]] = []
     orders = [order] if order is not None else [*range(1, min(max_order, 6) + 1), *range(8, max_order + 1, 2)]
-    for name, lags, states, first, train in _recipes(orders, method, focus, center, drift, stable, max(map(_length, records))):
-        tried.append((_judged(name, lags, states, first, train, training, judges, focus, stable), train))
+
+    def judged(recipe: _Recipe) -> tuple[Candidate, _Recipe]:
+        return _judged(recipe, training, judges, focus, stable), recipe
+
+    tried = [judged(recipe) for recipe in _recipes(orders, method, focus, center, stable)]
+    if drift:
+        tried += [judged(recipe) for recipe in _with_drift(tried, center)]
     tried.sort(key=lambda pair: -pair[0].score if np.isfinite(pair[0].score) else np.inf)
     if not np.isfinite(tried[0][0].score):
         raise ValueError(f"expected records that some model can be trained on, got {sum(map(_length, records))} samples, order {order}")
-    best, train = _parsimonious(tried)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if not stable else "default")
-        fit = train(record)
-    return Identification(fit, best, tuple(candidate for candidate, _ in tried))
+    best, fit = _trained(_by_preference(tried), record, stable)
+    return Identification(fit, best, tuple(candidate for candidate, _ in tried), center)
 
 
 def _length(record: Record) -> int:
@@ -134,55 +145,105 @@ def _split(records: list[Record], part: float) -> tuple[list[Record], list[Recor
     return [records[0][:cut]], [records[0][cut:]]
 
 
-def _recipes(
-    orders: list[int], method: str, focus: str, center: str | None, drift: bool, stable: bool, length: int
-) -> Iterator[tuple[str, int, int, int, Callable[[Any], Fit]]]:
-    """Name, order, drift, first lag and the training of every candidate."""
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+    """How to make one candidate: ``train(records, **roughly)``, the latter for the judging alone."""
+
+    method: str
+    order: int
+    drift: int
+    delay: int
+    train: Callable[..., Fit]
+    roughly: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_Tried = list[tuple[Candidate, _Recipe]]
+
+
+def _recipes(orders: list[int], method: str, focus: str, center: str | None, stable: bool) -> Iterator[_Recipe]:
+    """All candidates but those with drift."""
     for n in orders:
         if method in ("auto", "subspace"):
             for name, subspace in (("N4SID", n4sid), ("CVA", cva)):
-                yield name, n, 0, 0, lambda r, n=n, f=subspace: f(r, n, stable=stable, center=center)
+                yield _Recipe(name, n, 0, 0, lambda r, n=n, f=subspace: f(r, n, stable=stable, center=center))
         for d in (0, 1):
             if method in ("auto", "arx"):
-                yield "ARX", n, 0, d, lambda r, n=n, d=d: arx(r, n, n + 1 - d, d, center=center, stable=stable and _single(r))
+                yield _Recipe("ARX", n, 0, d, lambda r, n=n, d=d: arx(r, n, n + 1 - d, d, center=center, stable=stable and _single(r)))
             if method in ("auto", "armax"):
-                yield "ARMAX", n, 0, d, lambda r, n=n, d=d: armax(r, n, n + 1 - d, n, d, center=center, stable=stable, iterations=20)
+                train = partial(_armax, n, d, center, stable)
+                yield _Recipe("ARMAX", n, 0, d, train, _ROUGHLY)
             if method in ("auto", "oe") and focus == "simulation":
-                for k in _drifts(n, drift):
-                    yield "OE", n, k, d, lambda r, n=n, d=d, k=k: oe(r, n - k + 1 - d, n - k, d, drift=k, center=center)
+                yield _Recipe("OE", n, 0, d, partial(_oe, n, d, 0, center), _ROUGHLY)
         if method == "pem":
-            yield "PEM", n, 0, 0, lambda r, n=n: pem(r, n, focus=focus, stable=stable, center=center)
+            yield _Recipe("PEM", n, 0, 0, lambda r, n=n: pem(r, n, focus=focus, stable=stable, center=center))
 
 
-def _drifts(order: int, drift: bool) -> list[int]:
-    """How many of ``order`` states may be drift: none, one, or what leaves two, three or four to the system."""
-    return sorted({0, *(k for k in (1, order - 4, order - 3, order - 2) if 0 < k < order)}) if drift else [0]
+def _with_drift(tried: _Tried, center: str | None) -> Iterator[_Recipe]:
+    """Output error of each order with some of its states for drift; the first lag is that which does better without."""
+    plain = [candidate for candidate, recipe in tried if recipe.method == "OE"]
+    for n in sorted({candidate.order for candidate in plain}):
+        own = [candidate for candidate in plain if candidate.order == n]
+        d = max(own, key=lambda candidate: np.nan_to_num(candidate.score, nan=-np.inf)).delay
+        for k in drifts(n):
+            yield _Recipe("OE", n, k, d, partial(_oe, n, d, k, center), _ROUGHLY)
+
+
+def drifts(order: int) -> list[int]:
+    """How many of ``order`` states are tried as drift: one, and what leaves two, three or four to the system."""
+    return sorted({k for k in (1, order - 4, order - 3, order - 2) if 0 < k < order})
+
+
+def _armax(order: int, delay: int, center: str | None, stable: bool, record: Any, **roughly: Any) -> Fit:
+    return armax(record, order, order + 1 - delay, order, delay, center=center, stable=stable, **roughly)
+
+
+def _oe(order: int, delay: int, drift: int, center: str | None, record: Any, **roughly: Any) -> Fit:
+    poles = order - drift
+    return oe(record, poles + 1 - delay, poles, delay, drift=drift, center=center, **roughly)
 
 
 def _single(record: Any) -> bool:
     return experiments(record)[0].outputs.shape[-2] == 1
 
 
-def _judged(
-    name: str, order: int, drift: int, delay: int, train: Callable[[Any], Fit], training: list[Record], judges: list[Record],
-    focus: str, stable: bool,
-) -> Candidate:
+def _judged(recipe: _Recipe, training: list[Record], judges: list[Record], focus: str, stable: bool) -> Candidate:
+    candidate = Candidate(recipe.method, recipe.order, recipe.drift, recipe.delay, np.nan, False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fit = train(training if len(training) > 1 else training[0])
+            fit = recipe.train(training if len(training) > 1 else training[0], **recipe.roughly)
             system = fit.system
             assert isinstance(system, StateSpace)
             inside = bool(np.abs(to_numpy(eigvals(system.A))).max(initial=0) < 1)
             steps = None if focus == "simulation" else 1
             scores = [float(np.min(to_numpy(fit_percent(r.outputs, predict(fit, r, steps))))) for r in judges]
-        score = float(np.mean(scores)) if inside or not stable else np.nan
-        return Candidate(name, system.order, drift, delay, score, inside)
     except (ValueError, np.linalg.LinAlgError):
-        return Candidate(name, order, drift, delay, np.nan, False)
+        return candidate
+    score = float(np.mean(scores)) if inside or not stable else np.nan
+    return dataclasses.replace(candidate, order=system.order, score=score, stable=inside)
 
 
-def _parsimonious(tried: list[tuple[Candidate, Callable[[Any], Fit]]]) -> tuple[Candidate, Callable[[Any], Fit]]:
+def _trained(tried: _Tried, record: Any, stable: bool) -> tuple[Candidate, Fit]:
+    """The first that can be trained on everything: one of several experiments may be too short for what the others allow."""
+    for candidate, recipe in tried[:-1]:
+        try:
+            return candidate, _last_training(recipe, record, stable)
+        except (ValueError, np.linalg.LinAlgError):
+            continue
+    return tried[-1][0], _last_training(tried[-1][1], record, stable)
+
+
+def _last_training(recipe: _Recipe, record: Any, stable: bool) -> Fit:
+    with warnings.catch_warnings():
+        # what may be unstable was asked to be allowed to
+        warnings.simplefilter("default" if stable else "ignore")
+        return recipe.train(record)
+
+
+def _by_preference(tried: _Tried) -> _Tried:
+    """``tried``, best first, with those near the best before the others: these the lowest order first."""
     best = tried[0][0].score
-    near = [pair for pair in tried if pair[0].score >= best - 0.1 * max(100 - best, 0)]
-    return min(near, key=lambda pair: (pair[0].order, -pair[0].score))
+    enough = best - 0.1 * max(100 - best, 0)
+    near = [pair for pair in tried if pair[0].score >= enough]
+    rest = [pair for pair in tried if pair[0].score < enough]
+    return sorted(near, key=lambda pair: (pair[0].order, -pair[0].score)) + rest

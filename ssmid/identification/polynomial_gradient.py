@@ -8,6 +8,7 @@ shifts of one filtered signal, and a step costs six runs of :func:`scipy.signal.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy.signal import lfilter
@@ -68,11 +69,13 @@ class Coefficients:
 def unpack(theta: Host, degrees: Degrees, experiments: int) -> Coefficients:
     """The parameter vector, in the order a, b (input after input), f, c, d, starts, as polynomials."""
     g = degrees
-    sizes = np.cumsum([g.na, g.nb * g.inputs, g.nf, g.nc, g.nd])
-    a, b, f, c, d, starts = np.split(theta, sizes)
-    one = np.ones(1)
+    parts, at = [], 0
+    for size in (g.na, g.nb * g.inputs, g.nf, g.nc, g.nd, experiments * g.free):
+        parts.append(theta[at : at + size])
+        at += size
+    a, b, f, c, d, starts = parts
     b = np.concatenate([np.zeros((g.inputs, g.delay)), b.reshape(g.inputs, g.nb)], -1) if g.nb else np.zeros((g.inputs, 1))
-    a, f, c, d = (np.concatenate([one, x]) for x in (a, f, c, d))
+    a, f, c, d = (np.concatenate([_ONE, x]) for x in (a, f, c, d))
     return Coefficients(a, b, f, c, d, starts.reshape(experiments, g.free))
 
 
@@ -92,8 +95,12 @@ def drift_poles(count: int, period: float) -> Host:
     return (1 - 1e-4 / period) * np.exp(2j * np.pi * turns / period)
 
 
+@functools.lru_cache(16)
 def drift_of(count: int, period: float, length: int) -> Host:
-    """``(length, count)`` real free motions of :func:`drift_poles`: the constant first where there is one, then cosine and sine."""
+    """``(length, count)`` real free motions of :func:`drift_poles`: the constant first where there is one, then cosine and sine.
+
+    The array is kept for the next call: not to be written to.
+    """
     poles = drift_poles(count, period)
     upper = poles[poles.imag > 1e-12 * abs(poles.imag).max(initial=0)]
     t = np.arange(length)[:, None]
