@@ -13,6 +13,8 @@ from ssmid.identification.partial_fractions import basis
 from ssmid.identification.pole_refinement import Problem, project, refine
 
 _STEPS = 100
+_ROUNDING = 1e-13
+"""Errors of values up to one below which nothing is left to level."""
 _LEVEL = 1.01
 """The iteration ends where the largest error is within this factor of the weighted mean, which the best fit cannot get below."""
 
@@ -36,11 +38,11 @@ def lawson(problem: Problem, poles: Array, *, stable: bool) -> tuple[Array, Arra
         best, best_weights = (xp.where(better[:, None], a, b) for a, b in ((poles, best), (weights, best_weights)))
         mean = xp.sqrt(xp.sum(squared * error**2, axis=-1) / xp.sum(squared, axis=-1))
         level = level | (largest <= _LEVEL * mean)
-        if bool(xp.all(level | ~(lowest > 0))):
+        if bool(xp.all(level | ~(lowest > _ROUNDING))):
             break
         squared = squared * error
         squared = squared / xp.max(squared, axis=-1, keepdims=True)
-    return best, best_weights, level | (lowest == 0)
+    return best, best_weights, level | (lowest <= _ROUNDING)
 
 
 def _errors(problem: Problem, poles: Array) -> Array:

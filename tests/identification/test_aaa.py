@@ -436,6 +436,13 @@ def test_what_was_dropped_is_said(rng):
     assert "AAA, order 3: rms error over the points" in fit.explain()
 
 
+def test_minimax_has_nothing_to_level_in_an_exact_fit():
+    s = 1j * np.linspace(0.1, 10, 50)
+    fit = aaa(s, (1 / (s[:, None] + 0.2 + np.arange(5))).sum(-1), order=5, stable=True, minimax=True)
+    assert bool(fit.converged)
+    assert fit.error < 1e-14
+
+
 def test_minimax_levels_the_error():
     s = 1j * np.geomspace(0.1, 10, 300)
     values = np.sqrt(s + 1) / (s + 2)
