@@ -16,9 +16,9 @@ from ssmid.analysis.gramians import gramian_factors_or_nan, modal_realization
 from ssmid.analysis.norms import norm
 from ssmid.analysis.splitting import split_unstable
 from ssmid.linalg import adjoint, solve, svd, transpose
+from ssmid.reduction.arguments import checked_order, order_or_tolerance
 from ssmid.reduction.fir import balanced_truncation_fir
 from ssmid.reduction.low_rank import SparseReduction, compressed
-from ssmid.reduction.one_by_one import checked_order
 from ssmid.reduction.result import Reduction
 from ssmid.reduction.weighted import weighted_gramian_factors
 from ssmid.systems import ImpulseResponse, Modal, SparseStateSpace, StateSpace, System
@@ -103,16 +103,11 @@ class _Request:
     output_weight: System | None
 
     def __post_init__(self) -> None:
-        if (self.order is None) == (self.tol is None):
-            raise ValueError(f"expected either order or tol, got order={self.order} and tol={self.tol}")
-        if self.tol is not None and not self.tol > 0:
-            raise ValueError(f"tol: expected a positive number, got {self.tol}")
+        order_or_tolerance(self.order, self.tol, self.max_order)
         if self.tol_norm not in ("bound", "h2"):
             raise ValueError(f"tol_norm: expected 'bound' or 'h2', got {self.tol_norm!r}")
         if self.weighted and self.tol is not None and self.tol_norm == "bound":
             raise ValueError("tol: expected an order or tol_norm='h2' with frequency weights, which have no bound beforehand")
-        if self.max_order is not None and (int(self.max_order) != self.max_order or self.max_order < 1):
-            raise ValueError(f"max_order: expected a positive integer, got {self.max_order}")
 
     @property
     def weighted(self) -> bool:
@@ -152,7 +147,7 @@ class _Piece:
 def _pieces(system: StateSpace | Modal, request: _Request) -> list[_Piece]:
     """All stable elements in one piece; each unstable one by itself, with its unstable part split off."""
     batch = system.batch_shape
-    flat = _flattened(system)
+    flat = flattened(system)
     size = prod(batch)
     piece = _balanced(np.arange(size), flat, request, None, single=not batch)
     lost = np.flatnonzero(~np.isfinite(to_numpy(piece.sigma)).all(-1))
@@ -173,7 +168,7 @@ def _pieces(system: StateSpace | Modal, request: _Request) -> list[_Piece]:
     return pieces
 
 
-def _flattened(system: StateSpace | Modal) -> Any:
+def flattened(system: StateSpace | Modal) -> Any:
     """The same elements in one batch axis, in double precision."""
     size = prod(system.batch_shape)
     arrays = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssmid._array import Array, from_numpy, to_numpy
 from ssmid.analysis.characteristics import poles as poles_of
+from ssmid.reduction.arguments import order_or_tolerance
 from ssmid.reduction.h2_poles import spread_apart
 from ssmid.reduction.result import Result
 from ssmid.systems import System
@@ -53,8 +54,7 @@ class H2Request:
                 raise ValueError(f"{name}: expected an integer of at least 0, got {value}")
         if not gtol > 0:
             raise ValueError(f"gtol: expected a positive number, got {gtol}")
-        if (order is None) == (tol is None):
-            raise ValueError(f"expected either order or tol, got order={order} and tol={tol}")
+        order_or_tolerance(order, tol, max_order)
         if tol is not None and any(not isinstance(s, str) for s in starts):
             raise ValueError("start: expected 'balanced' with tol, whose order is not known beforehand")
         return cls(order, tol, max_order, starts, int(max_iterations), float(gtol), int(restarts))

@@ -13,7 +13,7 @@ from ssmid.analysis.characteristics import poles as poles_of
 from ssmid.analysis.conversion import to_modal
 from ssmid.analysis.gramians import modal_realization
 from ssmid.linalg import eig, inverse
-from ssmid.reduction.balanced import balanced_truncation
+from ssmid.reduction.balanced import balanced_truncation, flattened
 from ssmid.reduction.h2_dense import SchurSource
 from ssmid.reduction.h2_newton import Optimum, Source, search
 from ssmid.reduction.h2_realization import cascade_realization
@@ -34,7 +34,7 @@ def h2_of_scalars(system: StateSpace | Modal, request: H2Request) -> H2Reduction
     batch, order = system.batch_shape, request.order
     real = not (system.is_complex if isinstance(system, StateSpace) else not system.real)
     like = as_complex(double(next(iter(system.arrays.values()))))
-    flat, sound = _flattened(system), to_numpy(system.is_finite()).reshape(-1)
+    flat, sound = flattened(system), to_numpy(system.is_finite()).reshape(-1)
     modes = _modes(flat, sound)
     reach = np.abs(modes.poles) if system.is_discrete else np.exp(np.real(modes.poles))
     if (reach >= 1).any():
@@ -63,15 +63,6 @@ def h2_of_scalars(system: StateSpace | Modal, request: H2Request) -> H2Reduction
     A, B, C = (M[:, :order, :] if i < 2 else M[:, :, :order] for i, M in enumerate((A[:, :, :order], B, C)))
     A, B, C = _from_disk(A, B, C, rate, size)
     return _assembled(system, modes, balanced, optimum, (A, B, C), sound)
-
-
-def _flattened(system: Any) -> Any:
-    count = prod(system.batch_shape)
-    arrays = {
-        name: namespace(a).reshape(double(a), (count, *a.shape[a.ndim - system.core_ndim[name] :]))
-        for name, a in system.broadcast_arrays().items()
-    }
-    return dataclasses.replace(system, **arrays)
 
 
 def _poles_of(balanced: Reduction, order: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from ssmid.analysis.conversion import to_modal
 from ssmid.analysis.hinf import to_continuous
 from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.splitting import Triple
+from ssmid.reduction.arguments import order_or_tolerance
 from ssmid.reduction.hankel_norm_dilation import Matrices, dilation, equal_values, stable_and_antistable
 from ssmid.reduction.hankel_norm_feedthrough import best_feedthrough
 from ssmid.reduction.hankel_norm_fir import METHOD, hankel_norm_fir
@@ -67,24 +68,18 @@ def hankel_norm_approximation(
     >>> round(float(fit.measured("hankel") / fit.lower_bound), 6), bool(fit.measured("hinf") <= fit.bound)
     (1.0, True)
     """
-    _check(order, tol, feedthrough)
+    order_or_tolerance(order, tol)
+    if feedthrough not in ("hinf", "keep"):
+        raise ValueError(f"feedthrough: expected 'hinf' or 'keep', got {feedthrough!r}")
     if isinstance(system, ImpulseResponse) and not mimo:
         return hankel_norm_fir(system, order, tol, keep=feedthrough == "keep")
     keep = feedthrough == "keep"
-    wanted = partial(_order_within, tol) if order is None else order
+    wanted = order if tol is None or order is not None else partial(_order_within, tol)
+    assert wanted is not None
     result = reduce_one_by_one(system, wanted, METHOD, partial(_of_element, keep=keep), Reduction, least=0, mimo=mimo)
     if isinstance(system, Modal) and not mimo:
         result = dataclasses.replace(result, system=dataclasses.replace(to_modal(result.system), real=system.real))
     return result
-
-
-def _check(order: int | None, tol: float | None, feedthrough: str) -> None:
-    if (order is None) == (tol is None):
-        raise ValueError(f"expected either order or tol, got order={order} and tol={tol}")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol: expected a positive number, got {tol}")
-    if feedthrough not in ("hinf", "keep"):
-        raise ValueError(f"feedthrough: expected 'hinf' or 'keep', got {feedthrough!r}")
 
 
 def _order_within(tol: float, sigma: np.ndarray) -> int:

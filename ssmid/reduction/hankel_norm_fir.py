@@ -18,6 +18,7 @@ from ssmid._array import Array, astype_width, detach, double, fft_of, from_numpy
 from ssmid.analysis.hankel import Triplets, hankel_triplets, normalized
 from ssmid.analysis.impulse import markov_parameters
 from ssmid.linalg import adjoint, block_hankel_products, eigvals, orthonormalize, solve, svd, transpose
+from ssmid.reduction.arguments import checked_order
 from ssmid.reduction.fir import sum_beyond
 from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, StateSpace
@@ -53,9 +54,8 @@ def hankel_norm_fir(response: ImpulseResponse, order: int | None, tol: float | N
     """The reduction of every filter of a bank, each a scalar system. Arguments: :func:`ssmid.hankel_norm_approximation`."""
     xp = namespace(response.taps)
     batch, length = response.batch_shape, response.length
-    most = max(1, length - 1)
-    if order is not None and (int(order) != order or not 1 <= order <= most):
-        raise ValueError(f"order: expected 1 to {most}, got {order}")
+    if order is not None:
+        order = checked_order(order, length - 1)
     taps, sound, scale = normalized(xp.reshape(detach(double(response.taps)), (prod(batch), 1, 1, length)))
     if length == 1:
         taps = xp.concat([taps, xp.zeros_like(taps)], axis=-1)

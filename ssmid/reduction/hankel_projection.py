@@ -19,6 +19,7 @@ import numpy as np
 from ssmid._array import Array, astype_width, from_numpy, is_complex, namespace, to_numpy, width
 from ssmid.analysis.hankel import DENSE, channels, hankel_triplets, normalized
 from ssmid.linalg import transpose
+from ssmid.reduction.arguments import checked_order, order_or_tolerance
 from ssmid.reduction.result import Reduction
 from ssmid.systems import ImpulseResponse, StateSpace
 
@@ -80,15 +81,9 @@ class Request:
 
     def check(self, available: int) -> None:
         """ValueError unless exactly one of ``order`` and ``tol`` asks for something that can be had."""
-        if (self.order is None) == (self.tol is None):
-            raise ValueError(f"expected either order or tol, got order={self.order} and tol={self.tol}")
-        if self.tol is not None and not self.tol > 0:
-            raise ValueError(f"tol: expected a positive number, got {self.tol}")
-        if self.max_order is not None and (int(self.max_order) != self.max_order or self.max_order < 1):
-            raise ValueError(f"max_order: expected a positive integer, got {self.max_order}")
-        most = max(1, available)
-        if self.order is not None and (int(self.order) != self.order or not 1 <= self.order <= most):
-            raise ValueError(f"order: expected 1 to {most}, got {self.order}")
+        order_or_tolerance(self.order, self.tol, self.max_order)
+        if self.order is not None:
+            checked_order(self.order, available)
 
 
 def realize(response: ImpulseResponse, request: Request, method: str, *, mimo: bool) -> Reduction:

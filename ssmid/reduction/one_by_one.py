@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -18,6 +17,7 @@ from ssmid.analysis.characteristics import is_stable
 from ssmid.analysis.conversion import to_state_space
 from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.splitting import split_unstable
+from ssmid.reduction.arguments import checked_order
 from ssmid.reduction.result import Change, Reduction
 from ssmid.systems import StateSpace, System
 
@@ -112,14 +112,6 @@ def reduce_one_by_one(
             return None
 
     return _assembled(in_threads(one, *flat), system, work, None if callable(order) else order, method, kind)
-
-
-def checked_order(order: Any, most: int, *, larger: bool = False) -> int:
-    """``order``, a whole number from 1 to ``most`` (or 1, where that is less), or ``larger``: else ValueError."""
-    whole = isinstance(order, numbers.Real) and not isinstance(order, bool) and float(order).is_integer()
-    if not whole or order < 1 or (order > max(1, most) and not larger):
-        raise ValueError(f"order: expected 1 to {max(1, most)}, got {order!r}")
-    return int(order)
 
 
 def balancing(R: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -175,8 +176,12 @@ class Reduction(Result):
 
 def _without_cancelled(difference: StateSpace) -> StateSpace:
     """Elements whose unstable part is zero but for rounding, without it; states that decay, unreached, stand in its place."""
-    A, B, C = batched_on_host(partial(_stable_if_cancelled, discrete=difference.is_discrete), difference.A, difference.B, difference.C)
-    return dataclasses.replace(difference, A=A, B=B, C=C)
+    return _by_elements(_stable_if_cancelled, difference)
+
+
+def _by_elements(function: Callable[..., Any], system: StateSpace) -> StateSpace:
+    A, B, C = batched_on_host(partial(function, discrete=system.is_discrete), system.A, system.B, system.C)
+    return dataclasses.replace(system, A=A, B=B, C=C)
 
 
 def _stable_if_cancelled(A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,9 +213,7 @@ def _filled_up(
 def _stable_part(system: System) -> StateSpace:
     """With states that decay, unreached and unseen, in place of the unstable ones."""
     states = system if isinstance(system, StateSpace) else to_state_space(system)
-    states = dataclasses.replace(states, **states.broadcast_arrays())
-    A, B, C = batched_on_host(partial(_with_stable_part, discrete=states.is_discrete), states.A, states.B, states.C)
-    return dataclasses.replace(states, A=A, B=B, C=C)
+    return _by_elements(_with_stable_part, dataclasses.replace(states, **states.broadcast_arrays()))
 
 
 def _with_stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray, discrete: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
