@@ -14,6 +14,8 @@ from ssmid.identification.stable_poles import held_inside
 _EXACT = 1e-13
 """A misfit that no further pole is asked to lower."""
 _PATIENCE = 6
+_UNEXPLAINED, _LONGER = 0.5, 24
+"""Where the misfit is as large a part of smooth values, so many orders may lower nothing: a delay takes all of its poles at once."""
 
 
 @dataclasses.dataclass
@@ -89,9 +91,10 @@ class Search:
         """
         B, channels, _, k = self.bank.values.shape
         best, score, waited = Poles.none(B), np.full(B, np.inf), np.zeros(B, int)
-        equations = 2 * channels * k
+        equations, smooth = 2 * channels * k, _are_smooth(self.bank)
         for order in range(1, most + 1):
-            index = np.flatnonzero((waited < _PATIENCE) & ~(best.misfit <= _EXACT * self.bank.size))
+            patience = np.where((best.misfit > _UNEXPLAINED * self.bank.size) & smooth, _LONGER, _PATIENCE)
+            index = np.flatnonzero((waited < patience) & ~(best.misfit <= _EXACT * self.bank.size))
             if not len(index):
                 break
             found = self._at(order, index)
@@ -112,3 +115,10 @@ class Search:
             poles = self.start if self.start.shape[0] == 1 else self.start[index]
         poles = np.broadcast_to(poles, (len(index), order))
         return relocated(part, held_inside(poles, self.bank.dt) if self.bank.stable else poles, self.iterations)
+
+
+def _are_smooth(bank: Bank) -> Host:
+    """``(B,)`` whether values at neighbouring points are more alike than those of noise."""
+    values = to_numpy(bank.values)
+    beside = np.abs(np.sum(values[..., 1:] * values[..., :-1], axis=(1, 2, 3)))
+    return beside > 0.5 * np.sum(values**2, axis=(1, 2, 3))
