@@ -440,7 +440,10 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "a channel in words": (["inspect", "h.npy", "--channel", "left"], "--channel: expected whole numbers such as 3 or 0,2, got 'left'"),
     "a count of none": (["inspect", "h.npy", "--count", "0"], "count: expected a whole number of at least 1, got 0"),
     "no sampling frequency": (["inspect", "h.npy", "--fs", "0"], "fs: expected a positive sampling frequency in Hz, got 0"),
-    "channels that do not couple": (["fit", "h.npy", "--order", "2", "--mimo"], r"mimo: expected taps of shape .*, got \(2, 61\)"),
+    "a channel that does not couple": (
+        ["fit", "h.npy", "--order", "2", "--mimo", "--channel", "0"],
+        r"mimo: expected taps of shape .*, got \(61,\)",
+    ),
     "an order above the samples": (["fit", "s.s1p", "--order", "2"], "order: expected 0 to 1 for 2 points, got 2"),
     "samples for a method of taps": (
         ["fit", "s.s1p", "--order", "1", "--method", "era"],

@@ -16,7 +16,7 @@ _REAL = 1e-8
 
 def checked_order(name: str, order: Any, least: int, most: int, of: str) -> int:
     """``order`` as an int; ValueError unless it is a whole number from ``least`` to ``most``, which is what ``of`` tells."""
-    if isinstance(order, (bool, np.bool_)) or not isinstance(order, Integral) or not least <= order <= most:
+    if not _is_whole(order) or not least <= int(order) <= most:
         raise ValueError(f"{name}: expected {least} to {most} for {of}, got {order!r}")
     return int(order)
 
@@ -34,7 +34,7 @@ def checked_orders(order: Any, tol: Any, max_order: Any, *, least: int, most: in
 
 def checked_tolerance(tol: Any, *, zero: bool = False) -> float:
     """``tol`` as a float; ValueError unless it is a positive number (or ``zero``)."""
-    if isinstance(tol, bool) or not isinstance(tol, Real) or not (tol > 0 or (zero and tol == 0)):
+    if isinstance(tol, bool) or not isinstance(tol, Real) or not (float(tol) > 0 or (zero and tol == 0)):
         raise ValueError(f"tol: expected {'a number from 0 on' if zero else 'a positive number'}, got {tol!r}")
     return float(tol)
 
@@ -48,9 +48,13 @@ def refuse_both(order: Any, **others: Any) -> None:
 
 def checked_count(name: str, count: Any, *, zero: bool = False) -> int:
     """``count`` as an int; ValueError unless it is a whole number of at least 1 (or ``zero``)."""
-    if isinstance(count, (bool, np.bool_)) or not isinstance(count, Integral) or count < (0 if zero else 1):
+    if not _is_whole(count) or int(count) < (0 if zero else 1):
         raise ValueError(f"{name}: expected a {'whole number from 0 on' if zero else 'positive integer'}, got {count!r}")
     return int(count)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def checked_stable(stable: Any, *others: str) -> None:
@@ -93,9 +97,9 @@ def checked_poles(poles: Any, order: int | None, batch: tuple[int, ...]) -> Host
         raise ValueError(f"poles: expected shape {('order',) if order is None else (n,)} or {(*batch, n)}, got {host.shape}")
     if broadcast_batch(poles=host.shape[:-1], values=batch) != batch:
         raise ValueError(f"poles: expected shape {(*batch, n)}, got {host.shape}")
-    host = np.where(np.abs(host.imag) <= _REAL * np.abs(host), host.real + 0j, host)
+    host = np.where(np.abs(np.imag(host)) <= _REAL * np.abs(host), np.real(host) + 0j, host)
     apart = np.abs(host[..., :, None] - host.conj()[..., None, :]).min(axis=-1)
-    unpaired = (np.sum(host.imag > 0, axis=-1) != np.sum(host.imag < 0, axis=-1)).any()
+    unpaired = (np.sum(np.imag(host) > 0, axis=-1) != np.sum(np.imag(host) < 0, axis=-1)).any()
     if not np.isfinite(host).all() or unpaired or (apart > _REAL * np.abs(host)).any():
         raise ValueError("poles: expected a set closed under conjugation, as the poles of real systems are")
     return host

@@ -370,7 +370,7 @@ def _finite(zeros: Array) -> Array:
     host = np.take_along_axis(host, np.argsort(np.abs(host), axis=-1, kind="stable"), axis=-1)
     n = int(np.sum(~(np.abs(host) > _INFINITE), axis=-1).max(initial=0, where=np.isfinite(host).all(-1)))
     kept = host[..., :n]
-    paired = (np.sum(kept.imag > 0, axis=-1) == np.sum(kept.imag < 0, axis=-1)) | ~np.isfinite(host).all(-1)
+    paired = (np.sum(np.imag(kept) > 0, axis=-1) == np.sum(np.imag(kept) < 0, axis=-1)) | ~np.isfinite(host).all(-1)
     return from_numpy(kept, zeros) if host.size and paired.all() else zeros
 
 

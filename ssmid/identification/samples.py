@@ -60,7 +60,7 @@ class Samples:
 
         Raises ValueError for ``mimo`` together with ``shared``, for fewer batch axes than that takes, and for axes of no channels.
         """
-        if isinstance(shared, (bool, np.bool_)) or not isinstance(shared, Integral) or shared < 0:
+        if isinstance(shared, bool) or not isinstance(shared, Integral) or int(shared) < 0:
             raise ValueError(f"shared: expected a number of batch axes, got {shared!r}")
         if mimo and shared:
             raise ValueError(f"expected mimo=True or shared, got both (shared={shared})")
@@ -129,6 +129,8 @@ def samples(data: Any, values: Any = None, *, dt: float | bool | None = None) ->
         if array.ndim == 1 and not np.isfinite(host).all():
             bad = int(np.argmin(np.isfinite(host)))
             raise ValueError(f"{name}: expected finite numbers, got {host[bad]} at index {bad}")
+    # infinite points, of elements of a batch, are NaN: complex infinities make warnings wherever they are divided
+    points = namespace(points).where(namespace(points).isfinite(points), points, namespace(points).full_like(points, float("nan")))
     return _told_apart(Samples(points, values, 0 if dt is None else checked_dt(dt), bits))
 
 

@@ -95,8 +95,9 @@ def test_empty_batches_have_empty_results(fit, shape):
     assert found.explain()
 
 
-def test_points_that_are_not_finite_spoil_one_element_only(fit):
-    points = np.stack([S, S * np.nan, 2 * S])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_points_that_are_not_finite_spoil_one_element_only(fit, bad):
+    points = np.stack([S, np.where(np.arange(40) == 3, bad, S), 2 * S])
     found = fit(points, smooth(np.stack([S, S, 2 * S])), 2)
     assert found.converged.tolist() == [True, False, True]
     assert found.stable.tolist() == [True, False, True]
