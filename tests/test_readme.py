@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 import shlex
 import subprocess
@@ -95,3 +96,33 @@ def test_the_picture_of_the_house_names_every_file():
     package = Path(ssmid.__file__).parent
     there = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if p.name != "__init__.py"} | {"__init__.py"}
     assert named == there
+
+
+def test_the_reference_lists_every_public_name():
+    """Modules aside, of which those that are for users are listed."""
+    listed = set(re.findall(r"^   (\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    public = {name for name in ssmid.__all__ if not name.startswith("_")}
+    modules = {name for name in public if inspect.ismodule(getattr(ssmid, name))}
+    assert public - modules <= listed
+    assert listed <= public, "what is listed exists"
+
+
+def test_every_function_that_the_chapter_on_fitting_names_exists():
+    """In the decision table a call is code, its options are those of the function, and each way to fit is in it."""
+    text = (ROOT / "docs" / "fitting.md").read_text()
+    table = text[text.index("| data |") : text.index("From the command line the same")]
+    calls = re.findall(r"`(\w+)(?:\(([^`]*)\))?`", table)
+    for name, arguments in calls:
+        options = set(re.findall(r"(\w+)=", arguments))
+        assert hasattr(ssmid, name), name
+        function = getattr(ssmid, name)
+        parameters = inspect.signature(function).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        inner = set(re.findall(r"(\w+)=", " ".join(re.findall(r"\((.*)\)", arguments))))  # of a call within the call
+        assert anything or options - inner <= set(parameters), f"{name}: {options}"
+    api = (ROOT / "docs" / "api.md").read_text()
+    for title in ("Fits to impulse responses", "Fits to frequency responses", "Fits to records"):
+        part = api[api.index(title) :]
+        names = re.findall(r"^   ([a-z]\w+)$", part[: part.index("\n\n", part.index("nosignatures") + 20)], re.MULTILINE)
+        assert len(names) > 3
+        assert set(names) <= {name for name, _ in calls}, title

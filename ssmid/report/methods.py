@@ -96,7 +96,8 @@ def fitted(
 ) -> Result:
     """``data`` fitted by ``method``. Taps go to methods of the frequency domain as their spectrum on the FFT grid.
 
-    center : "none", "mean" or "trend" of a record; the method's own choice where left out   stable : only stable models, where the method leaves the choice
+    center : "none", "mean" or "trend" of a record; the method's own choice where left out
+    stable : only stable models, where the method leaves the choice
     """
     if isinstance(data, ImpulseResponse) and TAPS in method.takes and SAMPLES in method.takes:
         data = frequency_response(data, points=data.length)
