@@ -71,6 +71,18 @@ def test_a_free_order_is_that_of_the_function(case, method):
     assert largest_error(fit, function, dt) < 1e-12
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("pairs", "multiple"), [(15, 2), (3, 3)])
+def test_many_repeated_pairs_of_light_damping(method, pairs, multiple, rng):
+    omega, points = np.linspace(0.5, 9.5, pairs), 1j * np.linspace(0.05, 10, 500)
+    quadratic = (points[:, None] + 0.02 * omega) ** 2 + omega**2
+    powers = (0.04 * omega**2 / quadratic)[..., None] ** np.arange(1, multiple + 1)
+    fit = method(points, (rng.standard_normal((pairs, multiple)) * powers).sum((-2, -1)), 2 * pairs * multiple, stable=True)
+    assert bool(fit.converged)
+    assert bool(fit.stable)
+    assert float(fit.error) < 1e-12
+
+
 @pytest.mark.parametrize("method", [aaa, vector_fitting])
 def test_elements_of_several_orders_stay_stable(method):
     five = sum(1 / (AXIS + pole) + 1 / (AXIS + np.conj(pole)) for pole in (0.1 + 2j, 0.2 + 5j)) + 1 / (AXIS + 3)
