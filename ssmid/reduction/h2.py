@@ -38,9 +38,9 @@ def h2_approximation(
     order : states, 1 to what the system carries, or
     tol : instead, the largest relative l2 error, of taps or of a single model; each response gets the smallest order that is found
         to meet it (doubled until one does, then bisected), up to ``max_order`` (256 when left out).
-    start : "balanced" (the poles of balanced truncation, of a StateSpace also those of :func:`ssmid.irka`, of a Modal bank the dominant
-        ones), or for scalar systems a system or a result of the same order, or several of these: the best end is kept. There are
-        many local minima; the start decides.
+    start : "balanced" (the poles of balanced truncation, of a single StateSpace also those of :func:`ssmid.irka`, of banks of models
+        the dominant ones), or for scalar systems a system or a result of the same order, or several of these: the best end is kept.
+        There are many local minima; the start decides.
     restarts : so many perturbed copies of each start of a scalar system are tried too, in one batch; the result is the same each time.
     weights : of taps, ``(*batch, length)`` or ``(length,)``, not negative: the sum of ``|weights error|^2`` over the taps is made small.
     frequency_weights : of taps, ``(*batch, k)`` or ``(k,)``, not negative, on the grid of ``frequency_response(points=n)``, n at least
