@@ -7,16 +7,14 @@ nothing is assumed of what came before.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from ssmid._array import double, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.identification.centering import centering
 from ssmid.identification.polynomial_models import innovations_form, order_of, sensitivities
 from ssmid.identification.prediction_error_result import ERROR_OF_PREDICTION, Estimate, PredictionErrorFit, relative_error, stacked
-from ssmid.identification.record import Record, experiments
+from ssmid.identification.record import Record, experiments, host_elements
+from ssmid.identification.result import told_if_unstable
 from ssmid.linalg import triangular_factor
 from ssmid.reduction.result import Change
 
@@ -57,7 +55,7 @@ def arx(
     """
     records = experiments(record)
     base = centering(records, center)
-    data = host_data([base.removed(r) for r in records])
+    data = [host_elements(base.removed(r)) for r in records]
     batch = records[0].batch_shape
     p = records[0].outputs.shape[-2]
     if stable and p > 1:
@@ -73,29 +71,7 @@ def arx(
         **stacked(estimates, records, batch, isinstance(record, list)),
         data=record, method="ARX", centering=base, changes=changes, error_kind=ERROR_OF_PREDICTION,
     )
-    warn_unstable(fit, "arx", "stable=True gives a stable one" if p == 1 else "ssmid.pem(..., stable=True) gives a stable one")
-    return fit
-
-
-def host_data(records: list[Record]) -> list[tuple[Host, Host]]:
-    """Inputs ``(N, m, T)`` and outputs ``(N, p, T)`` of each record, NumPy float64, the batch in one axis."""
-    batch = records[0].batch_shape
-    count = int(np.prod(batch))
-
-    def flat(x: Host) -> Host:
-        return np.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(count, *x.shape[-2:])
-
-    return [(flat(to_numpy(double(r.inputs))), flat(to_numpy(double(r.outputs)))) for r in records]
-
-
-def warn_unstable(fit: PredictionErrorFit, name: str, remedy: str) -> None:
-    """The warning that every unstable model comes with."""
-    stable = to_numpy(fit.stable)
-    finite = np.isfinite(to_numpy(fit.error))
-    unstable = int(np.sum(~stable & finite))
-    if unstable:
-        some = "the model is" if stable.ndim == 0 else f"{unstable} of {stable.size} models are"
-        warnings.warn(f"{name}: {some} unstable; {remedy}", stacklevel=3)
+    return told_if_unstable(fit, "arx", "stable=True gives a stable one" if p == 1 else "ssmid.pem(..., stable=True) gives a stable one")
 
 
 def _checked(na: int, nb: int, delay: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, double, from_numpy, namespace, to_numpy
+from ssmid._array import Array, astype_width, double, from_numpy, namespace, to_numpy, width
 from ssmid.identification.record import Record
 
 CENTERS = ("mean", "trend")
@@ -70,12 +69,8 @@ def _lines(signals: list[Array], center: str | None) -> Array:
     level = xp.mean(joined, axis=-1) if joined.shape[-2] else joined[..., 0]
     if center != "trend":
         level = level if center == "mean" else xp.zeros_like(level)
-        return _narrow(xp.stack([level, xp.zeros_like(level)], axis=-1), signals[0])
+        return astype_width(xp.stack([level, xp.zeros_like(level)], axis=-1), width(signals[0]))
     count = joined.shape[-1]
     t = from_numpy(np.arange(count) - (count - 1) / 2, joined)
     slope = xp.sum(joined * t, axis=-1) / max(float(to_numpy(xp.sum(t * t))), 1.0)
-    return _narrow(xp.stack([level - slope * (count - 1) / 2, slope], axis=-1), signals[0])
-
-
-def _narrow(line: Array, like: Any) -> Array:
-    return namespace(line).astype(line, like.dtype)
+    return astype_width(xp.stack([level - slope * (count - 1) / 2, slope], axis=-1), width(signals[0]))

@@ -120,8 +120,8 @@ def identify(
         return _judged(recipe, training, judges, focus, stable), recipe
 
     tried = [judged(recipe) for recipe in _recipes(orders, method, focus, center, stable)]
-    if drift:
-        tried += [judged(recipe) for recipe in _with_drift(tried, center)]
+    if drift and method in ("auto", "oe") and focus == "simulation":
+        tried += _with_drift(orders, judged, center)
     tried.sort(key=lambda pair: -pair[0].score if np.isfinite(pair[0].score) else np.inf)
     if not np.isfinite(tried[0][0].score):
         raise ValueError(f"expected records that some model can be trained on, got {sum(map(_length, records))} samples, order {order}")
@@ -178,14 +178,16 @@ def _recipes(orders: list[int], method: str, focus: str, center: str | None, sta
             yield _Recipe("PEM", n, 0, 0, lambda r, n=n: pem(r, n, focus=focus, stable=stable, center=center))
 
 
-def _with_drift(tried: _Tried, center: str | None) -> Iterator[_Recipe]:
-    """Output error of each order with some of its states for drift; the first lag is that which does better without."""
-    plain = [candidate for candidate, recipe in tried if recipe.method == "OE"]
-    for n in sorted({candidate.order for candidate in plain}):
-        own = [candidate for candidate in plain if candidate.order == n]
-        d = max(own, key=lambda candidate: np.nan_to_num(candidate.score, nan=-np.inf)).delay
-        for k in drifts(n):
-            yield _Recipe("OE", n, k, d, partial(_oe, n, d, k, center), _ROUGHLY)
+def _with_drift(orders: list[int], judged: Callable[[_Recipe], tuple[Candidate, _Recipe]], center: str | None) -> _Tried:
+    """Output error of each order with some of its states for drift; the first lag is that which does better with the most of them."""
+    tried: _Tried = []
+    for n in orders:
+        *fewer, most = drifts(n) or [0]
+        if most:
+            both = [judged(_Recipe("OE", n, most, d, partial(_oe, n, d, most, center), _ROUGHLY)) for d in (0, 1)]
+            d = max((c for c, _ in both), key=lambda candidate: np.nan_to_num(candidate.score, nan=-np.inf)).delay
+            tried += both + [judged(_Recipe("OE", n, k, d, partial(_oe, n, d, k, center), _ROUGHLY)) for k in fewer]
+    return tried
 
 
 def drifts(order: int) -> list[int]:

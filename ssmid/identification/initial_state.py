@@ -33,7 +33,7 @@ def estimate_initial_state(system: StateSpace, record: Record) -> Array:
     check_fits(system, record)
     residual = double(record.outputs) - free_simulation(system, record.inputs)
     A, C = same_field(double(system.A), double(system.C))
-    state = batched_on_host(quiet(_nearest_state), _like(A, residual), _like(C, residual), residual)
+    state = batched_on_host(quiet(_nearest_state), as_kind_of(A, residual), as_kind_of(C, residual), residual)
     return astype_width(state[..., 0], width(record.outputs))
 
 
@@ -53,7 +53,7 @@ def estimate_state_and_line(system: StateSpace, record: Record, fed_back: int = 
         seen = xp.reshape(seen, (2 * p, *(1,) * axes, p, T)) - free_simulation(system, from_numpy(driven, residual))
     columns = xp.moveaxis(seen, 0, -1)
     columns = xp.reshape(columns, (*columns.shape[:-3], p * T, 2 * p))
-    found = batched_on_host(quiet(_nearest_state), _like(A, residual), _like(C, residual), residual, columns)[..., 0]
+    found = batched_on_host(quiet(_nearest_state), as_kind_of(A, residual), as_kind_of(C, residual), residual, columns)[..., 0]
     weights = found[..., system.order :]
     return found[..., : system.order], xp.reshape(weights[..., None, :] @ from_numpy(lines.reshape(2 * p, p * T), residual), residual.shape)
 
@@ -64,9 +64,9 @@ def free_simulation(system: StateSpace, inputs: Array, state: Array | None = Non
     The axes of :class:`Record` whatever the number of channels. Always the recurrence, which stays exact where responses grow.
     """
     xp = namespace(inputs)
-    system, inputs = system.map(lambda M: _like(double(M), inputs)), double(inputs)
+    system, inputs = system.map(lambda M: as_kind_of(double(M), inputs)), double(inputs)
     if state is not None:
-        state = _like(double(state), inputs)
+        state = as_kind_of(double(state), inputs)
     if system.inputs == 0:
         # a time series: a system with an input that is zero, of which it is the free motion
         B, D = (xp.zeros((*M.shape[:-1], 1), dtype=M.dtype, device=M.device) for M in (system.B, system.D))
@@ -107,6 +107,6 @@ def _nearest_state(A: np.ndarray, C: np.ndarray, residual: np.ndarray, beside: n
     return x * scale
 
 
-def _like(array: Array, other: Array) -> Array:
+def as_kind_of(array: Array, other: Array) -> Array:
     """``array`` as the kind of ``other`` where it is a plain NumPy array."""
     return from_numpy(array, other) if isinstance(array, np.ndarray) else array

@@ -15,7 +15,6 @@ import numpy as np
 from ssmid._array import double, in_threads, one_blas_thread, to_numpy
 from ssmid.analysis.polynomial import Host
 from ssmid.analysis.realization import balanced_realization
-from ssmid.identification.arx import host_data, warn_unstable
 from ssmid.identification.centering import centering
 from ssmid.identification.gauss_newton import Minimum, minimize
 from ssmid.identification.initial_state import check_fits, free_motion
@@ -29,8 +28,8 @@ from ssmid.identification.prediction_error_result import (
     relative_error,
     stacked,
 )
-from ssmid.identification.record import Record, experiments
-from ssmid.identification.result import Fit
+from ssmid.identification.record import Record, experiments, host_elements
+from ssmid.identification.result import Fit, told_if_unstable
 from ssmid.identification.subspace import n4sid
 from ssmid.systems import StateSpace
 
@@ -79,7 +78,7 @@ def pem(
         raise ValueError(f'focus: expected "prediction" or "simulation", got {focus!r}')
     base = centering(records, center)
     around = [base.removed(r) for r in records]
-    data = host_data(around)
+    data = [host_elements(r) for r in around]
     batch = records[0].batch_shape
     matrices = _start(around, start, focus, stable, feedthrough, batch)
     elements = list(range(len(data[0][1])))
@@ -92,8 +91,7 @@ def pem(
     fields = stacked(estimates, records, batch, isinstance(record, list))
     kind = ERROR_OF_PREDICTION if focus == "prediction" else ERROR_OF_SIMULATION
     fit = PredictionErrorFit(**fields, data=record, method="PEM", centering=base, error_kind=kind)
-    warn_unstable(fit, "pem", "stable=True keeps it inside the circle")
-    return fit
+    return told_if_unstable(fit, "pem", "stable=True keeps it inside the circle")
 
 
 def _start(records: list[Record], start: Any, focus: str, stable: bool, feedthrough: bool, batch: tuple[int, ...]) -> list[Host]:

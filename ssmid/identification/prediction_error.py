@@ -13,7 +13,6 @@ import numpy as np
 
 from ssmid._array import in_threads, one_blas_thread
 from ssmid.analysis.polynomial import Host
-from ssmid.identification.arx import host_data, warn_unstable
 from ssmid.identification.centering import centering
 from ssmid.identification.gauss_newton import Minimum, minimize
 from ssmid.identification.polynomial_gradient import (
@@ -36,7 +35,8 @@ from ssmid.identification.prediction_error_result import (
     stacked,
 )
 from ssmid.identification.prediction_error_start import WITHIN, replaced, root_radius, solved, start_of_noise, start_of_output
-from ssmid.identification.record import Record, experiments
+from ssmid.identification.record import Record, experiments, host_elements
+from ssmid.identification.result import told_if_unstable
 
 
 def armax(
@@ -68,8 +68,7 @@ def armax(
     (array([ 1. , -0.9]), array([0., 1.]), array([1. , 0.5]))
     """
     fit = _fitted(record, (na, nb, nc, 0, 0), delay, "ARMAX", center, stable, iterations, tol)
-    warn_unstable(fit, "armax", "stable=True keeps it inside the circle")
-    return fit
+    return told_if_unstable(fit, "armax", "stable=True keeps it inside the circle")
 
 
 def oe(
@@ -152,7 +151,7 @@ def _fitted(
     if length < needed or degrees.model == 0:
         raise ValueError(f"expected at least {max(needed, 1)} samples for {needed} parameters (at least 1), got {length}")
     base = centering(records, center)
-    data = host_data([base.removed(r) for r in records])
+    data = [host_elements(base.removed(r)) for r in records]
     elements = [[(u[i], y[i]) for u, y in data] for i in range(len(data[0][1]))]
     simulated = method == "OE"
     estimates = in_threads(lambda element: _element(element, degrees, stable, simulated, iterations, tol), elements)

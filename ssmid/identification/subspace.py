@@ -14,13 +14,12 @@ import numpy as np
 
 from ssmid._array import Array, astype_width, from_numpy, in_threads, one_blas_thread, width
 from ssmid.identification.centering import Centering
+from ssmid.identification.prediction_error_result import ERROR_OF_SIMULATION
 from ssmid.identification.record import Record, experiments, host_elements
 from ssmid.identification.result import Fit
 from ssmid.identification.subspace_element import DEGREES, SELECTIONS, Element, Options, identify
 from ssmid.systems import StateSpace
 from ssmid.systems.base import computed
-
-ERROR_OF_SIMULATION = "error of the free simulation, of the outputs about their mean,"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

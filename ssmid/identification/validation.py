@@ -13,11 +13,11 @@ import scipy.linalg
 import scipy.signal
 import scipy.special
 
-from ssmid._array import Array, as_array, astype_width, batched_on_host, double, from_numpy, harmonize, namespace, quiet, to_numpy, width
+from ssmid._array import Array, as_array, astype_width, batched_on_host, double, harmonize, namespace, quiet, to_numpy, width
 from ssmid.analysis.impulse import markov_parameters
 from ssmid.analysis.simulation import causal_product
 from ssmid.identification.centering import Centering
-from ssmid.identification.initial_state import check_fits, estimate_initial_state, estimate_state_and_line, free_simulation
+from ssmid.identification.initial_state import as_kind_of, check_fits, estimate_initial_state, estimate_state_and_line, free_simulation
 from ssmid.identification.record import Record
 from ssmid.identification.result import Fit
 from ssmid.systems import StateSpace
@@ -104,7 +104,7 @@ def _model(model: Any) -> tuple[StateSpace, Array, Centering | None]:
 
 def _predictor(system: StateSpace, gain: Array, record: Record) -> tuple[StateSpace, Record]:
     """The system from inputs and measured outputs to those predicted one step ahead, and a record of it."""
-    A, B, C, D, K = (_like(double(M), record.outputs) for M in (system.A, system.B, system.C, system.D, gain))
+    A, B, C, D, K = (as_kind_of(double(M), record.outputs) for M in (system.A, system.B, system.C, system.D, gain))
     xp = namespace(A)
     B, D, K = (xp.broadcast_to(M, (*np.broadcast_shapes(M.shape[:-2], A.shape[:-2]), *M.shape[-2:])) for M in (B, D, K))
     zero = xp.zeros((*D.shape[:-1], C.shape[-2]), dtype=D.dtype, device=D.device)
@@ -118,7 +118,7 @@ def _predicted(system: StateSpace, gain: Array, record: Record, steps: int, stat
     predictor, both = _predictor(system, gain, record)
     if steps == 1:
         return free_simulation(predictor, both.inputs, state)
-    A, B, C, D = (_like(double(M), record.outputs) for M in (system.A, system.B, system.C, system.D))
+    A, B, C, D = (as_kind_of(double(M), record.outputs) for M in (system.A, system.B, system.C, system.D))
     xp, u, y, n = namespace(A), both.inputs[..., : system.inputs, :], both.outputs, A.shape[-1]
     none = xp.zeros((n, predictor.inputs), dtype=A.dtype, device=A.device)
     watcher = StateSpace(predictor.A, predictor.B, xp.eye(n, dtype=A.dtype, device=A.device), none, system.dt)
@@ -134,10 +134,6 @@ def _predicted(system: StateSpace, gain: Array, record: Record, steps: int, stat
         later = xp.broadcast_to(later, (*record.batch_shape, *later.shape[-2:]))
     early = free_simulation(system, u[..., : steps - 1], state)
     return xp.concat([xp.broadcast_to(early, (*later.shape[:-1], steps - 1)), later], axis=-1)
-
-
-def _like(array: Array, other: Array) -> Array:
-    return from_numpy(array, other) if isinstance(array, np.ndarray) else array
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
