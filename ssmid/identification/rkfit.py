@@ -16,19 +16,15 @@ import numpy as np
 
 from ssmid._array import (
     Array,
-    as_array,
-    as_complex,
     astype_width,
-    double,
     from_numpy,
     in_threads,
-    is_array,
     namespace,
     quiet,
     to_numpy,
-    width,
 )
 from ssmid.analysis.polynomial import Host
+from ssmid.identification.arguments import checked_count, checked_order, checked_poles, checked_stable, checked_weights
 from ssmid.identification.delay import laplace
 from ssmid.identification.orthonormal_bank import Refit, refitted
 from ssmid.identification.orthonormal_fit import rational_basis, real_rows, relocated_poles
@@ -75,24 +71,24 @@ def rkfit(
     (array([-2. +0.j, -0.1-3.j, -0.1+3.j]), True)
     """
     given = samples(data, values, dt=dt)
-    xp, shared = namespace(given.values), 2 if mimo else shared
-    batch = given.values.shape[: given.values.ndim - 1 - shared]
-    if given.values.ndim - 1 < shared:
-        raise ValueError(f"expected values with {shared} batch axes that share poles, got shape {tuple(given.values.shape)}")
-    weight = None if weights is None else double(as_array(weights, "weights", like=given.values))
-    first = _start(given, order, poles)
-    problems = list(_problems(given, first, weight, batch))
+    batch, channels = given.batch_of_channels(mimo, shared)
+    xp, shared = namespace(given.values), len(channels)
+    checked_stable(stable)
+    checked_count("iterations", iterations)
+    weight = None if weights is None else checked_weights(weights, batch, shared, given.values)
+    first = _start(given, order, poles, batch)
+    problems = list(_problems(given, first, weight, batch, channels))
 
     def relocated(problem: tuple[Host, Host, Host, Host]) -> _Relocated:
         return _relocated(*problem, dt=given.dt, iterations=iterations, stable=stable)
 
     results = in_threads(relocated, problems)
-    found = from_numpy(np.stack([r.poles for r in results]).reshape(*batch, first.shape[-1]), given.values) * given.scale
-    modal, condition = fit_residues(given, found, weights=weight, shared=shared)
+    moved = np.asarray([r.poles for r in results], complex).reshape(*batch, first.shape[-1])
+    found = from_numpy(moved, given.values) * given.scale
+    modal, condition = fit_residues(given, found, weights=_aligned(weight, batch, shared), shared=shared)
     refit, modal, size = _orthonormal(given, modal, condition, problems, batch, stable)
-    channels = tuple(given.values.shape[len(batch) : -1])
     system = refit.into(as_state_space(modal, mimo=mimo), batch, channels, given.scale, size, mimo=mimo)
-    bits = width(data.values if values is None else values) if is_array(values) or values is None else 64
+    bits = given.bits
     changes = [
         Change("reflected", tuple((r.mirrored * given.scale).tolist()), "unstable", index)
         for index, r in zip(np.ndindex(*batch), results, strict=True)
@@ -120,26 +116,30 @@ def rkfit(
     return told_if_unstable(fit, "rkfit", "stable=True gives stable ones")
 
 
-def _start(given: Samples, order: int | None, poles: Any) -> Array:
+def _start(given: Samples, order: int | None, poles: Any, batch: tuple[int, ...]) -> Host:
     """``(*batch, order)`` poles in units of the scale."""
-    most = given.count - 1
-    if poles is not None:
-        poles = double(as_complex(as_array(poles, "poles", like=given.values))) / given.scale
-        if poles.ndim == 0 or order not in (None, poles.shape[-1]):
-            raise ValueError(f"poles: expected {order} of them, got shape {tuple(poles.shape)}")
-        order = poles.shape[-1]
-    if order is None or isinstance(order, bool) or not 1 <= order <= most:
-        raise ValueError(f"order: expected 1 to {most} for {given.count} points, got {order}")
-    return _spread(given, order) if poles is None else poles
+    start = None if poles is None else checked_poles(poles, order, batch) / given.scale
+    order = checked_order("order", order if start is None else start.shape[-1], 1, given.count - 1, f"{given.count} points")
+    return _spread(given, order) if start is None else start
 
 
-def _problems(given: Samples, first: Array, weight: Array | None, batch: tuple[int, ...]) -> Iterator[tuple[Host, Host, Host, Host]]:
+def _aligned(weights: Array | None, batch: tuple[int, ...], shared: int) -> Array | None:
+    """Weights of systems with an axis for each of their channels."""
+    if weights is None or weights.ndim == 1:
+        return weights
+    return weights[(..., *(None,) * shared, slice(None))]
+
+
+def _problems(
+    given: Samples, first: Host, weight: Array | None, batch: tuple[int, ...], channels: tuple[int, ...]
+) -> Iterator[tuple[Host, Host, Host, Host]]:
     """Points, values of all channels, weights and poles of each element, in units of the scale and of the largest value."""
-    values = to_numpy(given.values).reshape(*batch, -1, given.count)
+    count = prod(channels)
+    values = to_numpy(given.values).reshape(*batch, count, given.count)
     points = np.broadcast_to(to_numpy(given.points) / given.scale, given.values.shape).reshape(values.shape)
-    weights = np.ones(given.count) if weight is None else to_numpy(weight)
+    weights = np.ones(given.count) if weight is None else to_numpy(_aligned(weight, batch, len(channels)))
     weights = np.broadcast_to(weights, given.values.shape).reshape(values.shape)
-    poles = np.broadcast_to(to_numpy(first), (*batch, first.shape[-1]))
+    poles = np.broadcast_to(first, (*batch, first.shape[-1]))
     for index in np.ndindex(*batch):
         largest = np.abs(values[index]).max()
         size = largest if 0 < largest < np.inf else 1.0
@@ -152,7 +152,7 @@ def _orthonormal(
     """States in an orthonormal basis for the elements that lose digits as partial fractions, which these are then the nearest to;
     the partial fractions of all, and the size ``(b, c)`` of the values."""
     b, d, k = prod(batch), modal.poles.shape[-1], given.count
-    values = to_numpy(given.values).reshape(b, -1, k)
+    values = to_numpy(given.values).reshape(b, prod(given.values.shape[len(batch) : -1]), k)
     size = np.abs(values).max(axis=(1, 2), initial=0.0)[:, None] + np.zeros(values.shape[:2])
     size[~(size > 0) | ~np.isfinite(size)] = 1.0
     error = to_numpy(given.error(modal)).reshape(size.shape)
@@ -214,7 +214,7 @@ def _error(points: Host, values: Host, weights: Host, poles: Host) -> float:
     return (total / values.size) ** 0.5
 
 
-def _spread(given: Samples, order: int) -> Array:
+def _spread(given: Samples, order: int) -> Host:
     """``(order,)`` lightly damped poles spread over the points as these are (their quantiles), in units of the scale."""
     angles = to_numpy(laplace(given))
     step = 0.0 if given.dt is not True and given.dt == 0 else 1.0 if given.dt is True else float(given.dt)
@@ -222,4 +222,4 @@ def _spread(given: Samples, order: int) -> Array:
     omega = omega / (given.scale if step == 0 else 1.0)
     chosen = np.quantile(omega, (np.arange(order // 2) + 0.5) / max(1, order // 2))
     s = np.concatenate([(-0.01 + 1j) * np.maximum(chosen, 1e-3 * omega.max()), -np.full(order % 2, omega.max() + 0j)])
-    return from_numpy(closed(np.exp(s * step) if step else s), given.values)
+    return closed(np.exp(s * step) if step else s)

@@ -14,11 +14,12 @@ FITS = {
     "loewner": ssmid.loewner,
     "rational_least_squares": ssmid.rational_least_squares,
     "frequency_subspace": ssmid.frequency_subspace,
+    "rkfit": ssmid.rkfit,
 }
 WEIGHTED = sorted(set(FITS) - {"loewner"})
 COUPLED = sorted(set(FITS) - {"rational_least_squares"})
-SHARED = ["aaa", "vector_fitting"]
-SEARCHING = COUPLED
+SHARED = ["aaa", "vector_fitting", "rkfit"]
+SEARCHING = sorted(set(COUPLED) - {"rkfit"})
 
 
 def smooth(s=S):

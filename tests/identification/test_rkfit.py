@@ -92,8 +92,8 @@ def test_measured_inductor(shared_data):
     [
         ({}, "order: expected 1 to 79 for 80 points, got None"),
         ({"order": 0}, "order: expected 1 to 79"),
-        ({"order": 3, "poles": [-1.0]}, "poles: expected 3 of them"),
-        ({"order": 3, "mimo": True}, "expected values with 2 batch axes"),
+        ({"order": 3, "poles": [-1.0]}, "poles: expected shape"),
+        ({"order": 3, "mimo": True}, "mimo: expected values"),
     ],
 )
 def test_wrong_input(options, message):
