@@ -19,10 +19,10 @@ from .identification.exponential_fit import ExponentialFit
 from .identification.exponentials import esprit, matrix_pencil, prony
 from .identification.frequency_subspace import frequency_subspace
 from .identification.identify import identify
-from .identification.okid import okid
-from .identification.loewner import LoewnerFit, loewner
-from .identification.order import order_above_noise
 from .identification.initial_state import estimate_initial_state
+from .identification.loewner import LoewnerFit, loewner
+from .identification.okid import okid
+from .identification.order import order_above_noise
 from .identification.partial_fractions import RationalFit
 from .identification.passivity import Passivity, Violation, passivity
 from .identification.passivity_enforcement import PassiveFit, enforce_passivity

@@ -21,8 +21,8 @@ from ssmid._array import (
     to_numpy,
     width,
 )
-from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.barycentric_form import barycentric_poles
+from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.polynomial import polynomial_roots

@@ -42,7 +42,8 @@ def minimize(
     evaluate : residuals and anything the Jacobian is made from; None refuses a point (an unstable model), as does a sum of squares
         that is not less. The damping follows Nielsen's rule of the gain ratio (Madsen, Nielsen &
         Tingleff 2004, alg. 3.16); columns of the Jacobian are scaled to length one, directions at the level of rounding left alone.
-    tol : it stops where the step is expected to take less than this part off the sum of squares, and after ``iterations``
+    tol : it stops where the step is expected to take less than this part off the sum of squares, and after ``iterations``; also where
+        points were refused and ten steps together took no more off: a minimum on the boundary of what is allowed
     floor : a sum of squares that is rounding
     retract : new coordinates after each step: theta of the accepted point in them (data-driven local coordinates)
 
@@ -54,7 +55,7 @@ def minimize(
     residuals, point = start
     theta, point = retract(theta, point) if retract is not None else (theta, point)
     cost, damping, grow = float(residuals @ residuals), 1e-3, 2.0
-    converged, done = False, 0
+    converged, done, refused, standing = False, 0, False, 0
     while True:
         J = jacobian(theta, point)
         length, g, s, Vh = _decomposed(J, residuals)
@@ -68,6 +69,7 @@ def minimize(
         for _ in range(30):
             step = -(Vh[sound].T @ (s[sound] * g[sound] / (s[sound] ** 2 + damping))) / length
             trial = evaluate(theta + step)
+            refused = refused or trial is None
             new = float(trial[0] @ trial[0]) if trial is not None else np.inf
             if trial is not None and new < cost:
                 share = (s[sound] ** 2 * (s[sound] ** 2 + 2 * damping)) / (s[sound] ** 2 + damping) ** 2
@@ -81,7 +83,8 @@ def minimize(
             converged = promise <= 1e3 * tol * cost or cost <= 1e6 * floor
             break
         step, residuals, point, new = found
-        small = cost - new <= tol * cost and promise <= 1e2 * tol * cost
+        standing = standing + 1 if cost - new <= tol * cost / 10 else 0
+        small = cost - new <= tol * cost and (promise <= 1e2 * tol * cost or (refused and standing >= 10))
         theta, cost = theta + step, new
         if retract is not None:
             theta, point = retract(theta, point)

@@ -15,8 +15,8 @@ from ssmid.identification.record import Record
 from ssmid.identification.result import Fit
 from ssmid.systems import StateSpace, TransferFunction
 
-ERROR_OF_SIMULATION = "error of the free simulation, of the outputs about their mean,"
-ERROR_OF_PREDICTION = "error of the one-step prediction, of the outputs about their mean,"
+ERROR_OF_SIMULATION = "error of the free simulation over the outputs about their mean"
+ERROR_OF_PREDICTION = "error of the one-step prediction over the outputs about their mean"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

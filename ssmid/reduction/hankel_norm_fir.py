@@ -162,7 +162,8 @@ def _spectrum(taps: Array, order: int | None, tol: float | None, *, single: bool
     following = np.take_along_axis(np.pad(sigma, ((0, 0), (0, 1))), orders[:, None], axis=-1)
     # as near as any of this order is one of fewer states where Hankel values are equal
     orders = np.minimum(orders, (sigma > following * (1 + _EQUAL)).sum(-1))
-    return triplets, orders, (order <= rank) | (rank == 0)
+    # a response of fewer states than asked for is met exactly by these
+    return triplets, orders, np.ones(len(sigma), dtype=bool)
 
 
 def _taken(triplets: Triplets, index: Array) -> Triplets:

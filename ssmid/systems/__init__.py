@@ -11,6 +11,6 @@ from ssmid.systems.transfer_function import TransferFunction, from_ba, tf
 from ssmid.systems.zeros_poles_gain import SecondOrderSections, ZerosPolesGain, zpk
 
 __all__ = [
-    "Barycentric", "ConversionWarning", "FrequencyResponse", "ImpulseResponse", "Modal", "SecondOrderSections", "SparseStateSpace", "StateSpace",
-    "System", "TransferFunction", "ZerosPolesGain", "frd", "from_ba", "ss", "tf", "zpk",
+    "Barycentric", "ConversionWarning", "FrequencyResponse", "ImpulseResponse", "Modal", "SecondOrderSections", "SparseStateSpace",
+    "StateSpace", "System", "TransferFunction", "ZerosPolesGain", "frd", "from_ba", "ss", "tf", "zpk",
 ]
