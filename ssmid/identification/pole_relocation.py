@@ -73,6 +73,12 @@ class Bank:
         return dataclasses.replace(self, points=pick(self.points), values=xp.take(self.values, where, axis=0), weights=pick(self.weights))
 
 
+    def on_host(self) -> Bank:
+        """The same in NumPy arrays."""
+        points, values, weights = (None if x is None else to_numpy(x) for x in (self.points, self.values, self.weights))
+        return dataclasses.replace(self, points=points, values=values, weights=weights)
+
+
 class Relocation(NamedTuple):
     """poles : ``(B, n)`` the best met, in slots   raw : where the step from them led, unreflected
     misfit : ``(B,)`` the weighted rms error   converged : ``(B,)``"""
@@ -125,6 +131,8 @@ def _relocated(bank: Bank, poles: Host, iterations: int) -> Relocation:
         if not going.all():
             active, new = active[going], new[going]
             part = bank.take(active) if len(active) else part
+            # the last to settle are too few to keep a GPU busy between launches
+            part = part.on_host() if on_gpu(part.values) and len(active) <= PIECE else part
         current = new
     return Relocation(best, raw, misfit, converged)
 

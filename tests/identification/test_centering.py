@@ -76,7 +76,7 @@ def test_two_outputs_in_a_batch_each_with_its_line(rng, xp):
     record = Record(xp.asarray(np.stack([one.inputs, two.inputs])), xp.asarray(both))
     fit = n4sid(record, 2, center="trend")
     for steps in (None, 1):
-        np.testing.assert_allclose(np.asarray(predict(fit, record, steps)), both, atol=1e-7)
+        np.testing.assert_allclose(xp.numpy(predict(fit, record, steps)), both, atol=1e-7)
 
 
 def test_an_integrator_sees_the_same_inputs_in_training_and_later(rng):
