@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "threads": threads or "all cores, for every tool (one process, no setting)",
-        "versions": versions("numpy", "scipy", "torch", "pymor", "control", "slycot"),
+        "versions": versions("numpy", "scipy", "torch", "pymor", "control", "slycot", "scikit-rf", "sippy_unipi"),
     }
 
 
