@@ -31,7 +31,10 @@ _WIDTHS = {"float32": 32, "complex64": 32, "float64": 64, "complex128": 64}
 
 def namespace(*arrays: Array) -> Any:
     """The array API namespace of ``arrays`` (plain Python numbers and None are passed over)."""
-    if all(type(a) is np.ndarray for a in arrays):
+    for a in arrays:  # small problems notice what a generator costs
+        if type(a) is not np.ndarray:
+            break
+    else:
         return array_api_compat.numpy
     numbers = (int, float, complex)  # NumPy's scalars are among them, and are arrays of their namespace
     known = (a for a in arrays if a is not None and (isinstance(a, np.generic) or not isinstance(a, numbers)))
@@ -47,7 +50,7 @@ def device(array: Array) -> Any:
 
 
 def on_gpu(array: Array) -> bool:
-    return array_api_compat.is_torch_array(array) and array.is_cuda
+    return type(array) is not np.ndarray and array_api_compat.is_torch_array(array) and array.is_cuda
 
 
 def needs_gradient(*arrays: Array) -> bool:
@@ -198,8 +201,10 @@ def is_complex(array: Array) -> bool:
 def astype_width(array: Array, bits: int) -> Array:
     """``array`` with 32- or 64-bit real numbers, real or complex as before."""
     name = {(False, 32): "float32", (False, 64): "float64", (True, 32): "complex64", (True, 64): "complex128"}[is_complex(array), bits]
+    if dtype_name(array) == name:
+        return array
     xp = namespace(array)
-    return array if dtype_name(array) == name else xp.astype(array, getattr(xp, name))
+    return xp.astype(array, getattr(xp, name))
 
 
 def double(array: Array) -> Array:
@@ -209,8 +214,10 @@ def double(array: Array) -> Array:
 
 def as_complex(array: Array) -> Array:
     """``array`` as complex numbers of the same width."""
+    if is_complex(array):
+        return array
     xp = namespace(array)
-    return array if is_complex(array) else xp.astype(array, xp.complex64 if width(array) == 32 else xp.complex128)
+    return xp.astype(array, xp.complex64 if width(array) == 32 else xp.complex128)
 
 
 def same_field(*arrays: Array) -> list[Array]:

@@ -23,7 +23,7 @@ def barycentric_poles(system: Barycentric) -> Array:
     batch = np.broadcast_shapes(z.shape[:-1], w.shape[:-1])
     z, w = (np.broadcast_to(a, (*batch, a.shape[-1])).reshape(prod(batch), a.shape[-1]) for a in (z, w))
     found = np.full((len(z), system.order), np.inf, complex)
-    pattern = np.where(w == 0, 0, 1 + ((z.imag != 0) & system.real))
+    pattern = np.where(w == 0, 0, 1 + ((np.imag(z) != 0) & system.real))
     for kind in np.unique(pattern, axis=0):
         rows, there = np.flatnonzero((pattern == kind).all(-1)), np.flatnonzero(kind)
         poles = denominator_zeros(z[rows[:, None], there], w[rows[:, None], there], real=system.real)

@@ -36,7 +36,7 @@ def dilation(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, sigma: 
     s = sigma[rest] / level
     weight = np.sqrt(np.abs(s - 1)) * np.sqrt(s + 1)
     unitary = _rotation(B, C, group)
-    A1, B1, C1 = A[np.ix_(rest, rest)], B[rest] / np.sqrt(level), C[:, rest] / np.sqrt(level)
+    A1, B1, C1 = A[rest[:, None], rest], B[rest] / np.sqrt(level), C[:, rest] / np.sqrt(level)
     turned = C1.conj().T @ unitary
     rows, columns = 1 / (np.sign(s - 1) * weight)[:, None], 1 / weight
     new_A = rows * (A1.conj().T + s[:, None] * A1 * s - turned @ B1.conj().T) * columns
