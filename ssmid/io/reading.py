@@ -35,6 +35,9 @@ def read(
     .csv .txt              impulse response, a column a channel; a header and a time column are understood
     .npy .npz .safetensors impulse response ``(*channels, samples)`` of the one array, or of the one named ``key``
     .mat                   the same of column signals; or a state space of the matrices A, B, C, D (also in .npz, .safetensors)
+    .csv .npz .mat ...     frequency response, where frequencies stand beside complex values: a csv column f, frequency or omega (unit in
+                           brackets; Hz, of omega rad/s) and pairs re, im or mag, phase or db, phase (degrees), names of channels before
+                           them; an array so named beside a complex one; continuous unless ``fs`` is given
     .s1p .s2p ... .ts      frequency response ``(outputs, inputs, frequencies)`` of a Touchstone file
     .json .safetensors     a model of :func:`ssmid.save`
     ====================== ===========================================================================================

@@ -16,8 +16,9 @@ import scipy.io
 import scipy.io.wavfile
 import scipy.sparse
 
+from ssmid.io import frequency_data
 from ssmid.io.files import expect_content, parsing
-from ssmid.systems import ImpulseResponse, StateSpace, ss
+from ssmid.systems import FrequencyResponse, ImpulseResponse, StateSpace, ss
 
 Variables = Mapping[str, Callable[[], np.ndarray]]
 """The arrays of a file by name, each read when it is called."""
@@ -37,8 +38,10 @@ def read_wav(path: Path, key: str | None, fs: float | None, axis: int | None) ->
     return ImpulseResponse(np.ascontiguousarray(_full_scale(samples).T), _step(fs, 1 / rate if rate else None))
 
 
-def read_csv(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse:
+def read_csv(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | FrequencyResponse:
     """Columns are channels. A header may name them; a first column named t or time (with a unit) gives the sample time.
+
+    A first column named f, frequency or omega (with a unit) makes the others pairs of a frequency response.
 
     ``key``: the names of the columns wanted, separated by commas.
     """
@@ -58,6 +61,8 @@ def read_csv(path: Path, key: str | None, fs: float | None, axis: int | None) ->
         table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None)
     except ValueError as error:
         raise ValueError(f"expected rows of equally many numbers, got: {str(error).split(';')[0]}") from None
+    if key is None and (response := frequency_data.of_columns(table, names, 0 if fs is None else _step(fs, None))):
+        return response
     columns, step = _columns(table, names, key)
     return _response(columns, fs, step, 0 if axis is None else axis)
 
@@ -71,7 +76,7 @@ def read_npy(path: Path, key: str | None, fs: float | None, axis: int | None) ->
     return _response(array, fs, None, axis)
 
 
-def read_npz(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | StateSpace:
+def read_npz(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | FrequencyResponse | StateSpace:
     """One array, or the one named ``key``, or the matrices A, B, C, D."""
     expect_content(path, "NPZ", signed=True)
     with parsing("NPZ"):
@@ -80,7 +85,7 @@ def read_npz(path: Path, key: str | None, fs: float | None, axis: int | None) ->
         return _from_variables({name: _array_of(archive, name) for name in archive.files}, key, fs, axis)
 
 
-def read_mat(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | StateSpace:
+def read_mat(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | FrequencyResponse | StateSpace:
     """MATLAB files to version 7: the matrices A, B, C, D (continuous unless ``dt`` or ``fs`` is there), or one array of column signals."""
     expect_content(path, "MAT")
     with parsing("MAT (version 7 or older)"):
@@ -89,7 +94,7 @@ def read_mat(path: Path, key: str | None, fs: float | None, axis: int | None) ->
     return _from_variables(variables, key, fs, axis, column_signals=True)
 
 
-def read_safetensors(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | StateSpace:
+def read_safetensors(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | FrequencyResponse | StateSpace:
     """One tensor, or the one named ``key``, or the matrices A, B, C, D."""
     expect_content(path, "safetensors")
     return _from_variables(safetensors_variables(path), key, fs, axis)
@@ -114,18 +119,22 @@ def safetensors_variables(path: Path) -> Variables:
 
 def _from_variables(
     variables: Variables, key: str | None, fs: float | None, axis: int | None, column_signals: bool = False
-) -> ImpulseResponse | StateSpace:
+) -> ImpulseResponse | FrequencyResponse | StateSpace:
     step = _step_variable(variables)
+    if key is not None and key not in variables:
+        raise ValueError(f"key: expected one of {sorted(variables)}, got {key!r}")
     if key is not None:
-        if key not in variables:
-            raise ValueError(f"key: expected one of {sorted(variables)}, got {key!r}")
-        return _signal(variables[key](), fs, step, axis, column_signals)
+        response = frequency_data.of_variables(variables, key, 0 if fs is None and step is None else _step(fs, step))
+        return response or _signal(variables[key](), fs, step, axis, column_signals)
     matrices = {name.upper(): name for name in variables if name.upper() in ("A", "B", "C", "D", "E")}
     if {"A", "B", "C"} <= set(matrices):
         if "E" in matrices:
             raise ValueError("expected A, B, C, D, got a descriptor system with E: where E is regular, solve for E^-1 A and E^-1 B")
         values = {letter: _dense(variables[name]()) for letter, name in matrices.items()}
         return ss(**values, dt=0 if fs is None and step is None else _step(fs, step))
+    response = frequency_data.of_variables(variables, None, 0 if fs is None and step is None else _step(fs, step))
+    if response is not None:
+        return response
     candidates = ((name, array) for name, read in variables.items() if (array := _dense(read())).size > 1 and array.dtype.kind in "biufc")
     arrays = dict(islice(candidates, 4))
     if len(arrays) != 1:
