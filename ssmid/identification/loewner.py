@@ -29,6 +29,7 @@ from ssmid.systems import Modal
 
 _MOST = 40
 _PATIENCE = 8
+_UNEXPLAINED, _LONGER = 0.2, 24
 _ROUNDING = 1e-13
 _SLACK = 0.05
 _CLUSTERED = 1e-3
@@ -284,7 +285,8 @@ def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Tas
     """For every element the first order that meets the tolerance, or the one with the shortest description.
 
     The pencil's poles are not the best ones, and a few more can make up for that: the smallest order counts whose error is within
-    ``_SLACK`` of the shortest description's. Orders are tried until no element has gained for a while.
+    ``_SLACK`` of the shortest description's. Orders are tried until no element has gained for a while, a longer one where most of the
+    data is unexplained: a delay shows nothing of itself before all of its poles are there.
     """
     batch, p, m, k = values.shape
     data = (2 if task.real else 1) * p * m * k
@@ -294,7 +296,8 @@ def _search(pencil: Pencil, points: Host, values: Host, largest: int, task: _Tas
         new = np.maximum([choice.squares for choice in tried[-1]], _ROUNDING**2)
         squares = np.concatenate([squares, new[None]])
         scores = np.concatenate([scores, data * np.log(new[None]) + (p + m) * n * np.log(data)])
-        met = (np.sqrt(squares) <= task.tol).any(0) if task.tol is not None else n - np.argmin(scores, axis=0) >= _PATIENCE
+        patience = np.where(squares.min(0) > _UNEXPLAINED**2, _LONGER, _PATIENCE)
+        met = (np.sqrt(squares) <= task.tol).any(0) if task.tol is not None else n - np.argmin(scores, axis=0) >= patience
         if met.all():
             break
     if task.tol is not None:

@@ -347,3 +347,11 @@ def test_wrong_arguments_are_quoted(options, message):
         loewner(np.concatenate([x, x]), np.ones(60), 1, partition=(range(30), range(30, 60)))
     with pytest.raises(TypeError, match="FrequencyResponse"), warnings.catch_warnings():
         loewner(ssmid.ss(0.5, 1, 1), order=1)
+
+
+@pytest.mark.parametrize("delay", [1, 5, 12, 20])
+def test_delays_are_found_without_an_order(delay):
+    z = np.exp(1j * np.linspace(0, np.pi, 100))
+    fit = ssmid.loewner(z, z**-delay, dt=1)
+    assert fit.order == delay
+    assert float(fit.error) < 1e-10
