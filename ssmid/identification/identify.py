@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ssmid._array import to_numpy
+from ssmid.identification.arguments import checked_count, checked_order
 from ssmid.identification.arx import arx
+from ssmid.identification.centering import CENTERS
 from ssmid.identification.pem import pem
 from ssmid.identification.prediction_error import armax, oe
 from ssmid.identification.record import Record, experiments
@@ -111,8 +113,14 @@ def identify(
         raise ValueError(f'focus: expected "simulation" or "prediction", got {focus!r}')
     if records[0].batch_shape:
         raise ValueError(f"expected one system, got a batch of {records[0].batch_shape}: a loop identifies each")
-    if not 0 < held_out < 1 or max_order < 1 or (order is not None and order < 1):
-        raise ValueError(f"expected held_out in (0, 1) and orders of at least 1, got {held_out}, max_order {max_order}, order {order}")
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out: expected a part between 0 and 1, got {held_out!r}")
+    if center is not None and center not in CENTERS:
+        raise ValueError(f'center: expected "mean", "trend" or None, got {center!r}')
+    checked_count("max_order", max_order)
+    samples = sum(map(_length, records))
+    if order is not None:
+        checked_order("order", order, 1, max(1, (samples - 2) // 3), f"{samples} samples")
     training, judges = _split(records, held_out)
     orders = [order] if order is not None else [*range(1, min(max_order, 6) + 1), *range(8, max_order + 1, 2)]
 
@@ -124,7 +132,7 @@ def identify(
         tried += _with_drift(orders, judged, center)
     tried.sort(key=lambda pair: -pair[0].score if np.isfinite(pair[0].score) else np.inf)
     if not np.isfinite(tried[0][0].score):
-        raise ValueError(f"expected records that some model can be trained on, got {sum(map(_length, records))} samples, order {order}")
+        raise ValueError(f"expected records that some model can be trained on, got {samples} samples, order {order}")
     best, fit = _trained(_by_preference(tried), record, stable)
     return Identification(fit, best, tuple(candidate for candidate, _ in tried), center)
 
