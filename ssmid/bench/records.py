@@ -101,7 +101,7 @@ def bars(cases: list[Case], required: dict[str, float]) -> list[Bar]:
     """The bars of ``required`` (tool -> times our seconds) on ``cases``.
 
     An error is no worse when it is at most 1.05 times the other tool's, or no more than rounding. A tool whose model is not real and
-    stable sets no bar, and one of another order none for the error.
+    stable sets no bar; one of a smaller order none for the error, and one of a larger order only where ours is as near already.
     """
     found = []
     for case in cases:
@@ -115,9 +115,11 @@ def bars(cases: list[Case], required: dict[str, float]) -> list[Bar]:
 
 
 def _no_worse(case: Case, ours: Row, other: Row) -> bool | None:
-    if ours.error is None or other.error is None or (ours.order or 0) > (other.order or ours.order or 0):
+    if ours.error is None or other.error is None:
         return None
-    return ours.error <= max(1.05 * other.error, case.rounding)
+    more = (other.order or 0) - (ours.order or 0) if None not in (ours.order, other.order) else 0
+    near = ours.error <= max(1.05 * other.error, case.rounding)
+    return None if more < 0 or (more > 0 and not near) else near
 
 
 def result(

@@ -33,7 +33,9 @@ def test_wrong_models_set_no_bar_and_larger_ones_none_for_the_error():
     (smaller,) = bars([a_case(order=3)], {"peer": 1.0})
     assert smaller.errors_no_worse is None
     (larger,) = bars([a_case(order=6)], {"peer": 1.0})
-    assert larger.errors_no_worse is False
+    assert larger.errors_no_worse is None
+    (larger_and_worse,) = bars([a_case(order=6, error=1e-2)], {"peer": 1.0})
+    assert larger_and_worse.errors_no_worse is True
 
 
 def test_a_model_is_right_where_it_is_real_and_stable():
