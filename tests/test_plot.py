@@ -17,13 +17,7 @@ import ssmid
 from ssmid import FrequencyResponse, ImpulseResponse, Modal, Reduction, StateSpace, TransferFunction, ZerosPolesGain, plot
 from ssmid.analysis.hankel import HankelSpectrum
 
-
-@pytest.fixture(autouse=True)
-def _closed():
-    before = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == before
+pytestmark = pytest.mark.usefixtures("style_left_as_it_was")
 
 
 @pytest.fixture

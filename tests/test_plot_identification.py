@@ -16,12 +16,7 @@ from ssmid import FrequencyResponse, Record, StateSpace, arx, frequency_response
 SYSTEM = StateSpace([[0.9]], [[1.0]], [[2.0]], dt=True)
 
 
-@pytest.fixture(autouse=True)
-def _closed():
-    before = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == before
+pytestmark = pytest.mark.usefixtures("style_left_as_it_was")
 
 
 @pytest.fixture

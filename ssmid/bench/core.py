@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from ssmid import datasets
 from ssmid._array import cores, next_fast_length
 from ssmid.analysis.impulse import impulse_response
 from ssmid.bench import peers
 from ssmid.bench.banks import banks_of_small_systems, taps_and_spectra
+from ssmid.bench.measured import room_response
 from ssmid.bench.records import OURS, Case, Progress, Row, bars, result
 from ssmid.bench.singles import single_systems
 from ssmid.bench.timing import limits, machine, measure
 from ssmid.identification.era import era
-from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
-from ssmid.systems import ImpulseResponse
 
 SINGLE = {"pyMOR": 1.0, "pyMOR, sparse (ADI)": 1.0, "SLICOT AB09AD": 1 / 1.5}
 """On one system of order 100 or more: never slower than pyMOR, within 1.5 times of SLICOT's Fortran."""
@@ -52,7 +50,7 @@ def era_on_a_room(quick: bool, data: Path | None, progress: Progress) -> list[Ca
 
     The floor is no limit but a unit: one FFT pair over the length that a product with the Hankel matrix takes.
     """
-    name, response = _room(quick, data)
+    name, response = room_response(quick, data)
     taps = response.taps
     pair = _fft_pair_seconds(2 * len(taps))
     cases = []
@@ -72,16 +70,6 @@ def era_on_a_room(quick: bool, data: Path | None, progress: Progress) -> list[Ca
         kind = "relative l2 error of the taps"
         cases.append(Case("ERA", f"{name}, order {order}", tuple(rows), kind, order, floor=pair, floor_kind="one FFT pair"))
     return cases
-
-
-def _room(quick: bool, data: Path | None) -> tuple[str, ImpulseResponse]:
-    measured = data / "ir" / "openair_living_room_1.wav" if data else None
-    if measured and measured.is_file() and not quick:
-        response = read(measured)
-        assert isinstance(response, ImpulseResponse)
-        return f"measured living room, {response.length} samples", ImpulseResponse(np.ravel(response.taps).astype(float), response.dt)
-    response = datasets.room(fs=8000, length=2000) if quick else datasets.room(fs=44_100, length=39_431)
-    return f"simulated room, {response.length} samples", response
 
 
 def _fft_pair_seconds(length: int) -> float:

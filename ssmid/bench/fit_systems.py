@@ -13,9 +13,9 @@ from ssmid.analysis.interconnection import subtract
 from ssmid.analysis.norms import norm
 from ssmid.bench import peers
 from ssmid.bench.fit_peers import pymor_irka
+from ssmid.bench.measured import published_systems
 from ssmid.bench.records import OURS, Case, Progress, Row
 from ssmid.bench.timing import measure
-from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.hankel_norm import hankel_norm_approximation
 from ssmid.reduction.irka import irka
@@ -73,11 +73,4 @@ def _label(tool: str, main: str) -> str:
 def _systems(quick: bool, data: Path | None) -> dict[str, tuple[StateSpace, int]]:
     if quick:
         return {"beam": (datasets.beam(60), 10)}
-    systems = {"beam": (datasets.beam(), 20)}
-    for name, order in (("build", 20), ("CDplayer", 30), ("iss_siso", 30)):
-        path = data / "mor" / f"{name}.mat" if data else None
-        if path and path.is_file():
-            system = read(path)
-            assert isinstance(system, StateSpace)
-            systems[name] = system, order
-    return systems
+    return {"beam": (datasets.beam(), 20), **published_systems(data, {"build": 20, "CDplayer": 30, "iss_siso": 30})}

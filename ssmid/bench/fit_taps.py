@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ssmid import datasets
 from ssmid._array import to_numpy
 from ssmid.analysis.characteristics import is_stable
 from ssmid.analysis.impulse import impulse_response
 from ssmid.bench import peers
 from ssmid.bench.fit_frequency import on_device
 from ssmid.bench.fit_peers import control_era, pymor_dense_era
+from ssmid.bench.measured import room_response
 from ssmid.bench.records import OURS, Case, Progress, Row
 from ssmid.bench.timing import measure
 from ssmid.identification.era import era
 from ssmid.identification.exponentials import esprit
-from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.h2 import h2_approximation
 from ssmid.systems import ImpulseResponse
@@ -29,7 +28,7 @@ _KIND = "relative l2 error of the taps"
 
 def taps(quick: bool, data: Path | None, progress: Progress) -> list[Case]:
     """Every case; a simulated room where the measured one is not there."""
-    name, room = _room(quick, data)
+    name, room = room_response(quick, data)
     cases = []
     for order in (8,) if quick else (32, 64, 128):
         progress(f"{name}, order {order}")
@@ -108,13 +107,3 @@ def _errors(model: Any, response: ImpulseResponse) -> np.ndarray:
 
 def _error(model: Any, response: ImpulseResponse) -> float:
     return float(_errors(model, response))
-
-
-def _room(quick: bool, data: Path | None) -> tuple[str, ImpulseResponse]:
-    measured = data / "ir" / "openair_living_room_1.wav" if data else None
-    if measured and measured.is_file() and not quick:
-        response = read(measured)
-        assert isinstance(response, ImpulseResponse)
-        return f"measured living room, {response.length} samples", ImpulseResponse(np.ravel(response.taps).astype(float), response.dt)
-    response = datasets.room(fs=8000, length=2000) if quick else datasets.room(fs=44_100, length=39_431)
-    return f"simulated room, {response.length} samples", response

@@ -12,9 +12,9 @@ from ssmid import datasets
 from ssmid.analysis.hankel import hankel_singular_values
 from ssmid.analysis.spectrum import frequency_response
 from ssmid.bench import peers
+from ssmid.bench.measured import published_systems
 from ssmid.bench.records import OURS, Case, Progress, Row
 from ssmid.bench.timing import measure
-from ssmid.io import read
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.systems import StateSpace, System
 
@@ -90,11 +90,5 @@ def _benchmark_systems(quick: bool, data: Path | None) -> dict[str, tuple[StateS
     """Name -> (system, order to reduce it to); the published ones where their files are."""
     if quick:
         return {"heat": (datasets.heat(100), 6), "beam": (datasets.beam(100), 20)}
-    systems = {"fom": (datasets.fom(), 12), "heat": (datasets.heat(), 6), "beam": (datasets.beam(), 24)}
-    for name, order in (("build", 16), ("CDplayer", 20), ("heat-cont", 6), ("iss_siso", 24)):
-        path = data / "mor" / f"{name}.mat" if data else None
-        if path and path.is_file():
-            system = read(path)
-            assert isinstance(system, StateSpace)
-            systems[name] = system, order
-    return systems
+    made = {"fom": (datasets.fom(), 12), "heat": (datasets.heat(), 6), "beam": (datasets.beam(), 24)}
+    return {**made, **published_systems(data, {"build": 16, "CDplayer": 20, "heat-cont": 6, "iss_siso": 24})}
