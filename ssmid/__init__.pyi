@@ -11,6 +11,9 @@ from .analysis.norms import norm
 from .analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization, similarity
 from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
+from .distillation.certificate import Certificate
+from .distillation.pipeline import distill
+from .distillation.result import Distillation
 from .identification.aaa import AAAFit, aaa
 from .identification.arx import arx
 from .identification.confidence import pole_confidence, response_confidence

@@ -15,9 +15,9 @@ FLOORS = [
     {"_array", "linalg", "kernels"},
     {"systems"},
     {"analysis"},
-    {"reduction", "identification"},
-    {"distill", "nn"},
-    {"plot", "symbolic", "interop", "io", "report", "datasets"},
+    {"reduction", "identification", "parametrizations"},
+    {"distillation", "nn"},
+    {"plot", "symbolic", "interop", "io", "report", "datasets", "checkpoints", "jobs"},
     {"cli", "bench", "experiments", "demo", "__main__"},
 ]
 HEAVY = {"torch", "matplotlib", "sympy", "control"}

@@ -1,0 +1,73 @@
+"""Filters as the numerics of the distiller see them: flat, in double precision, of one scale, and what is special about each named."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ssmid._array import Array, detach, double, finite_elements, from_numpy, namespace, to_numpy
+
+ORDINARY, NOT_FINITE, ZERO, TAP_0_ONLY, CONSTANT, DELAYED, EXTREME = range(7)
+KINDS = ("ordinary", "not finite", "zero", "tap 0 only", "constant", "delayed", "extreme scale")
+"""What is special about a filter: the first that applies. The first three after "ordinary" need no recurrence."""
+_USUAL = (2.0**-60, 2.0**60)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bank:
+    """``n`` filters of one length.
+
+    strict : ``(n, N)`` float64, the taps from 1 on, divided by ``scale``; zeros where a filter is not finite
+    feedthrough : ``(n,)`` tap 0, as it was   scale : ``(n,)`` a power of two next to the largest tap after the first, 1 where that is 0
+    kind : ``(n,)`` indices of :data:`KINDS`, on the host   delay : ``(n,)`` taps after tap 0 that are zero before the first that is not
+    """
+
+    strict: Array
+    feedthrough: Array
+    scale: Array
+    kind: np.ndarray
+    delay: np.ndarray
+
+    @classmethod
+    def of(cls, taps: Array) -> Bank:
+        """Of real ``taps`` ``(n, L)``, L at least 1."""
+        taps = detach(double(taps))
+        xp = namespace(taps)
+        sound = finite_elements(taps, 1)
+        clean = xp.where(sound[:, None], taps, xp.zeros_like(taps))
+        strict = clean[:, 1:] if taps.shape[-1] > 1 else xp.zeros_like(clean)
+        largest = xp.max(xp.abs(strict), axis=-1)
+        scale = xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(xp.where(largest == 0, xp.ones_like(largest), largest))))
+        strict = strict / scale[:, None]
+        kind, delay = _kinds(clean, strict, largest, sound)
+        return cls(strict, xp.where(sound, taps[:, 0], xp.full_like(taps[:, 0], float("nan"))), scale, kind, delay)
+
+    @property
+    def count(self) -> int:
+        return self.strict.shape[0]
+
+    @property
+    def length(self) -> int:
+        """The number of taps after the first."""
+        return self.strict.shape[1]
+
+    @property
+    def empty(self) -> np.ndarray:
+        """``(n,)`` boolean: filters that are approximated by no state at all."""
+        return np.isin(self.kind, (NOT_FINITE, ZERO, TAP_0_ONLY))
+
+    def take(self, places: np.ndarray) -> Bank:
+        """Some of the filters."""
+        index = from_numpy(places, self.strict)
+        arrays = [namespace(self.strict).take(a, index, axis=0) for a in (self.strict, self.feedthrough, self.scale)]
+        return Bank(*arrays, self.kind[places], self.delay[places])
+
+
+def _kinds(taps: Array, strict: Array, largest: Array, sound: Array) -> tuple[np.ndarray, np.ndarray]:
+    xp = namespace(taps)
+    delay = to_numpy(xp.argmax(xp.astype(strict != 0, xp.int64), axis=-1))
+    constant = to_numpy(xp.all(taps == taps[:, :1], axis=-1))
+    nothing, through, good, size = (to_numpy(x) for x in (largest == 0, taps[:, 0] == 0, sound, largest))
+    choices = [~good, nothing & through, nothing, constant, delay > 0, (size < _USUAL[0]) | (size > _USUAL[1])]
+    return np.select(choices, range(1, len(KINDS)), ORDINARY), delay
