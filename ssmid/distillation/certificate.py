@@ -51,7 +51,8 @@ class Certificate:
         """``(*batch,)`` Hankel norm of the error over the lower bound, at least 1; NaN where the bound is 0 to rounding."""
         xp = namespace(self.hankel)
         known = self.lower_bound > 64 * np.finfo(np.float64).eps * self.sigma[..., 0]
-        return xp.where(known, self.hankel / xp.where(known, self.lower_bound, xp.ones_like(self.hankel)), xp.full_like(self.hankel, np.nan))
+        safe = xp.where(known, self.lower_bound, xp.ones_like(self.hankel))
+        return xp.where(known, self.hankel / safe, xp.full_like(self.hankel, np.nan))
 
     def words(self, index: tuple[int, ...]) -> str:
         """One filter in a sentence."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_array, astype_width, from_numpy, is_complex, namespace, to_numpy, width
+from ssmid._array import Array, as_array, astype_width, from_numpy, is_complex, namespace, width
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.certificate import Certificate, certify
 from ssmid.distillation.fitted import Fitted
