@@ -6,6 +6,7 @@ import dataclasses
 
 from ssmid.distillation.balanced import fit_balanced
 from ssmid.distillation.fitted import Fit
+from ssmid.distillation.gradient import fit_gradient
 from ssmid.distillation.l2 import fit_l2
 
 
@@ -22,6 +23,7 @@ class Method:
 METHODS = {
     "l2": Method(fit_l2, "l2-optimal approximation", "loose"),
     "balanced": Method(fit_balanced, "balanced truncation", "tight"),
+    "gradient": Method(fit_gradient, "gradient descent", None),
 }
 
 
