@@ -36,7 +36,7 @@ _SMALL_FOR_BLAS = 512
 _MANY = 256
 """From so many matrices on, block Jacobi on a GPU beats LAPACK on its host."""
 _SEVERAL = 4
-_CHUNK_BYTES = 2**27
+_CHUNK_BYTES = {"host": 2**27, "gpu": 2**33}
 
 
 # ---------------------------------------------------------------- decompositions
@@ -315,7 +315,7 @@ def vandermonde_product(nodes: Array, weights: Array, length: int, *, real: bool
     outer = -(-length // inner)
     batch = np.broadcast_shapes(nodes.shape[:-1], weights.shape[:-1])
     per_mode = 16 * (inner + outer) * max(1, int(np.prod(batch)))
-    chunk = max(1, min(nodes.shape[-1], _CHUNK_BYTES // per_mode))
+    chunk = max(1, min(nodes.shape[-1], _room(nodes) // per_mode))
     total = xp.zeros((*batch, outer, inner), dtype=real_dtype(nodes) if real else nodes.dtype, device=nodes.device)
     for start in range(0, nodes.shape[-1], chunk):
         part = slice(start, min(start + chunk, nodes.shape[-1]))
@@ -326,6 +326,11 @@ def vandermonde_product(nodes: Array, weights: Array, length: int, *, real: bool
             fine = xp.concat([xp.real(fine), xp.imag(fine)], axis=-2)
         total = total + transpose(coarse) @ fine
     return xp.reshape(total, (*batch, outer * inner))[..., :length]
+
+
+def _room(array: Array) -> int:
+    """Bytes for a table: a GPU is left waiting by small ones, a processor's cache is left behind by large ones."""
+    return _CHUNK_BYTES["gpu" if on_gpu(array) else "host"]
 
 
 def powers(nodes: Array, count: int) -> Array:
@@ -354,7 +359,7 @@ def cauchy_product(points: Array, nodes: Array, weights: Array) -> Array:
     xp = namespace(nodes, weights, points)
     nodes, weights, points = as_complex(nodes), as_complex(weights), as_complex(points)
     batch = np.broadcast_shapes(points.shape[:-1], nodes.shape[:-1], weights.shape[:-1])
-    chunk = max(1, _CHUNK_BYTES // (16 * max(1, nodes.shape[-1] * int(np.prod(batch)))))
+    chunk = max(1, _room(nodes) // (16 * max(1, nodes.shape[-1] * int(np.prod(batch)))))
     parts = [
         xp.sum(weights[..., None, :] / (points[..., start : min(start + chunk, points.shape[-1]), None] - nodes[..., None, :]), axis=-1)
         for start in range(0, points.shape[-1], chunk)

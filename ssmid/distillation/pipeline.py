@@ -20,7 +20,6 @@ from ssmid.systems import ImpulseResponse, Modal
 
 CHUNK = 8192
 """Filters that are worked on at once."""
-_ACCURACY = {"loose": (1e-2, 1e-1), "tight": (1e-10, 1e-7)}
 
 
 def distill(filters: Array | ImpulseResponse, order: int | str | None = None, *, chunk: int = CHUNK, **options: Any) -> Distillation:
@@ -54,8 +53,7 @@ def _distilled(taps: Array, method: Method, options: Options) -> _Part:
     xp = namespace(bank.strict)
     assert isinstance(options.order, int)
     count = min(options.rounded(options.order), bank.length)
-    rtol, tail_rtol = _ACCURACY[method.subspace or "loose"]
-    subspace = leading_subspace(bank, count, rtol=rtol, tail_rtol=tail_rtol)
+    subspace = leading_subspace(bank, count, method.subspace or "loose")
     orders = np.where(bank.empty, 0, np.minimum(count, subspace.rank))
     fitted = method.fit(bank, orders, subspace, options)
     fitted = _ordered(fitted)

@@ -13,7 +13,8 @@ from ssmid._array import Array, as_complex, in_threads, is_complex, namespace, o
 from ssmid.linalg import powers, transpose
 from ssmid.reduction.h2_newton import Local, mirrored
 
-_CHUNK_BYTES = 2**26
+_CHUNK_BYTES = {"host": 2**26, "gpu": 2**33}
+"""The cache of a processor, and a share of the memory of a GPU, which would be left waiting for small pieces."""
 _EPS = 2.0**-52
 _DOUBTFUL_ERROR, _DOUBTFUL_SLOPE = 1e-6, 1e-8
 """Where a GPU, which evaluates at points, hands an element to the host, which filters: below this share of the energy, and where
@@ -199,7 +200,7 @@ def power_series(taps: Array, points: Array) -> tuple[Array, Array, Array]:
     batch, length = taps.shape
     inner = isqrt(max(length, 1) - 1) + 1
     outer = -(-length // inner)
-    chunk = max(1, _CHUNK_BYTES // (96 * (inner + outer) * max(1, points.shape[-1])))
+    chunk = max(1, _CHUNK_BYTES["gpu" if on_gpu(taps) else "host"] // (96 * (inner + outer) * max(1, points.shape[-1])))
     parts = []
     for start in range(0, batch, chunk):
         parts.append(_power_series(taps[start : min(start + chunk, batch), :], points[start : min(start + chunk, batch), :], inner, outer))
