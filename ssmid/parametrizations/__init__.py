@@ -1,0 +1,1 @@
+"""What trained layers store, and the linear systems that it means."""
