@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ssmid._array import Array, detach, double, finite_elements, from_numpy, namespace, to_numpy
+from ssmid._array import Array, detach, double, finite_elements, from_numpy, namespace, to_numpy, width
 
 ORDINARY, NOT_FINITE, ZERO, TAP_0_ONLY, CONSTANT, DELAYED, EXTREME = range(7)
 KINDS = ("ordinary", "not finite", "zero", "tap 0 only", "constant", "delayed", "extreme scale")
@@ -21,6 +21,8 @@ class Bank:
     strict : ``(n, N)`` float64, the taps from 1 on, divided by ``scale``; zeros where a filter is not finite
     feedthrough : ``(n,)`` tap 0, as it was   scale : ``(n,)`` a power of two next to the largest tap after the first, 1 where that is 0
     kind : ``(n,)`` indices of :data:`KINDS`, on the host   delay : ``(n,)`` taps after tap 0 that are zero before the first that is not
+    weights : ``(n, K)`` or ``(1, K)``, over the taps or over frequency, where there are any
+    group : so many neighbours share their poles   bits : 32 or 64, the precision that poles and residues will be rounded to
     """
 
     strict: Array
@@ -28,11 +30,14 @@ class Bank:
     scale: Array
     kind: np.ndarray
     delay: np.ndarray
+    weights: Array = None
+    group: int = 1
+    bits: int = 64
 
     @classmethod
-    def of(cls, taps: Array) -> Bank:
+    def of(cls, taps: Array, *, weights: Array = None, group: int = 1) -> Bank:
         """Of real ``taps`` ``(n, L)``, L at least 1."""
-        taps = detach(double(taps))
+        bits, taps = width(taps), detach(double(taps))
         xp = namespace(taps)
         sound = finite_elements(taps, 1)
         clean = xp.where(sound[:, None], taps, xp.zeros_like(taps))
@@ -41,7 +46,7 @@ class Bank:
         scale = xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(xp.where(largest == 0, xp.ones_like(largest), largest))))
         strict = strict / scale[:, None]
         kind, delay = _kinds(clean, strict, largest, sound)
-        return cls(strict, xp.where(sound, taps[:, 0], xp.full_like(taps[:, 0], float("nan"))), scale, kind, delay)
+        return cls(strict, xp.where(sound, taps[:, 0], xp.full_like(taps[:, 0], float("nan"))), scale, kind, delay, weights, group, bits)
 
     @property
     def count(self) -> int:
@@ -58,10 +63,13 @@ class Bank:
         return np.isin(self.kind, (NOT_FINITE, ZERO, TAP_0_ONLY))
 
     def take(self, places: np.ndarray) -> Bank:
-        """Some of the filters."""
+        """Some of the filters; of those that share poles whole groups."""
         index = from_numpy(places, self.strict)
         arrays = [namespace(self.strict).take(a, index, axis=0) for a in (self.strict, self.feedthrough, self.scale)]
-        return Bank(*arrays, self.kind[places], self.delay[places])
+        weights = self.weights
+        if weights is not None and weights.shape[0] > 1:
+            weights = namespace(weights).take(weights, index, axis=0)
+        return Bank(*arrays, self.kind[places], self.delay[places], weights, self.group, self.bits)
 
 
 def _kinds(taps: Array, strict: Array, largest: Array, sound: Array) -> tuple[np.ndarray, np.ndarray]:
