@@ -12,6 +12,7 @@ from .analysis.realization import balanced_realization, companion_realization, m
 from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
 from .distillation.certificate import Certificate
+from .distillation.model import DistilledModel
 from .distillation.pipeline import distill
 from .distillation.result import Distillation
 from .identification.aaa import AAAFit, aaa

@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             status = app(args=None if arguments is None else list(arguments), prog_name="ssmid", standalone_mode=False)
-        except (KeyboardInterrupt, typer.Abort):
-            return _fail("interrupted", INTERRUPTED)
+        except (KeyboardInterrupt, typer.Abort) as error:
+            return _fail(str(error) or "interrupted", INTERRUPTED)
         except MemoryError as error:
             return _fail(f"expected to fit into memory: {error}", WRONG_INPUT)
         except (ValueError, OSError) as error:
@@ -139,6 +139,52 @@ def fit(
         folder = Path(f"{file.stem}-model") if output is None else output
         options = {"order": order, "tol": tol, "method": method, "mimo": mimo, "train": train, "center": center, "stable": stable}
         report, good = fit_into(folder, data, file.name, stage=stage, figures=figures, **options)
+    _print(report, as_json, quiet)
+    return DONE if good else NOT_MET
+
+
+@app.command()
+def distill(
+    source: Annotated[Path, typer.Argument(metavar="FILTERS-OR-CHECKPOINT", help="npy, npz, safetensors, or the checkpoint of a model")],
+    order: Annotated[str | None, typer.Option("--order", help="states of each filter, or noise: where the noise floor begins")] = None,
+    tol: Annotated[float | None, typer.Option("--tol", help="or: the smallest order with this relative error, filter by filter")] = None,
+    norm: Annotated[str, typer.Option("--norm", help="of the tolerance: l2, hankel, hinf, l1")] = "l2",
+    budget: Annotated[int | None, typer.Option("--budget", help="or: this many states in all, spent where they help most")] = None,
+    max_order: Annotated[int | None, typer.Option("--max-order", help="the largest order that may be chosen")] = None,
+    multiple: Annotated[int | None, typer.Option("--multiple", help="orders are rounded up to a multiple of this")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="l2, balanced, and others: a wrong name lists them")] = None,
+    max_modulus: Annotated[float | None, typer.Option("--max-modulus", help="no pole is larger")] = None,
+    real_poles: Annotated[bool, typer.Option("--real-poles", help="real poles only")] = False,
+    shared: Annotated[str | None, typer.Option("--shared", help="one set of poles for a layer, a head, or this many in a row")] = None,
+    beyond: Annotated[str | None, typer.Option("--beyond", help="after the last tap: zero, or free")] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="how much each tap matters")] = None,
+    frequency_weights: Annotated[Path | None, typer.Option("--frequency-weights", metavar="FILE", help="and each frequency")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="float64 or float32")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda")] = "cpu",
+    chunk: Annotated[int | None, typer.Option("--chunk", help="filters that are lost at most when the job is stopped")] = None,
+    layout: Annotated[str | None, typer.Option("--layout", help="of a checkpoint, where it is not recognized")] = None,
+    length: Annotated[int | None, typer.Option("--length", help="taps of implicit filters; others are cut short")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="names of the arrays, where a file holds several: h1,h2")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (or NAME-distilled)")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Filters of a model, thousands at once, to small recurrences with certificates. Given again, a stopped job goes on."""
+    from ssmid.jobs.run import distill_into
+    from ssmid.jobs.workers import is_first
+    from ssmid.report import progress
+
+    options = {
+        "order": int(order) if order is not None and order.isdecimal() else order, "tol": tol, "norm": norm, "budget": budget,
+        "max_order": max_order, "multiple": multiple, "method": method, "max_modulus": max_modulus, "real_poles": real_poles or None,
+        "shared": shared, "beyond": beyond, "weights": weights, "frequency_weights": frequency_weights, "precision": precision,
+    }  # fmt: skip
+    folder = Path(f"{source.stem}-distilled") if output is None else output
+    with progress(quiet=quiet or not is_first()) as stage:
+        found = distill_into(folder, source, options, device=device, chunk=chunk, layout=layout, length=length, key=key, stage=stage)
+    if found is None:  # another process speaks
+        return DONE
+    report, good = found
     _print(report, as_json, quiet)
     return DONE if good else NOT_MET
 

@@ -34,14 +34,14 @@ _DTYPES = ("float32", "float64", "complex64", "complex128")
 def save(system: System, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
     """Writes ``system`` to ``path``: ``.safetensors``, or ``.json`` to be read by people too.
 
-    :func:`load` gives it back bit for bit: arrays with their shapes and dtypes, ``dt``, ``real``. Tensors are moved to the host.
+    :func:`ssmid.load` gives it back bit for bit: arrays with their shapes and dtypes, ``dt``, ``real``. Tensors are moved to the host.
     ``metadata``: whatever JSON can hold; :func:`metadata` reads it. The file appears whole or not at all.
     Raises ValueError for other suffixes and folders that cannot be written, TypeError for what is not a system.
 
     >>> import os, tempfile, ssmid
     >>> path = os.path.join(tempfile.mkdtemp(), "model.json")
     >>> save(ssmid.ss(0.5, 1, 2, 0, dt=0.1), path, {"made by": "hand"})
-    >>> load(path), metadata(path)
+    >>> ssmid.load(path), metadata(path)
     (StateSpace(order=1, outputs=1, inputs=1, batch=(), dt=0.1, float64), {'made by': 'hand'})
     """
     if type(system).__name__ not in _CLASSES:
@@ -57,7 +57,7 @@ def save(system: System, path: str | os.PathLike[str], metadata: Mapping[str, An
         write_bytes(path, write(head, arrays, dict(metadata or {})))
 
 
-def load(path: str | os.PathLike[str]) -> System:
+def load_system(path: str | os.PathLike[str]) -> System:
     """The system that :func:`save` wrote to ``path``, with NumPy arrays.
 
     Raises ValueError for files that are damaged, of another kind, or of a newer version of the format.
@@ -65,6 +65,8 @@ def load(path: str | os.PathLike[str]) -> System:
     with about(path):
         head, arrays, _ = _parsed(Path(path))
         cls = _CLASSES.get(str(head.get("class")))
+        if head.get("class") == "DistilledModel":
+            raise ValueError("expected a single system, got the arrays of a distilled model: load its folder")
         if cls is None:
             raise ValueError(f"class: expected one of {', '.join(_CLASSES)}, got {head.get('class')!r}")
         options = {"real": bool(head.get("real", True))} if cls is Modal else {}

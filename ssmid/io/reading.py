@@ -10,7 +10,7 @@ from typing import Any
 
 from ssmid.io import signals
 from ssmid.io.files import about, refuse_pickle
-from ssmid.io.models import is_model, load
+from ssmid.io.models import is_model, load_system
 from ssmid.io.touchstone import read_touchstone
 from ssmid.systems import FrequencyResponse, ImpulseResponse, StateSpace, System
 
@@ -61,7 +61,7 @@ def read(
             system = read_touchstone(file)
         elif suffix == ".json" or (suffix == ".safetensors" and is_model(file)):
             signals.refuse_options(key=key, fs=fs, axis=axis)
-            system = load(file)
+            system = load_system(file)
         elif suffix in _READERS:
             system = _READERS[suffix](file, key, fs, axis)
         else:

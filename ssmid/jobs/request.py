@@ -1,0 +1,87 @@
+"""What a job was asked to do, in words that a manifest can hold, and as arguments for each of its chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssmid.distillation.methods import method_named
+from ssmid.distillation.options import Options
+from ssmid.jobs.manifest import Chunk
+from ssmid.jobs.sources import Layer, Source, open_source
+from ssmid.systems import ImpulseResponse
+
+_WEIGHTS = ("weights", "frequency_weights")
+SHARED = ("layer", "head")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """Options of :func:`ssmid.distill` as a command line has them.
+
+    options : without arrays; ``shared`` is "layer", "head" (the filters of the last batch axis) or how many filters in a row share poles
+    weights : files in the place of the arrays ``weights`` and ``frequency_weights``, of one row for all or of one for each filter
+    """
+
+    options: dict[str, Any]
+    weights: dict[str, Source]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Request:
+        """Raises ValueError for what :func:`ssmid.distill` would refuse later."""
+        given = {name: value for name, value in options.items() if value is not None}
+        weights = {name: open_source(Path(given.pop(name))) for name in _WEIGHTS if name in given}
+        if isinstance(given.get("shared"), str) and given["shared"] not in SHARED:
+            if not given["shared"].isdecimal():
+                raise ValueError(f"shared: expected {', '.join(SHARED)} or a whole number, got {given['shared']!r}")
+            given["shared"] = int(given["shared"])
+        request = cls(given, weights)
+        _ = request.checked
+        return request
+
+    @property
+    def checked(self) -> Options:
+        """The options as the distiller checks them; in the place of weights, of which nothing can be said yet, a number."""
+        plain = {name: value for name, value in self.options.items() if name != "shared"}
+        shared = self.options.get("shared", 0)
+        stand_ins: dict[str, Any] = dict.fromkeys(self.weights, 1.0)
+        checked = Options(**plain, **stand_ins, shared=1 if isinstance(shared, str) else shared)
+        method_named(checked.method)
+        return checked
+
+    def described(self) -> dict[str, Any]:
+        """As a manifest can hold it: files by what they contain."""
+        return {**self.options, **{name: f"{source.title} (sha256 {source.sha256()})" for name, source in self.weights.items()}}
+
+    def expect_fit(self, source: Source) -> None:
+        """ValueError unless weights have one row, or one for each filter of each layer."""
+        for name, weights in self.weights.items():
+            for layer in source.layers:
+                rows = weights.layers[0].count
+                if rows not in (1, layer.count):
+                    raise ValueError(f"{name}: expected 1 row or {layer.count}, one for each filter of {layer.name}, got {rows}")
+
+    def group(self, layer: Layer) -> int:
+        """How many filters in a row share their poles: chunks hold whole groups."""
+        shared = self.options.get("shared", 0)
+        groups = {"layer": layer.count, "head": layer.batch[-1] if layer.batch else 1}
+        return groups[shared] if isinstance(shared, str) else max(shared, 1)
+
+    def chunk_size(self, layer: Layer, size: int) -> int:
+        """``size`` as a multiple of the group, at least one."""
+        group = self.group(layer)
+        return max(size // group, 1) * group
+
+    def arguments(self, layer: Layer, chunk: Chunk) -> dict[str, Any]:
+        """Of :func:`ssmid.distill` for the filters of a chunk; weights as NumPy arrays."""
+        arguments = dict(self.options)
+        if self.options.get("shared"):
+            arguments["shared"] = self.group(layer)
+        for name, source in self.weights.items():
+            weights = source.layers[0]
+            own = weights.take(0, 1) if weights.count == 1 else weights.take(chunk.first, chunk.count)
+            assert isinstance(own, ImpulseResponse)
+            arguments[name] = own.taps[0] if weights.count == 1 else own.taps
+        return arguments

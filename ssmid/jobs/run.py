@@ -1,0 +1,225 @@
+"""The job of ``ssmid distill``: a file or a checkpoint into a folder, chunk by chunk, taken up again wherever it was stopped."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ssmid import __version__
+from ssmid._array import double, one_blas_thread
+from ssmid.distillation.pipeline import distill
+from ssmid.io.distilled import DESCRIPTION, FORMAT, TENSORS, VERSION, arrays_of, layers_in
+from ssmid.io.files import write_bytes
+from ssmid.jobs.manifest import Chunk, Digest, Manifest, settled
+from ssmid.jobs.pieces import Pieces
+from ssmid.jobs.request import Request
+from ssmid.jobs.sources import Source, open_source
+from ssmid.jobs.store import Store, expect_room, only_here
+from ssmid.jobs.summary import facts_of, report_of, table_of
+from ssmid.jobs.workers import Alone, device_of, workers
+from ssmid.report.progress import Stage
+from ssmid.report.tables import Report
+from ssmid.systems import System
+
+CHUNK = {"cpu": 256, "cuda": 8192}
+"""Filters in a chunk where nothing is said: some seconds of work. It must not depend on the number of processes, as results would."""
+LOG, TABLE = "job.log", "layers.csv"
+Results: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, Any]]"
+"""Arrays of a chunk, and what is known of its layer."""
+
+
+def distill_into(
+    folder: Path,
+    path: Path,
+    options: Mapping[str, Any],
+    *,
+    device: str = "cpu",
+    chunk: int | None = None,
+    layout: str | None = None,
+    length: int | None = None,
+    key: str | None = None,
+    stage: Stage | None = None,
+) -> tuple[Report, bool] | None:
+    """Distills what is at ``path`` into ``folder``; what there is to say, and whether all filters converged and met the tolerance.
+
+    options : those of :class:`ssmid.jobs.request.Request`   device : "cpu" or "cuda"
+    chunk : filters whose results are written at once; what is lost at most when the job is stopped
+    layout, length, key : of the source (:func:`ssmid.jobs.sources.open_source`)
+
+    Writes ``model.safetensors``, ``model.json``, ``layers.csv`` and a log. Given again after it was stopped, it goes on where it was and
+    gives the same bytes, with however many processes: results depend on the chunk alone. Under torchrun the processes share the
+    chunks; None is returned in all but the first.
+    Raises ValueError for wrong input, a folder of another job, a folder that cannot be written and a disk without room, before any work.
+    """
+    stage = stage or (lambda description, done=None, total=None: None)
+    stage(f"reading {path.name}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
+    request = Request.of(options)
+    mine = device_of(device)
+    source = open_source(path, key=key, layout=layout, length=length)
+    request.expect_fit(source)
+    sizes = [request.chunk_size(layer, chunk or CHUNK[device]) for layer in source.layers]
+    asked = {**request.described(), "device": device, "key": key, "layout": layout, "length": length}
+    job = _Job(folder, source, request, Manifest.of(source, asked, sizes), mine, stage)
+    with workers(mine) as team:
+        return job.run(team)
+
+
+class _Job:
+    """What all processes of a job know."""
+
+    def __init__(self, folder: Path, source: Source, request: Request, manifest: Manifest, device: str, stage: Stage) -> None:
+        self.folder, self.source, self.request, self.manifest, self.device, self.stage = folder, source, request, manifest, device, stage
+        self.stamps = source.stamps()
+        self.total = sum(layer.count for layer in source.layers)
+
+    def run(self, team: Alone) -> tuple[Report, bool] | None:
+        if team.rank:
+            self._share(team, team.agree(None))
+            return None
+        with only_here(self.folder):
+            digest, todo = self._begun()
+            self._share(team, team.agree(todo))
+            return self._finished(digest)
+
+    def _begun(self) -> tuple[Digest | str, list[Chunk]]:
+        """The sha256 of the source, perhaps still on the way, and the chunks that are left to do."""
+        if Manifest.read(self.folder) is None:
+            for name in (TENSORS, DESCRIPTION):
+                if (self.folder / name).exists():
+                    raise ValueError(f"{self.folder}: expected a new folder or one of this job, got one with another {name}")
+            order = self.request.options.get("order")
+            expect_room(self.folder, self.total, order if isinstance(order, int) else 0)
+        self.manifest, digest = settled(self.folder, self.manifest, self.source)
+        if (self.folder / DESCRIPTION).exists():
+            return digest, []
+        return digest, Store(self.folder, self.manifest).missing()
+
+    def _share(self, team: Alone, todo: list[Chunk]) -> None:
+        """This process's share of the chunks: the next that nobody has taken, until there are none."""
+        store = Store(self.folder, self.manifest)
+        pieces = Pieces(max((chunk.count for chunk in todo), default=1))
+        left, began = sum(chunk.count for chunk in todo), time.monotonic()
+        log(self.folder, f"process {team.rank} of {team.count} on {self.device}: {len(todo)} chunks of {left} filters to share")
+        with ThreadPoolExecutor(1) as reader, going_on(self.folder, self.manifest):
+
+            def claim() -> tuple[int, Any] | None:
+                place = team.add("claimed", 1) - 1
+                return (place, reader.submit(self._taken, todo[place])) if place < len(todo) else None
+
+            claimed = claim()
+            while claimed:
+                place, taps = claimed
+                chunk = todo[place]
+                # the next is read while this one is worked on, but for the last: they go to who is free first
+                following = claim() if place < len(todo) - 2 * team.count else None
+                store.write(chunk, *self._distilled(chunk, taps.result(), pieces))
+                done = team.add("done", chunk.count)
+                rate = done / (time.monotonic() - began)
+                log(self.folder, f"process {team.rank}: chunk {chunk.index} done, {done} of {left} filters, {rate:.1f}/s")
+                self._say(chunk, done, left, rate)
+                claimed = following or claim()
+        team.wait()
+
+    def _say(self, chunk: Chunk, done: int, left: int, rate: float) -> None:
+        name = self.source.layers[chunk.layer].name
+        remaining = _duration((left - done) / rate)
+        before = self.total - left
+        self.stage(f"{name}: {before + done} of {self.total} filters, {rate:.3g}/s, {remaining} left", before + done, self.total)
+
+    def _taken(self, chunk: Chunk) -> tuple[System, dict[str, Any]]:
+        layer = self.source.layers[chunk.layer]
+        return layer.take(chunk.first, chunk.count), self.request.arguments(layer, chunk)
+
+    def _distilled(self, chunk: Chunk, taken: tuple[System, dict[str, Any]], pieces: Pieces) -> Results:
+        """A chunk, in smaller pieces where memory runs out."""
+        system, arguments = taken
+        group = self.request.group(self.source.layers[chunk.layer])
+
+        def work(size: int) -> Results:
+            found = distilled_on(self.device, system, arguments, size)
+            return arrays_of(found), {"method": found.method, "length": found.length, "dt": found.system.dt}
+
+        return pieces.run(work, chunk.count, group)
+
+    def _finished(self, digest: Digest | str) -> tuple[Report, bool]:
+        """Joins the chunks and describes them; of a job that is finished already, says it again."""
+        store, path = Store(self.folder, self.manifest), self.folder / DESCRIPTION
+        options = self.request.checked
+        if not path.exists():
+            self.stage("joining the chunks")
+            with going_on(self.folder, self.manifest):
+                if self.source.stamps() != self.stamps:
+                    raise ValueError(f"{self.source.title}: expected the source to stay as it was, got one that changed during the work")
+                store.merge(self.folder / TENSORS)
+                layers = layers_in(self.folder / TENSORS, store.facts(), copy=False)
+                facts = {name: facts_of(layer, options.norm, options.tol) for name, layer in layers.items()}
+                write_bytes(self.folder / TABLE, table_of(facts))
+                sha256 = digest if isinstance(digest, str) else digest.result()
+                described = {
+                    "format": FORMAT, "version": VERSION, "made_by": f"ssmid {__version__}",
+                    "source": {"name": self.source.title, "sha256": sha256}, "options": self.manifest.options, "layers": facts,
+                }  # fmt: skip
+                write_bytes(path, json.dumps(described, indent=2, allow_nan=False).encode() + b"\n")
+            log(self.folder, "finished")
+        store.remove()
+        content = json.loads(path.read_text(encoding="utf-8"))
+        written = {"written": [str(self.folder / name) for name in (TENSORS, DESCRIPTION, TABLE)]}
+        return report_of(f"{self.source.title}: distilled", content["layers"], written, options.norm, options.tol)
+
+
+def distilled_on(device: str, system: System, arguments: Mapping[str, Any], size: int) -> Any:
+    """:func:`ssmid.distill` in double precision on a device, ``size`` filters at once."""
+    if device == "cpu":
+        # one thread, so that sums are of the same order under torchrun, which gives each process one
+        return one_blas_thread(distill)(system.map(double), chunk=size, **arguments)
+    import torch
+
+    def moved(array: np.ndarray) -> Any:
+        return double(torch.from_numpy(array).to(device))
+
+    there = {name: moved(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
+    return distill(system.map(moved), chunk=size, **there)
+
+
+@contextmanager
+def going_on(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """What stops the work says that it can go on."""
+    again = "what is done is kept: the same command goes on from there"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {again}") from None
+    except MemoryError as error:
+        raise MemoryError(f"{error}; {again}, also on a larger machine") from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise ValueError(f"{folder}: expected results to be written, got: {reason}; {again}") from error
+
+
+def log(folder: Path, words: str) -> None:
+    """A line with the time. Appended at once, so that several processes do not write into each other's."""
+    line = f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {words}\n".encode()
+    handle = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

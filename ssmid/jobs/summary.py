@@ -1,0 +1,124 @@
+"""What is said of a distilled model: of each layer a row, and which filters are special."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ssmid._array import quiet, to_numpy
+from ssmid.distillation.bank import KINDS
+from ssmid.distillation.certificate import Certificate
+from ssmid.distillation.result import Distillation
+from ssmid.report.tables import Report, Table, plain
+
+_NAMED = 8
+"""Filters of a kind that are named; the others are counted."""
+
+
+def facts_of(layer: Distillation, norm: str = "l2", tol: float | None = None) -> dict[str, Any]:
+    """The certificates of a layer in a few numbers, as ``model.json`` has them."""
+    certificate = layer.certificate
+    kind, l2 = certificate.kind.reshape(-1), to_numpy(certificate.l2).reshape(-1)
+    order = np.broadcast_to(to_numpy(layer.order) if not isinstance(layer.order, int) else layer.order, certificate.kind.shape)
+    facts: dict[str, Any] = {
+        "shape": list(certificate.kind.shape),
+        "length": layer.length,
+        "dt": layer.system.dt,
+        "method": layer.method,
+        "filters": kind.size,
+        "states": int(order.sum()),
+        "order": _spread(order.reshape(-1)),
+        "relative_l2_error": _spread(l2),
+        "times_best": _spread(to_numpy(certificate.ratio).reshape(-1)),
+        "spectral_radius": _spread(to_numpy(certificate.spectral_radius).reshape(-1)),
+        "tail_energy": _spread(to_numpy(certificate.tail_energy).reshape(-1)),
+        "not_converged": int(np.sum(~to_numpy(certificate.converged))),
+        "named": {name: int(np.sum(kind == i)) for i, name in enumerate(KINDS) if i and np.any(kind == i)},
+        "which": {name: np.flatnonzero(kind == i)[:_NAMED].tolist() for i, name in enumerate(KINDS) if i and np.any(kind == i)},
+    }
+    if tol is not None:
+        error = relative_error(certificate, norm).reshape(-1)
+        facts["over_tolerance"] = int(np.sum(~(error <= tol) & (kind != KINDS.index("not finite"))))
+    return facts
+
+
+@quiet
+def relative_error(certificate: Certificate, norm: str) -> np.ndarray:
+    """``(*batch,)`` the error in a norm over the norm of the filter without tap 0; 0 where both are 0."""
+    if norm == "l2":
+        return to_numpy(certificate.l2)
+    size = {"hankel": lambda c: c.sigma[..., 0], "hinf": lambda c: c.filter_hinf, "l1": lambda c: c.filter_l1}[norm](certificate)
+    error, size = to_numpy(getattr(certificate, norm)), to_numpy(size)
+    return np.where(error == 0, 0.0, error / size)
+
+
+Layers: TypeAlias = "Mapping[str, dict[str, Any]]"
+"""What :func:`facts_of` says of each layer, by name."""
+
+
+def report_of(title: str, layers: Layers, facts: Mapping[str, Any], norm: str, tol: float | None) -> tuple[Report, bool]:
+    """The report that is printed, and whether every filter converged and met the tolerance."""
+    failed = sum(f["not_converged"] for f in layers.values())
+    missed = sum(f.get("over_tolerance", 0) for f in layers.values())
+    total, states = sum(f["filters"] for f in layers.values()), sum(f["states"] for f in layers.values())
+    words = []
+    if failed:
+        words.append(f"NOT CONVERGED: {failed} of {total} filters. The others stand.")
+    if missed:
+        words.append(f"The tolerance {tol:g} ({norm}) IS NOT MET by {missed} of {total} filters: allow a larger --max-order.")
+    tables = [Table("layers", COLUMNS, [_row(name, f) for name, f in layers.items()], limit=40)]
+    named = [
+        (name, kind, count, _few(f["which"][kind], count), DONE[kind]) for name, f in layers.items() for kind, count in f["named"].items()
+    ]
+    if named:
+        tables.append(Table("named filters", ("layer", "kind", "filters", "which", "what was done"), named))
+    return Report(title, {"filters": total, "states": states, **facts}, tables, words), not failed and not missed
+
+
+COLUMNS = (
+    "layer", "filters", "taps", "order", "states", "median l2 error", "worst l2 error", "times best, worst", "largest pole",
+    "not converged",
+)  # fmt: skip
+DONE = {
+    "not finite": "left out: NaN in its place",
+    "zero": "no state: exact",
+    "tap 0 only": "no state: exact",
+    "constant": "approximated as it is",
+    "delayed": "approximated as it is; a delay costs states",
+    "extreme scale": "scaled by a power of two meanwhile",
+}
+
+
+def _row(name: str, facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    order, l2 = facts["order"], facts["relative_l2_error"]
+    orders = str(order["largest"]) if order["smallest"] == order["largest"] else f"{order['smallest']} to {order['largest']}"
+    measured = (l2["median"], l2["largest"], facts["times_best"]["largest"], facts["spectral_radius"]["largest"])
+    shown = [np.nan if value is None else value for value in measured]
+    return (name, facts["filters"], facts["length"], orders, facts["states"], *shown, facts["not_converged"])
+
+
+def table_of(layers: Layers) -> bytes:
+    """``layers.csv``: a row a layer, numbers in full."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    kinds = KINDS[1:]
+    writer.writerow((*(column.replace(" ", "_").replace(",", "") for column in COLUMNS), *(kind.replace(" ", "_") for kind in kinds)))
+    for name, facts in layers.items():
+        writer.writerow((*_row(name, facts), *(facts["named"].get(kind, 0) for kind in kinds)))
+    return text.getvalue().encode()
+
+
+def _spread(values: np.ndarray) -> dict[str, Any]:
+    """Of the finite ones; None where there are none."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return {"smallest": None, "median": None, "largest": None}
+    return {"smallest": plain(finite.min()), "median": plain(np.median(finite)), "largest": plain(finite.max())}
+
+
+def _few(places: list[int], count: int) -> str:
+    return ", ".join(map(str, places)) + (", ..." if count > len(places) else "")
