@@ -1,4 +1,4 @@
-from . import analysis, datasets, identification, interop, io, linalg, plot, reduction, symbolic, systems
+from . import analysis, checkpoints, datasets, identification, interop, io, linalg, plot, reduction, symbolic, systems
 from .analysis.characteristics import Damping, damping, dc_gain, is_stable, poles, spectral_abscissa, spectral_radius, zeros
 from .analysis.conversion import to_modal, to_sos, to_state_space, to_transfer_function, to_zpk
 from .analysis.convert import Conversion, convert
@@ -11,6 +11,7 @@ from .analysis.norms import norm
 from .analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization, similarity
 from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
+from .checkpoints import Checkpoint, Layout, read_checkpoint, register_layout
 from .distillation.certificate import Certificate
 from .distillation.model import DistilledModel
 from .distillation.pipeline import distill

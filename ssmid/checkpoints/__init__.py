@@ -1,0 +1,8 @@
+"""Trained models on disk, layer by layer, as linear systems."""
+
+from ssmid.checkpoints.layouts import LAYOUTS, REQUIRED, Context, Layout, TensorSpec, forget_layout, register_layout
+from ssmid.checkpoints.reading import Checkpoint, Layer, read_checkpoint
+
+__all__ = [
+    "Checkpoint", "Context", "LAYOUTS", "Layer", "Layout", "REQUIRED", "TensorSpec", "forget_layout", "read_checkpoint", "register_layout",
+]  # fmt: skip
