@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ssmid._array import Array
+import numpy as np
+
+from ssmid._array import Array, is_array, to_numpy
 
 NORMS = ("l2", "hankel", "hinf", "l1")
 BEYOND = ("zero", "free")
@@ -16,7 +18,7 @@ PRECISIONS = ("float64", "float32")
 class Options:
     """Arguments of :func:`ssmid.distill`, which says what they mean. Raises ValueError for what makes no sense."""
 
-    order: int | str | None = None
+    order: int | str | Array = None
     tol: float | None = None
     norm: str = "l2"
     budget: int | None = None
@@ -40,9 +42,14 @@ class Options:
             raise ValueError(f"expected one of order, tol and budget, got {' and '.join(asked) or 'none'}")
         if isinstance(self.order, str):
             _one_of("order", self.order, ("noise",))
-        for name, least in (("order", 1), ("budget", 1), ("max_order", 1), ("multiple", 1), ("shared", 0), ("restarts", 0)):
-            _whole(name, getattr(self, name), least)
-        _whole("max_iterations", self.max_iterations, 0)
+        elif is_array(self.order) and not isinstance(self.order, np.generic):
+            _whole_numbers("order", to_numpy(self.order))
+        elif self.order is not None:
+            whole_number("order", self.order, 1)
+        if self.budget is not None:
+            whole_number("budget", self.budget, 1)
+        for name, least in (("max_order", 1), ("multiple", 1), ("shared", 0), ("restarts", 0), ("max_iterations", 0)):
+            whole_number(name, getattr(self, name), least)
         for name, allowed in (("norm", NORMS), ("beyond", BEYOND), ("precision", PRECISIONS)):
             _one_of(name, getattr(self, name), allowed)
         if self.tol is not None and not self.tol > 0:
@@ -68,11 +75,17 @@ class Options:
         return -(-order // self.multiple) * self.multiple
 
 
-def _whole(name: str, value: Any, least: int) -> None:
-    if value is None or isinstance(value, str):
-        return
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
+def whole_number(name: str, value: Any, least: int) -> int:
+    """``value`` as an int, or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value != value // 1 or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def _whole_numbers(name: str, values: np.ndarray) -> None:
+    bad = values[(values != np.floor(values)) | ~(values >= 0)] if values.dtype.kind in "iuf" else values.ravel()
+    if bad.size:
+        raise ValueError(f"{name}: expected integers of at least 0, got {bad[0]}")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
