@@ -1,0 +1,161 @@
+"""A distilled model as a whole: its filters in rows on the host, and what they would be at other orders."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from ssmid._array import to_numpy
+from ssmid.distillation.bank import NOT_FINITE, TAP_0_ONLY, ZERO
+from ssmid.distillation.result import Distillation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """The ``n`` filters of one layer in a row, NumPy arrays in double precision.
+
+    batch : the shape they came in   length : taps of each   order : ``(n,)`` states
+    l2 : ``(n,)`` relative l2 error   hankel : ``(n,)`` Hankel norm of the error over that of the filter
+    ratio : ``(n,)`` Hankel norm of the error over sigma_{order+1}   radius, tail, converged, kind, delay : ``(n,)`` of the certificate
+    sigma : ``(n, k)`` Hankel values over the largest, from below   poles : ``(n, d)``, NaN beyond the order
+    """
+
+    name: str
+    batch: tuple[int, ...]
+    length: int
+    order: np.ndarray
+    l2: np.ndarray
+    hankel: np.ndarray
+    ratio: np.ndarray
+    radius: np.ndarray
+    tail: np.ndarray
+    converged: np.ndarray
+    kind: np.ndarray
+    delay: np.ndarray
+    sigma: np.ndarray
+    poles: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return len(self.order)
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """``(n,)`` boolean: filters that took a recurrence; the others are not finite, zero, or nothing but tap 0."""
+        return ~np.isin(self.kind, (NOT_FINITE, ZERO, TAP_0_ONLY))
+
+    @property
+    def past(self) -> int:
+        """Numbers that the convolutions keep of their past inputs: length - 1 each."""
+        return self.count * (self.length - 1)
+
+    @property
+    def states(self) -> int:
+        """Numbers that the recurrences keep in their place."""
+        return int(self.order.sum())
+
+    @property
+    def padded(self) -> int:
+        """The same when all filters of the layer are stored at its largest order."""
+        return self.count * int(self.order.max(initial=0))
+
+    def index(self, place: int) -> tuple[int, ...]:
+        """Where the filter in a ``place`` of the row stands in the batch."""
+        return tuple(int(i) for i in np.unravel_index(place, self.batch)) if self.batch else ()
+
+    def ranked(self) -> np.ndarray:
+        """Places of the fitted filters of known error, the smallest error first."""
+        places = np.flatnonzero(self.fitted & np.isfinite(self.l2))
+        return places[np.argsort(self.l2[places], kind="stable")]
+
+
+def overview(layers: Mapping[str, Distillation] | Distillation) -> list[Layer]:
+    """The layers of a distilled model, or a single bank, as rows of filters. Raises ValueError for an empty mapping.
+
+    >>> import ssmid
+    >>> (layer,) = overview(ssmid.distill(ssmid.ImpulseResponse([[1.0, 0.5, 0.25, 0.125], [1.0, 0.0, 0.0, 0.0]]), 1))
+    >>> layer.count, layer.past, layer.states, layer.fitted.tolist()
+    (2, 6, 1, [True, False])
+    """
+    if isinstance(layers, Distillation):
+        layers = {"": layers}
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    return [_layer(name, distillation) for name, distillation in layers.items()]
+
+
+def _layer(name: str, distillation: Distillation) -> Layer:
+    certificate = distillation.certificate
+    batch = tuple(distillation.converged.shape)
+
+    def row(array: object) -> np.ndarray:
+        return to_numpy(array).reshape(-1)
+
+    sigma = to_numpy(certificate.sigma).astype(float)
+    sigma = sigma.reshape(-1, sigma.shape[-1])
+    largest = np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
+    order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
+    order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
+    poles = np.broadcast_to(to_numpy(distillation.system.poles), (*batch, distillation.system.poles.shape[-1]))
+    poles = poles.reshape(-1, poles.shape[-1])
+    return Layer(
+        name=name,
+        batch=batch,
+        length=distillation.length,
+        order=order,
+        l2=row(certificate.l2).astype(float),
+        hankel=row(certificate.hankel).astype(float) / largest[:, 0],
+        ratio=row(certificate.ratio).astype(float),
+        radius=row(certificate.spectral_radius).astype(float),
+        tail=row(certificate.tail_energy).astype(float),
+        converged=row(certificate.converged).astype(bool),
+        kind=row(certificate.kind).astype(int),
+        delay=row(certificate.delay).astype(int),
+        sigma=sigma / largest,
+        poles=np.where(np.arange(poles.shape[-1]) < order[:, None], poles, np.nan),
+    )
+
+
+def joined(layers: list[Layer], field: str) -> np.ndarray:
+    """A field of all fitted filters, layer after layer; ``sigma`` padded with NaN to the longest."""
+    rows = [getattr(layer, field)[layer.fitted] for layer in layers]
+    if rows[0].ndim == 1:
+        return np.concatenate(rows)
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1])), constant_values=np.nan) for row in rows])
+
+
+def spread(values: np.ndarray, shares: tuple[float, ...] = (0.1, 0.5, 0.9)) -> np.ndarray:
+    """``(len(shares), *rest)`` quantiles over the first axis of what is finite; NaN where nothing is.
+
+    >>> spread(np.array([[1.0, np.nan], [3.0, np.nan]]), (0.5,)).tolist()
+    [[2.0, nan]]
+    """
+    values = np.where(np.isfinite(values), values, np.nan)
+    found = np.full((len(shares), *values.shape[1:]), np.nan)
+    some = np.isfinite(values).any(axis=0) if len(values) else np.zeros(values.shape[1:], bool)
+    if values.ndim == 1:
+        return np.nanquantile(values, shares) if some else found
+    found[:, some] = np.nanquantile(values[:, some], shares, axis=0)
+    return found
+
+
+def bound_at(sigma: np.ndarray, order: int) -> np.ndarray:
+    """``(n,)`` what the Hankel error of any model of this order is at least, sigma_{order+1}; NaN where that is not known."""
+    return sigma[:, order] if order < sigma.shape[1] else np.full(len(sigma), np.nan)
+
+
+def least_orders(sigma: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+    """``(n,)`` the least order whose bound sigma_{order+1} is at most ``tol``, and whether it is known.
+
+    Where the known values do not fall that far the order is one more than the last known: a lower bound, marked False.
+
+    >>> [a.tolist() for a in least_orders(np.array([[1.0, 0.1, 0.01], [1.0, 0.9, np.nan]]), 0.05)]
+    [[2, 2], [True, False]]
+    """
+    above = sigma > tol
+    known = np.isfinite(sigma)
+    count = (above & known).sum(axis=1)
+    return count, count < known.sum(axis=1)

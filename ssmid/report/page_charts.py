@@ -1,0 +1,164 @@
+"""Charts of a distilled model: Hankel spectra, the error over the order above its bound, clouds of poles."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import numpy as np
+
+from ssmid.distillation.overview import Layer, bound_at, joined, spread
+from ssmid.report import page_svg as draw
+from ssmid.report.page_svg import Scale
+from ssmid.report.page_words import plural, share, span
+
+_LEFT, _RIGHT = 44, 352
+_LEVELS = 6
+"""Shades of a cloud of poles."""
+
+
+def figure(title: str, chart: str, note: str = "") -> str:
+    """A chart under its title, what is to be known of it beside."""
+    small = f" <span>{escape(note)}</span>" if note else ""
+    return f"<figure><figcaption><strong>{escape(title)}</strong>{small}</figcaption>{chart}</figure>"
+
+
+# ---------------------------------------------------------------- Hankel spectra
+
+
+def spectra(layers: list[Layer], labels: list[str]) -> str:
+    """The Hankel values of every layer, all on the same axes."""
+    values = joined(layers, "sigma")
+    values = values[values > 0]
+    if not values.size:
+        return "<p>No filter has a Hankel spectrum: there was nothing to distil.</p>"
+    low = max(10.0 ** math.floor(math.log10(float(np.quantile(values, 0.002)))), 1e-16)
+    return "".join(_spectrum(layer, label, min(low, 0.1)) for layer, label in zip(layers, labels, strict=True))
+
+
+def _spectrum(layer: Layer, label: str, low: float) -> str:
+    sigma = np.where(layer.sigma > 0, layer.sigma, np.nan)[layer.fitted]
+    count = layer.sigma.shape[1]
+    x, y = Scale(0.5, count + 0.5, _LEFT, _RIGHT), Scale(low, 1.0, 158, 22, log=True)
+    if not len(sigma):
+        return figure(f"Layer {label}", draw.svg(60, "no filter to distil", draw.text(_LEFT, 30, "no filter to distil", "name")))
+    small, middle, large = spread(sigma)
+    at = x(np.arange(1, count + 1))
+    order = layer.order[layer.fitted]
+    cut = spread(order.astype(float), (0.0, 0.5, 1.0))
+    parts = [draw.axes(x, y, "index i", "σᵢ / σ₁")]
+    ends = x(cut + 0.5)
+    parts.append(draw.block(float(ends[1]), y.end, x.end - float(ends[1]), y.start - y.end, "cut"))
+    if cut[0] < cut[2]:
+        parts.append(draw.block(float(ends[0]), y.end, float(ends[2] - ends[0]), 4, "chosen-span"))
+    parts += [draw.band(at, y(small), y(large), "band"), draw.line(at, y(middle), "bound")]
+    parts += [draw.rule(float(ends[1]), y.start, float(ends[1]), y.end, "chosen")]
+    words = f"order {span(int(cut[0]), int(cut[2]))}"
+    left = ends[1] > (x.start + x.end) / 2
+    parts.append(draw.text(float(ends[1]) + (-5 if left else 5), y.start - 8, words, "chosen-name", "end" if left else "start"))
+    parts.append("".join(_spectrum_point(at[i], float(y(middle[i])), i, middle[i]) for i in range(count) if np.isfinite(middle[i])))
+    told = f"Hankel values of layer {label}: in the median the next after the order is {share(float(middle[min(int(cut[1]), count - 1)]))} of the first"
+    return figure(f"Layer {label}", draw.svg(194, told, *parts), plural(int(layer.fitted.sum()), "filter"))
+
+
+def _spectrum_point(x: float, y: float, i: int, value: float) -> str:
+    return draw.marker(x, y, "bound-point", f"value {i + 1}: {share(float(value))} of the first, in the median", 2.6)
+
+
+# ---------------------------------------------------------------- the error over the order
+
+
+def orders(layers: list[Layer]) -> str:
+    """What no recurrence gets below at every order, and what was reached at the order that was chosen, in Hankel norm."""
+    sigma, order, reached = (joined(layers, field) for field in ("sigma", "order", "hankel"))
+    count = int(np.isfinite(sigma).all(axis=0).sum()) if len(sigma) else 0
+    if not count:
+        return "<p>No filter has a recurrence: there is nothing to choose.</p>"
+    bounds = np.stack([spread(bound_at(sigma, r)) for r in range(count)], axis=-1)
+    groups = [(int(r), spread(reached[order == r])) for r in np.unique(order)]
+    values = np.concatenate([bounds.ravel(), *(g for _, g in groups)])
+    values = values[np.isfinite(values) & (values > 1e-16)]
+    low = 10.0 ** math.floor(math.log10(values.min()) + 1e-9) if values.min() < 0.05 else 0.05
+    x = Scale(0.0, max(count - 1.0, float(order.max()), 1.0) + 0.5, _LEFT, 512)
+    y = Scale(low, max(1.0, float(values.max())), 280, 26, log=True)
+    at = x(np.arange(count))
+    small, middle, large = (y(np.maximum(b, 1e-300)) for b in bounds)
+    parts = [draw.axes(x, y, "order (states of a filter)", "Hankel norm of the error / of the filter", x_ticks=8, y_ticks=5)]
+    parts += [draw.band(at, small, large, "band"), draw.line(at, middle, "bound")]
+    for r, value in enumerate(bounds[1]):
+        words = f"order {r}: no recurrence gets below {share(float(value))}, in the median"
+        parts.append(draw.marker(float(at[r]), float(middle[r]), "bound-point", words, 3))
+    for r, (best, half, worst) in groups:
+        if np.isfinite(half):
+            place = float(x(r))
+            parts.append(draw.rule(place, float(y(best)), place, float(y(worst)), "whisker"))
+            words = f"order {r}, {plural(int((order == r).sum()), 'filter')}: {share(float(half))} reached in the median"
+            parts.append(draw.marker(place, float(y(half)), "reached", words, 4.5 if len(groups) < 12 else 3))
+    told = f"The bound over the order falls from 100 % to {share(float(bounds[1, -1]))} at order {count - 1}, in the median of all filters"
+    return figure("Error over the order, with the bound under it", draw.svg(318, told, *parts, width=520, kind="wide"))
+
+
+# ---------------------------------------------------------------- poles
+
+
+def poles(layers: list[Layer], labels: list[str]) -> tuple[str, str]:
+    """All poles of the model in the plane and by their memory, and those of each layer in the plane."""
+    everything = np.concatenate([_finite(layer) for layer in layers])
+    note = plural(len(everything), "pole")
+    whole = figure("All poles, upper half of the unit disk", _disk(everything, 240.0), note)
+    whole += figure("The same by memory and frequency", _memory(everything))
+    if len(layers) == 1:
+        return whole, ""
+    return whole, "".join(
+        figure(f"Layer {label}", _disk(_finite(layer)), plural(int(layer.order.sum()), "pole")) for layer, label in zip(layers, labels, strict=True)
+    )
+
+
+def _finite(layer: Layer) -> np.ndarray:
+    return layer.poles[np.isfinite(layer.poles)]
+
+
+def _disk(p: np.ndarray, radius: float = 160.0) -> str:
+    """The upper half of the unit circle; poles below the axis mirror those above."""
+    middle, ground = radius + 20, radius + 16
+    upper = p[p.imag >= 0]
+    parts = [_arc(middle, ground, radius, "disk"), _arc(middle, ground, radius / 2, "grid"), _arc(middle, ground, 0.9 * radius, "grid")]
+    parts.append(draw.rule(middle - radius, ground, middle + radius, ground, "axis"))
+    for value, name in ((-1, "−1"), (-0.5, "−½"), (0, "0"), (0.5, "½"), (1, "1")):
+        parts.append(draw.text(middle + value * radius, ground + 17, name, "tick", "middle"))
+    parts.append(_cloud(middle + radius * upper.real, ground - radius * upper.imag))
+    outside = int((np.abs(p) >= 1).sum())
+    told = f"{plural(len(p), 'pole')} in the plane, {outside} of them on or outside the unit circle"
+    return draw.svg(ground + 22, told, *parts, width=2 * middle, kind="wide" if radius > 200 else "")
+
+
+def _arc(middle: float, ground: float, radius: float, kind: str) -> str:
+    return f'<path class="{kind}" d="M{middle - radius:g} {ground:g}a{radius:g} {radius:g} 0 0 1 {2 * radius:g} 0"/>'
+
+
+def _memory(p: np.ndarray) -> str:
+    """Time constants over frequencies: what crowds near the rim of the disk lies apart here."""
+    upper = p[p.imag >= 0]
+    with np.errstate(divide="ignore"):
+        memory = -1 / np.log(np.abs(upper))
+    memory = np.where((memory > 0) & np.isfinite(memory), memory, np.nan)
+    known = memory[np.isfinite(memory)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 10.0)
+    low, high = 10.0 ** math.floor(math.log10(max(low, 0.1))), 10.0 ** math.ceil(math.log10(max(high, 1.0)) + 1e-3)
+    x, y = Scale(0.0, math.pi, _LEFT, 508), Scale(low, high, 240, 26, log=True)
+    parts = [draw.axes(x, y, "frequency (rad/sample)", "memory −1/ln|p| (samples)")]
+    parts.append(_cloud(x(np.abs(np.angle(upper))), y(np.maximum(memory, low))))
+    told = f"Time constants of the poles, {low:g} to {high:g} samples, over their frequencies"
+    return draw.svg(278, told, *parts, width=520, kind="wide")
+
+
+def _cloud(x: np.ndarray, y: np.ndarray) -> str:
+    """Places rounded to a grid of two units and shaded by how many poles share them, so that a million poles are a small drawing too."""
+    sound = np.isfinite(x) & np.isfinite(y)
+    cell = 1.0 if sound.sum() < 4000 else 2.0
+    grid, counts = np.unique(np.rint(np.stack([x[sound], y[sound]], -1) / cell), axis=0, return_counts=True)
+    if not len(grid):
+        return ""
+    level = np.ceil(_LEVELS * np.log1p(counts) / np.log1p(max(counts.max(), 6))).astype(int)
+    parts = [draw.dots(cell * grid[level == k, 0], cell * grid[level == k, 1], f"dot d{k}") for k in range(1, _LEVELS + 1)]
+    return f'<g class="{"few" if sound.sum() < 4000 else "many"}">{"".join(parts)}</g>'

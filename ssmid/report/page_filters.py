@@ -1,0 +1,120 @@
+"""The worst and the median filter of each layer: before, after, and what is between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from html import escape
+
+import numpy as np
+
+from ssmid._array import Array, to_numpy
+from ssmid.analysis.impulse import impulse_response
+from ssmid.analysis.spectrum import frequency_response
+from ssmid.distillation.overview import Layer
+from ssmid.distillation.result import Distillation
+from ssmid.report import page_svg as draw
+from ssmid.report.page_svg import Scale
+from ssmid.report.page_words import channel, share, times
+from ssmid.systems import ImpulseResponse, Modal
+
+Filters = Callable[[str, tuple[int, ...]], Array]
+"""``filters(layer, index)``: the taps ``(L,)`` of one filter."""
+_COLUMNS = 190
+_LEFT, _RIGHT, _TOP, _HEIGHT, _GAP = 44, 352, 22, 176, 18
+
+
+def before_and_after(layer: Layer, label: str, distillation: Distillation, filters: Filters | None) -> str:
+    """Four charts: taps and spectrum of the worst and of the median filter; of the recurrences alone without ``filters``."""
+    ranked = layer.ranked()
+    if not len(ranked):
+        return '<p class="quiet">No filter of this layer needed a recurrence.</p>'
+    chosen = {"worst": int(ranked[-1])} | ({"median": int(ranked[(len(ranked) - 1) // 2])} if len(ranked) > 1 else {})
+    parts = []
+    for name, place in chosen.items():
+        model = _one(distillation, layer.index(place))
+        after = to_numpy(impulse_response(model, layer.length).taps).astype(float)
+        before = None if filters is None else np.asarray(to_numpy(filters(layer.name, layer.index(place))), float).reshape(-1)
+        if before is not None and len(before) != layer.length:
+            raise ValueError(f"filters: expected {layer.length} taps of layer {layer.name}, got {len(before)}")
+        ratio = "" if np.isnan(layer.ratio[place]) else f", {times(layer.ratio[place])} times the bound"
+        facts = f"{channel(layer, place)}, order {layer.order[place]}: error {share(layer.l2[place])}{ratio}"
+        charts = _amplitudes(before, after, facts) + _levels(before, after, facts), _spectra(before, after, facts)
+        figures = "".join(f"<figure>{chart}</figure>" for chart in charts)
+        parts.append(f'<div class="filter"><h3>{name.capitalize()} <span>{escape(facts)}</span></h3><div class="two">{figures}</div></div>')
+    return f'<div class="filters">{"".join(parts)}</div>'
+
+
+def _one(distillation: Distillation, index: tuple[int, ...]) -> Modal:
+    arrays = distillation.system.broadcast_arrays()
+    return dataclasses.replace(distillation.system, **{name: to_numpy(array)[index] for name, array in arrays.items()})
+
+
+def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
+    """Amplitudes over the logarithm of time, and below them the residual in the same units."""
+    shown = after[1:] if before is None else np.concatenate([before[1:], after[1:]])
+    low, high = min(0.0, float(shown.min())), max(0.0, float(shown.max()))
+    residual = np.zeros(1) if before is None else (before - after)[1:]
+    least, most = float(residual.min()), float(residual.max())
+    extent = (high - low + most - least) or 1.0
+    split = _TOP + (_HEIGHT - _GAP * (before is not None)) * (high - low) / extent
+    t = np.arange(1, len(after))
+    x = Scale(1, max(len(after) - 1, 2), _LEFT, _RIGHT, log=True)
+    y = Scale(low, high, split, _TOP)
+    places = x(t)
+    if before is None:
+        parts = [draw.axes(x, y, "time (samples)", "amplitude"), _curve(places, y(after[1:]), "after")]
+        return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
+    z = Scale(least, most, _TOP + _HEIGHT, split + _GAP)
+    grid = draw.axes(x, y, "", "amplitude") + draw.axes(x, z, "time (samples)", "", y_ticks=max(1, int((z.start - z.end) / 24)))
+    parts = [grid, _curve(places, y(before[1:]), "before"), _curve(places, y(after[1:]), "after"), _curve(places, z(residual), "residual")]
+    parts.append(draw.text(_RIGHT, z.end - 4, "residual, in the same units", "name", "end"))
+    return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
+
+
+def _levels(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
+    """Levels below the peak over time, on which what is left at the end is seen."""
+    x = Scale(0, len(after) - 1, _LEFT, _RIGHT)
+    curves = {name: np.abs(taps[1:]) for name, taps in _curves(before, after).items()}
+    return draw.svg(
+        _TOP + _HEIGHT + 32, f"Levels of the taps of {facts}", *_decibels(x, np.arange(1.0, len(after)), curves, -80.0, "time (samples)", "level"),
+        kind="level",
+    )  # fmt: skip
+
+
+def _spectra(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
+    """Magnitudes over the logarithm of frequency."""
+    responses = {
+        name: frequency_response(ImpulseResponse(taps), points=max(2 * len(taps), 1024)) for name, taps in _curves(before, after).items()
+    }
+    omega = to_numpy(responses["after"].omega)[1:]
+    x = Scale(float(omega[0]), float(np.pi), _LEFT, _RIGHT, log=True)
+    curves = {name: np.abs(to_numpy(response.values))[1:] for name, response in responses.items()}
+    parts = _decibels(x, omega, curves, -60.0, "angular frequency (rad/sample)", "magnitude")
+    return draw.svg(_TOP + _HEIGHT + 32, f"Spectrum of {facts}", *parts)
+
+
+def _curves(before: np.ndarray | None, after: np.ndarray) -> dict[str, np.ndarray]:
+    """In the order in which they are drawn."""
+    return {"after": after} if before is None else {"before": before, "residual": before - after, "after": after}
+
+
+def _decibels(x: Scale, at: np.ndarray, curves: dict[str, np.ndarray], floor: float, x_name: str, y_name: str) -> list[str]:
+    """Root mean squares of what shares a place on the page, in dB below the highest."""
+    lines = {name: draw.averaged(x(at), values, _COLUMNS) for name, values in curves.items()}
+    peak = max(float(values.max()) for _, values in lines.values()) or 1.0
+    y = Scale(floor, 0, _TOP + _HEIGHT, _TOP)
+    parts = [draw.axes(x, y, x_name, f"{y_name} (dB below the peak)", y_ticks=5)]
+    for name, (places, values) in lines.items():
+        level = 20 * np.log10(np.maximum(values / peak, 10 ** (floor / 20)))
+        parts.append(draw.line(places, y(level), name))
+    return parts
+
+
+def _curve(x: np.ndarray, y: np.ndarray, kind: str) -> str:
+    """A curve, where it has more values than places the area that it fills."""
+    middle, low, high = draw.envelope(x, y, _COLUMNS)
+    single = low == high
+    edge = len(single) if single.all() else int(np.argmin(single))
+    thin = draw.line(middle[: edge + 1], low[: edge + 1], kind) if edge else ""
+    return thin + (draw.band(middle[edge:], low[edge:], high[edge:], f"{kind} area") if edge < len(middle) else "")

@@ -1,0 +1,213 @@
+"""What the page says in numbers: the whole model at a glance, its layers, what other orders would cost, what is special, how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from ssmid.distillation.bank import KINDS, NOT_FINITE
+from ssmid.distillation.overview import Layer, bound_at, joined, least_orders, spread
+from ssmid.report.page_words import channel, plural, share, size, span, table, times
+from ssmid.report.tables import shown
+
+_TOLERANCES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 1e-3, 1e-4)
+_LISTED = 24
+"""Special filters of one kind that are named; of more the number is told."""
+
+
+# ---------------------------------------------------------------- at a glance
+
+
+def glance(layers: list[Layer], labels: list[str]) -> str:
+    """A row of plain numbers, each with what it means."""
+    order, error, ratio, converged = (joined(layers, field) for field in ("order", "l2", "ratio", "converged"))
+    past, states = sum(layer.past for layer in layers), sum(layer.states for layer in layers)
+    lengths = [layer.length for layer in layers]
+    count = sum(layer.count for layer in layers)
+    cards = [
+        ("Filters", f"{count:,}", f"in {plural(len(layers), 'layer')}, {span(min(lengths), max(lengths))} taps each"),
+        ("States a filter", span(int(order.min()), int(order.max())) if order.size else "0", _of_orders(order)),
+        ("State of a sequence", size(states), f"{times(past / states)} times less than {size(past)}" if states else f"from {size(past)}"),
+    ]
+    if np.isfinite(error).any():
+        low, middle, high = spread(error)
+        cards.append(("Median error", share(middle), f"relative l2; eight of ten filters {share(low)} to {share(high)}"))
+        cards.append(_worst(layers, labels))
+    if np.isfinite(ratio).any():
+        middle, most = spread(ratio, (0.5, 1.0))
+        cards.append(("Above the best possible", f"{times(middle)}×", f"median, in Hankel norm; {times(most)}× at the worst"))
+    failed = int((~converged).sum())
+    cards.append(("Not converged", f"{failed:,}", "listed below" if failed else "every search came to rest"))
+    cells = [
+        f'<div{" class=warn" if name == "Not converged" and failed else ""}><dt>{name}</dt><dd><b>{value}</b> <span>{words}</span></dd></div>'
+        for name, value, words in cards
+    ]
+    return f'<dl class="cards">{"".join(cells)}</dl>'
+
+
+def _of_orders(order: np.ndarray) -> str:
+    if not order.size:
+        return "no filter needed a recurrence"
+    return "the same for every filter" if order.min() == order.max() else f"{order.mean():.3g} on average"
+
+
+def _worst(layers: list[Layer], labels: list[str]) -> tuple[str, str, str]:
+    ranked = [layer.ranked() for layer in layers]
+    number = max((i for i, places in enumerate(ranked) if len(places)), key=lambda i: layers[i].l2[ranked[i][-1]])
+    place = int(ranked[number][-1])
+    where = f'<a href="#layer-{number}">layer {escape(labels[number])}, {channel(layers[number], place)}</a>'
+    return "Worst error", share(float(layers[number].l2[place])), where
+
+
+def verdict(layers: list[Layer]) -> str:
+    """One sentence that holds the whole page."""
+    ratio, error = joined(layers, "ratio"), joined(layers, "l2")
+    count, past, states = sum(layer.count for layer in layers), sum(layer.past for layer in layers), sum(layer.states for layer in layers)
+    if not states:
+        return f"{plural(count, 'filter')} without anything to distil."
+    words = f"{plural(count, 'long convolution')} became recurrences that keep {size(states)} of state for a sequence instead of {size(past)}"
+    if np.isfinite(error).any():
+        words += f", with a median error of {share(float(spread(error, (0.5,))[0]))}"
+    known = ratio[np.isfinite(ratio)]
+    if known.size:
+        middle = float(np.median(known))
+        near = "as near as any recurrence of their order can come" if middle < 1.0005 else f"{times(middle)} times what no recurrence of their order gets below"
+        words += f"; in Hankel norm half of them are within {near}" if middle >= 1.0005 else f"; in Hankel norm half of them are {near}"
+    return f"{words}."
+
+
+# ---------------------------------------------------------------- other orders
+
+
+def other_orders(layers: list[Layer]) -> str:
+    """Two tables: the same order for all filters, and the least orders for a tolerance."""
+    sigma, order = joined(layers, "sigma"), joined(layers, "order")
+    if not len(order):
+        return ""
+    now, past = int(order.sum()), sum(layer.past for layer in layers)
+    return _orders_table(sigma, order, joined(layers, "hankel"), now, past) + _tolerance_table(sigma, now, past)
+
+
+def _orders_table(sigma: np.ndarray, order: np.ndarray, reached: np.ndarray, now: int, past: int) -> str:
+    largest = int(order.max())
+    uniform = order.min() == largest
+    tried = sorted({max(1, largest // 4), max(1, largest // 2), max(1, 3 * largest // 4), largest, 3 * largest // 2, 2 * largest, 4 * largest})
+    rows: list[list[str]] = []
+    for r in tried:
+        bound = spread(bound_at(sigma, r), (0.5, 1.0)) if np.isfinite(bound_at(sigma, r)).all() else np.full(2, np.nan)
+        rows.append([f"{r}", *_cost(r * len(order), now, past), share(float(bound[0])), share(float(bound[1])), ""])
+    here = [f"{largest}" if uniform else f"{span(int(order.min()), largest)}, as chosen", *_cost(now, now, past), "", "", ""]
+    middle, most = spread(reached, (0.5, 1.0))
+    found = f"{share(float(middle))}, worst {share(float(most))}"
+    if uniform:
+        place = tried.index(largest)
+        rows[place][-1] = found
+    else:
+        place = next((i for i, r in enumerate(tried) if r * len(order) > now), len(rows))
+        rows.insert(place, [*here[:-1], found])
+    columns = ["Order", "State", "of now", "of the convolutions", "bound, median", "worst", "reached"]
+    return table("The same order for every filter", columns, rows, marked=place)
+
+
+def _cost(states: int, now: int, past: int) -> list[str]:
+    return [size(states), f"{times(states / now)}×" if now else "–", share(states / past) if past else "–"]
+
+
+def _tolerance_table(sigma: np.ndarray, now: int, past: int) -> str:
+    rows = []
+    for tol in _TOLERANCES:
+        least, known = least_orders(sigma, tol)
+        if least.max(initial=0) == 0 and known.all():
+            continue
+        at_least = "" if known.all() else "≥ "
+        middle = int(np.median(least))
+        unsure = "≥ " if (~known & (least <= middle)).any() else ""
+        state, of_now, of_past = _cost(int(least.sum()), now, past)
+        count = "all" if known.all() else f"{int(known.sum()):,} of {len(known):,}"
+        rows.append([share(tol), f"{unsure}{middle}", f"{at_least}{least.max()}", *(f"{at_least}{c}" for c in (state, of_now, of_past)), count])
+        if known.sum() * 4 < len(known):
+            break
+    columns = ["Hankel error", "median order", "largest", "State", "of now", "of the convolutions", "reachable, as far as known"]
+    return table("The least orders that can reach a Hankel error", columns, rows) if rows else ""
+
+
+# ---------------------------------------------------------------- layers and special filters
+
+
+def layer_table(layers: list[Layer], labels: list[str]) -> str:
+    """Every layer in a row."""
+    columns = [
+        "Layer", "Filters", "Taps", "Order", "State before", "after", "Error, median", "90 % below", "worst", "at",
+        "Times the bound, median", "worst", "Largest |pole|", "Energy beyond the last tap", "Not converged",
+    ]  # fmt: skip
+    rows = []
+    for number, (layer, label) in enumerate(zip(layers, labels, strict=True)):
+        sound, ranked = layer.fitted, layer.ranked()
+        middle, high, most = spread(layer.l2[sound], (0.5, 0.9, 1.0))
+        ratio, worst_ratio = spread(layer.ratio[sound], (0.5, 1.0))
+        order = layer.order[sound]
+        (radius,), (tail,) = spread(layer.radius[sound], (1.0,)), spread(layer.tail[sound], (1.0,))
+        name = f'<a href="#layer-{number}" title="{escape(layer.name)}">{escape(label)}</a>'
+        rows.append([
+            name, f"{layer.count:,}", f"{layer.length:,}", span(int(order.min()), int(order.max())) if order.size else "0",
+            size(layer.past), size(layer.states), share(middle), share(high), share(most),
+            channel(layer, int(ranked[-1])).removeprefix("channel ") if len(ranked) else "–", times(ratio), times(worst_ratio),
+            _modulus(float(radius)), share(tail), f"{int((~layer.converged & sound).sum()):,}",
+        ])  # fmt: skip
+    return table("Every layer", columns, rows)
+
+
+def _modulus(value: float) -> str:
+    """With the digits that tell it from 1."""
+    return "–" if not np.isfinite(value) else f"1 − {1 - value:.2g}" if 0 < 1 - value < 1e-4 else f"{value:.5g}"
+
+
+_DONE = {
+    "not finite": "NaN or infinite taps: left alone, the model has NaN in its place",
+    "zero": "all taps are zero: no state",
+    "tap 0 only": "nothing after tap 0, which is kept exactly: no state",
+    "constant": "all taps are equal: a step that ends with the last tap, distilled as it is",
+    "delayed": "silent after tap 0 for a while: a pure delay costs one state a tap",
+    "extreme scale": "taps beyond 2⁶⁰ or below 2⁻⁶⁰: scaled to 1, distilled and scaled back",
+    "not converged": "the search was stopped before it came to rest; the error is measured all the same",
+}
+
+
+def special(layers: list[Layer], labels: list[str]) -> str:
+    """Filters of every kind but the ordinary, and those whose search did not come to rest."""
+    parts = []
+    for kind, words in _DONE.items():
+        found = []
+        for layer, label in zip(layers, labels, strict=True):
+            chosen = layer.fitted & ~layer.converged if kind == "not converged" else layer.kind == KINDS.index(kind)
+            found += [f"layer {label}, {channel(layer, int(p))}" + _delay(layer, int(p), kind) for p in np.flatnonzero(chosen)]
+        if found:
+            more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+            parts.append(f"<dt>{kind} <b>{len(found):,}</b></dt><dd>{words}<br><span>{escape('; '.join(found[:_LISTED]))}{more}</span></dd>")
+    if not parts:
+        return "<p>None: every filter is finite, begins at once, is of a usual scale, and its search came to rest.</p>"
+    return f'<dl class="kinds">{"".join(parts)}</dl>'
+
+
+def _delay(layer: Layer, place: int, kind: str) -> str:
+    return f" ({plural(int(layer.delay[place]), 'tap')})" if kind == "delayed" and KINDS[NOT_FINITE] != kind else ""
+
+
+# ---------------------------------------------------------------- how it was made
+
+
+def made(metadata: Mapping[str, Any]) -> str:
+    """Options, version and source, name by name."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _flat(metadata))
+    return f'<dl class="made">{rows}</dl>' if rows else "<p>Nothing was said about it.</p>"
+
+
+def _flat(metadata: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, value in metadata.items():
+        full = f"{before}{name}".replace("_", " ")
+        found += _flat(value, f"{full}, ") if isinstance(value, Mapping) else [(full, shown(value))]
+    return found
