@@ -1,29 +1,27 @@
 """Gradient descent over poles and residues: the distiller of Massaroli et al. (Laughing Hyena Distillery, arXiv 2310.18780, section 3.2).
 
 ``h[t] = Re sum_i R_i lambda_i^(t-1)`` with poles in polar form, angle and modulus real parameters, residues by real and imaginary part,
-tap 0 kept, squared error over the taps alone (not over what the model does after the last), AdamW (Loshchilov & Hutter, ICLR 2019) with
-a cosine from ``lr`` to 0, in float32. The paper leaves the modulus free; here it is ``exp(-exp(nu))`` (Orvieto et al., ICML 2023), which
-is stable wherever a step ends and lets one rate of learning serve slow and fast poles alike.
+tap 0 kept, squared error over the taps alone (not over what the model does after the last), AdamW with a cosine, in float32. The paper
+leaves the modulus free; here it is ``exp(-exp(nu))`` (Orvieto et al., ICML 2023), which is stable wherever a step ends and lets one
+rate of learning serve slow and fast poles alike.
 
 The steps are those of automatic differentiation, written out. With ``t = q K + s`` the taps are one product of small tables, and with
 ``e`` the error both ``sum_t e_t lambda^t`` and ``sum_t t e_t lambda^t``, of which the whole gradient is made, are one more: no array of
-filters x modes x taps exists. On a GPU a step is compiled where a compiler is there and replayed as a CUDA graph in any case.
+filters x modes x taps exists. The steps themselves: descent.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
-import os
-import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ssmid._array import Array, from_numpy, namespace, to_numpy
 from ssmid.distillation.bank import Bank
+from ssmid.distillation.descent import History, descend
 from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.options import Options
 from ssmid.distillation.subspace import Subspace
@@ -32,32 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 STEPS, LEARNING_RATE = 20_000, 1e-2
-_BETAS, _EPS = (0.9, 0.999), 1e-8
-_RECORDED = 200
-"""Losses of a run that are kept."""
-_FLAT = 1e-2
-"""How much of itself the loss may still fall over the last tenth of the steps where a run counts as converged."""
 _LEAST_DECAY = 2.0**-30
-
-State: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]"
-"""Parameters ``(4, n, m)`` (nu, angle, real and imaginary part of the residue), both moments, and the number of steps taken."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class History:
-    """steps : ``(k,)`` after which the losses ``(k, n)`` were taken: squared errors over the taps, relative to their energy
-    how : what ran: "plain", "CUDA graph" or "compiled, CUDA graph" """
-
-    steps: np.ndarray
-    loss: np.ndarray
-    how: str
-
-    @property
-    def flat(self) -> np.ndarray:
-        """``(n,)`` whether the loss is finite and hardly fell over the last tenth of the steps. The schedule ends flat: no proof of a
-        minimum."""
-        before = self.loss[np.searchsorted(self.steps, 0.9 * self.steps[-1])]
-        return np.isfinite(self.loss[-1]) & (self.loss[-1] >= (1 - _FLAT) * before)
 
 
 def fit_gradient(
@@ -76,6 +49,7 @@ def fit_gradient(
     pairs[1] = np.where(last & real[:, None], 2 * pairs[1].real, pairs[1])
     live = np.arange(pairs[0].shape[1]) < orders[:, None]
     size = int(orders.max(initial=0))
+    # an odd order has a place more
     found, shares = (from_numpy(np.where(live, x, 0)[:, :size], bank.strict) for x in pairs)
     one = namespace(bank.strict).ones_like(bank.scale)
     return Fitted(found, shares, orders, from_numpy(history.flat | (orders == 0), bank.strict), one)
@@ -117,10 +91,18 @@ def gradient_distill(
         taps = taps.to(torch.float64)
         largest = taps.abs().amax(-1, keepdim=True)
         size = torch.where(largest > 0, largest, 1.0)
-        problem = _Problem.of((taps / size).to(kind), counts, real, max_modulus, steps, lr, weight_decay)
-        state = problem.start(seed)
-        state, history = _run(problem, state, steps, compile, progress)
-        nu, angle, a, b = state[0].double()
+        problem = _Problem.of((taps / size).to(kind), counts, real, max_modulus)
+        found, history = descend(
+            problem.gradient,
+            problem.start(seed),
+            problem.free,
+            steps=steps,
+            lr=lr,
+            weight_decay=weight_decay,
+            compile=compile,
+            progress=progress,
+        )
+        nu, angle, a, b = found.double()
         poles = torch.polar(torch.exp(-problem.decay(nu)), angle)
         # the lower one of a pair stands for the upper
         lower = poles.imag < 0
@@ -147,15 +129,10 @@ class _Problem:
     live: torch.Tensor
     last: torch.Tensor
     length: int
-    least: float
-    steps: int
-    lr: float
-    weight_decay: float
+    least: float  # of -log |pole|
 
     @classmethod
-    def of(
-        cls, taps: Any, counts: np.ndarray, real: np.ndarray, max_modulus: float | None, steps: int, lr: float, weight_decay: float
-    ) -> _Problem:
+    def of(cls, taps: Any, counts: np.ndarray, real: np.ndarray, max_modulus: float | None) -> _Problem:
         import torch
 
         n, length = taps.shape
@@ -171,13 +148,13 @@ class _Problem:
         live, last, free = (torch.from_numpy(x).to(taps.device) for x in (live, last, free))
         least = _LEAST_DECAY if max_modulus is None else -math.log(max_modulus)
         energy = torch.where(energy > 0, energy, 1.0).to(taps.dtype)
-        return cls(target, valid, energy, free.to(taps.dtype), live, last, length, least, steps, lr, weight_decay)
+        return cls(target, valid, energy, free.to(taps.dtype), live, last, length, least)
 
     def decay(self, nu: torch.Tensor) -> torch.Tensor:
         """``-log`` of the modulus."""
         return self.least + nu.exp()
 
-    def start(self, seed: int) -> State:
+    def start(self, seed: int) -> torch.Tensor:
         import torch
 
         _, n, m = self.free.shape
@@ -192,19 +169,7 @@ class _Problem:
         turned = flat * (1 - 2 * (torch.arange(flat.shape[1], device=flat.device) % 2))
         sign = torch.where(flat.sum(-1).abs() < turned.sum(-1).abs(), torch.pi, 0.0)
         parameters[1] = torch.where(self.last, sign[:, None].to(parameters), parameters[1])
-        return parameters, torch.zeros_like(parameters), torch.zeros_like(parameters), torch.zeros((), device=flat.device)
-
-    def step(self, parameters: torch.Tensor, first: torch.Tensor, second: torch.Tensor, done: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The next state, and the loss ``(n,)`` of the one given."""
-        gradient, loss = self.gradient(parameters)
-        gradient = gradient * self.free
-        rate = self.lr * (0.5 + 0.5 * (done * (math.pi / self.steps)).cos())
-        done = done + 1
-        first = _BETAS[0] * first + (1 - _BETAS[0]) * gradient
-        second = _BETAS[1] * second + (1 - _BETAS[1]) * gradient * gradient
-        corrected = (second / -(done * math.log(_BETAS[1])).expm1()).sqrt() + _EPS
-        move = first / -(done * math.log(_BETAS[0])).expm1() / corrected
-        return parameters - rate * (move + self.weight_decay * self.free * parameters), first, second, done, loss
+        return parameters
 
     def gradient(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the squared error over the taps, relative to their energy, and that error ``(n,)``."""
@@ -242,70 +207,3 @@ def _powers(decay: torch.Tensor, angle: torch.Tensor, exponents: torch.Tensor) -
     modulus = (-decay[..., None] * exponents).exp()
     phase = angle[..., None] * exponents
     return modulus * phase.cos(), modulus * phase.sin()
-
-
-# ---------------------------------------------------------------- running it
-
-
-def _run(
-    problem: _Problem, state: State, steps: int, compile: bool | None, progress: Callable[[int, int], None] | None
-) -> tuple[State, History]:
-    import torch
-
-    advance, how = _advance(problem, state, compile)
-    every = max(1, steps // _RECORDED)
-    taken: list[int] = []
-    losses: list[torch.Tensor] = []
-    for k in range(steps):
-        loss = advance()
-        if k % every == 0:
-            taken.append(k)
-            losses.append(loss.clone())
-            if progress is not None:
-                progress(k, steps)
-    losses.append(problem.gradient(state[0])[1])
-    if progress is not None:
-        progress(steps, steps)
-    return state, History(np.array([*taken, steps]), torch.stack(losses).cpu().numpy(), how)
-
-
-def _advance(problem: _Problem, state: State, compile: bool | None) -> tuple[Callable[[], Any], str]:
-    """A function that takes one step in place and gives the loss before it, and what it is made of."""
-    import torch
-
-    gpu = problem.target.is_cuda
-    compiled = (gpu and compiler_found()) if compile is None else compile
-    step = torch.compile(problem.step, dynamic=False) if compiled else problem.step
-
-    def in_place() -> torch.Tensor:
-        *following, loss = step(*state)
-        for old, new in zip(state, following, strict=True):
-            old.copy_(new)
-        return loss
-
-    if not gpu:
-        return in_place, "compiled" if compiled else "plain"
-    before = [x.clone() for x in state]
-    stream = torch.cuda.Stream(problem.target.device)
-    stream.wait_stream(torch.cuda.current_stream(problem.target.device))
-    with torch.cuda.stream(stream):  # what is set up at a first call cannot be recorded
-        for _ in range(3):
-            in_place()
-    torch.cuda.current_stream(problem.target.device).wait_stream(stream)
-    for old, new in zip(state, before, strict=True):
-        old.copy_(new)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = in_place()
-
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return loss
-
-    return replay, "compiled, CUDA graph" if compiled else "CUDA graph"
-
-
-def compiler_found() -> bool:
-    """Whether ``torch.compile`` can be expected to work for a GPU: Triton, and the C compiler that it builds its launchers with."""
-    named = os.environ.get("CC")
-    return importlib.util.find_spec("triton") is not None and any(shutil.which(c) for c in (named, "gcc", "clang", "cc") if c)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+from ssmid.distillation.aaa import fit_aaa
 from ssmid.distillation.balanced import fit_balanced
 from ssmid.distillation.fitted import Fit
 from ssmid.distillation.gradient import fit_gradient
+from ssmid.distillation.hankel import fit_hankel
 from ssmid.distillation.l2 import fit_l2
+from ssmid.distillation.modal_truncation import fit_modal_truncation
+from ssmid.distillation.prony import fit_prony
+from ssmid.distillation.rtf import fit_rtf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +28,12 @@ class Method:
 METHODS = {
     "l2": Method(fit_l2, "l2-optimal approximation", "loose"),
     "balanced": Method(fit_balanced, "balanced truncation", "tight"),
+    "hankel": Method(fit_hankel, "optimal Hankel-norm approximation", None),
     "gradient": Method(fit_gradient, "gradient descent", None),
+    "rtf": Method(fit_rtf, "gradient descent over transfer functions", None),
+    "modal-truncation": Method(fit_modal_truncation, "modal truncation", None),
+    "aaa": Method(fit_aaa, "AAA", None),
+    "prony": Method(fit_prony, "Prony", None),
 }
 
 
