@@ -176,7 +176,9 @@ def _perturbed(poles: Array, live: Array, region: Region, seed: int) -> tuple[Ar
 def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_iterations: int, gtol: float) -> Found:
     """Poles of least error from a start ``(n, d)``, d even. The error never rises; elements that are done leave the batch.
 
-    Stops where the cosine of every tangent with the error is at most ``gtol``, where rounding hides more, or after ``max_iterations``.
+    Stops where the cosine of every tangent with the error is at most ``gtol`` and so is the part of the squared error that a step
+    promises to take (at the circle, where a pole that would leave it arrives exponentially, the cosine alone says nothing), where
+    rounding hides more, or after ``max_iterations``.
     """
     xp, n = namespace(poles), poles.shape[0]
     order = arranged(poles, live, 0)
@@ -186,7 +188,10 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
     places, converged, iterations = np.arange(n), np.zeros(n, bool), np.zeros(n, np.int64)
     left: list[tuple[np.ndarray, _State]] = []
     for turn in range(max_iterations + 1):
-        ready, failed = _done(problem, state, region, gtol)
+        state = _arranged(state, turn)
+        here = region.chart(state.poles, state.live)
+        step, predicted = step_in_region(*region.derivatives(here, state.misfit), state.radius)
+        ready, failed = _done(problem, state, region, predicted, gtol)
         stop = ready | failed | (turn == max_iterations)
         converged[places[ready]] = True
         iterations[places[~(ready | failed)]] += turn < max_iterations
@@ -197,7 +202,9 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
                 break
             keep = from_numpy(stay, poles)
             places, state, problem = places[stay], state.take(keep), problem.take(keep)
-        state = _advanced(problem, state, region, turn)
+            here = region.chart(state.poles, state.live)
+            step, predicted = (xp.take(x, keep, axis=0) for x in (step, predicted))
+        state = _advanced(problem, state, region, region.moved(here, step, state.live), step, predicted)
     back = from_numpy(np.argsort(np.concatenate([p for p, _ in left])), poles)
     joined = [xp.take(xp.concat([get(s) for _, s in left], axis=0), back, axis=0) for get in _PARTS]
     condition = xp.take(xp.concat([_condition(s, region) for _, s in left], axis=0), back, axis=0)
@@ -231,48 +238,50 @@ def _slope(poles: Array, misfit: Misfit, region: Region) -> Array:
     return xp.max(slopes, axis=-1) if poles.shape[-1] else xp.zeros_like(misfit.error)
 
 
-def _done(problem: Problem, state: _State, region: Region, gtol: float) -> tuple[np.ndarray, np.ndarray]:
+def _done(problem: Problem, state: _State, region: Region, predicted: Array, gtol: float) -> tuple[np.ndarray, np.ndarray]:
     xp, error, energy = namespace(state.poles), state.misfit.error, problem.energy
     size = xp.sqrt(xp.clip(energy - error, min=0.0) * xp.clip(error, min=0.0))
     safe = xp.where(size > 0, size, xp.ones_like(size))
     slope = _slope(state.poles, state.misfit, region)
     cosine = xp.where(slope > 0, slope / safe, slope)
-    exact = error <= (_EXACT * 2.0**-52) ** 2 * energy
-    ready = (cosine <= gtol) | exact | (energy == 0) | ((state.radius == 0) & (cosine <= _SETTLED))
+    # a radius of 0 says that rounding hides what is left to gain
+    hidden = (state.radius == 0) & ((cosine <= _SETTLED) | (error <= _NOTHING**2 * energy))
+    ready = ((cosine <= gtol) & (predicted <= gtol * error)) | (error <= _EXACT**2 * energy) | (energy == 0) | hidden
     failed = (state.radius < 1e-12) | ~xp.isfinite(error)
     return to_numpy(ready), to_numpy(failed & ~ready)
 
 
-_EXACT = 32
-"""Errors of so many roundings are none."""
+_EXACT, _NOTHING = 2.0**-49, 1e-12
+"""Relative errors that are rounding whatever the poles, and that may be where a step gains nothing."""
 
 
-def _advanced(problem: Problem, state: _State, region: Region, turn: int) -> _State:
-    """One step of all elements; those whose error would rise stay, with a smaller radius."""
-    xp, d = namespace(state.poles), state.poles.shape[-1]
+def _arranged(state: _State, turn: int) -> _State:
+    xp = namespace(state.poles)
     order = arranged(state.poles, state.live, turn)
-    poles, live = (xp.take_along_axis(x, order, axis=-1) for x in (state.poles, state.live))
+    poles, live, first = (xp.take_along_axis(x, order, axis=-1) for x in (state.poles, state.live, state.misfit.first))
     second = xp.take_along_axis(state.misfit.second, order[:, :, None], axis=-2)
     second = xp.take_along_axis(second, order[:, None, :], axis=-1)
-    old = dataclasses.replace(state.misfit, first=xp.take_along_axis(state.misfit.first, order, axis=-1), second=second)
-    here = region.chart(poles, live)
-    step, predicted = step_in_region(*region.derivatives(here, old), state.radius)
+    return dataclasses.replace(state, poles=poles, live=live, misfit=dataclasses.replace(state.misfit, first=first, second=second))
+
+
+def _advanced(problem: Problem, state: _State, region: Region, trial: Array, step: Array, predicted: Array) -> _State:
+    """One step of all elements; those whose error would rise stay, with a smaller radius."""
+    xp, old = namespace(state.poles), state.misfit
     length = xp.linalg.vector_norm(step, axis=-1)
-    trial = region.moved(here, step, live)
-    trial_live = live if not region.real else _first_live(live)
-    new = problem(trial, trial_live)
+    live = state.live if not region.real else _first_live(state.live)
+    new = problem(trial, live)
     drop = old.error - new.error
     ratio = drop / xp.where(predicted > 0, predicted, xp.ones_like(predicted))
     # where the change is below rounding the gradient tells: it is known to a relative accuracy that the error is not
     flat = (xp.abs(drop) <= old.noise) & (predicted <= old.noise)
-    smaller = _slope(trial, new, region) < 0.5 * _slope(poles, old, region)
+    smaller = _slope(trial, new, region) < 0.5 * _slope(state.poles, old, region)
     good = xp.isfinite(new.error) & xp.where(flat, smaller, (drop > 0) & (ratio > 1e-4))
     radius = xp.where(ratio < 0.25, 0.25 * xp.minimum(length, state.radius), state.radius)
     radius = xp.where((ratio > 0.75) & (length > 0.9 * state.radius), 2 * state.radius, radius)
-    radius = xp.clip(xp.where(flat, state.radius, radius), max=_LARGEST_RADIUS * d**0.5)
+    radius = xp.clip(xp.where(flat, state.radius, radius), max=_LARGEST_RADIUS * trial.shape[-1] ** 0.5)
     radius = xp.where(good, radius, xp.minimum(radius, 0.25 * length))
     radius = xp.where(flat & ~good, xp.zeros_like(radius), radius)
-    poles, live = (xp.where(good[:, None], a, b) for a, b in ((trial, poles), (trial_live, live)))
+    poles, live = (xp.where(good[:, None], a, b) for a, b in ((trial, state.poles), (live, state.live)))
     return _State(poles, live, new.where(good, old), radius)
 
 

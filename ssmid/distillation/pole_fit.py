@@ -1,0 +1,114 @@
+"""From starts to poles and residues that can be written down: the search, and again with poles that repel where digits are lost."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid.distillation.bank import Bank
+from ssmid.distillation.fitted import Fitted
+from ssmid.distillation.options import Options
+from ssmid.distillation.pole_search import Found, Problem, Region, Repelled, search
+
+_REPULSIONS = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+"""Shares of the squared error that keep poles apart where the modal form would lose digits, until it does not."""
+_LOST = 1e-3
+"""The relative rise of a squared error by the rounding of residues up to which the modal form carries it."""
+
+
+class Fittable(Problem, Protocol):
+    """A problem that knows the residues of given poles: ``(m, d)``, m a multiple of n where poles are shared."""
+
+    def take(self, chosen: Array) -> Fittable: ...
+
+    def residues(self, poles: Array, live: Array) -> Array: ...
+
+    def joined(self, squares: Array) -> Array:
+        """``(n,)`` squared errors of all ``(m,)`` filters in the unit of :attr:`energy`."""
+        ...
+
+
+def region_of(options: Options) -> Region:
+    return Region(1.0 if options.max_modulus is None else float(options.max_modulus), options.real_poles)
+
+
+def fit_poles(bank: Bank, problem: Fittable, starts: list[tuple[Array, Array]], orders: np.ndarray, options: Options) -> Fitted:
+    """The best end of several starts ``(poles, live)`` ``(n, d)`` in the region that the options allow, for each filter of a bank.
+
+    orders : ``(m,)`` of the filters
+    """
+    xp, region = namespace(bank.strict), region_of(options)
+    found, residues = _carried(bank, problem, starts, region, options)
+    size, copies = int(orders.max(initial=0)), bank.count // max(1, problem.energy.shape[0])
+    live = from_numpy(np.arange(found.poles.shape[-1]) < orders[:, None], bank.strict)
+    poles = xp.where(live, xp.repeat(found.poles, copies, axis=0), xp.zeros_like(residues))
+    converged = xp.repeat(found.converged | (problem.energy == 0), copies, axis=0)
+    return Fitted(poles[:, :size], residues[:, :size], orders, converged, xp.repeat(found.condition, copies, axis=0))
+
+
+@quiet
+def _carried(
+    bank: Bank, problem: Fittable, starts: list[tuple[Array, Array]], region: Region, options: Options
+) -> tuple[Found, Array]:
+    """What a search found, with residues; where their rounding spoils it, as where poles met at a circle, found again with repulsion."""
+    limits: dict[str, Any] = {"max_iterations": options.max_iterations, "gtol": options.gtol}
+    found = _searched(problem, starts, region, limits | {"restarts": options.restarts})
+    residues, exact = problem.residues(found.poles, found.live), found.error
+    reached = exact + _loss(bank, problem, found.poles, residues)
+    bad = np.flatnonzero(to_numpy(_is_lost(bank, problem, reached, exact)))
+    xp, copies = namespace(exact), residues.shape[0] // max(1, exact.shape[0])
+    for share in _REPULSIONS:
+        if len(bad) == 0:
+            break
+        rows = from_numpy(bad, found.poles)
+        part, own = problem.take(rows), [tuple(xp.take(x, rows, axis=0) for x in start) for start in starts]
+        again = _searched(Repelled(part, share * xp.take(exact, rows, axis=0)), own, region, limits)  # pyright: ignore[reportArgumentType]
+        again = dataclasses.replace(again, error=part(again.poles, again.live).error)
+        new = part.residues(again.poles, again.live)
+        error = again.error + _loss(bank, part, again.poles, new)
+        better = to_numpy(~(error >= xp.take(reached, rows, axis=0)))
+        values = {f.name: _put(getattr(found, f.name), getattr(again, f.name), bad, better) for f in dataclasses.fields(Found)}
+        found, reached = Found(**values), _put(reached, error, bad, better)
+        whole = (bad[:, None] * copies + np.arange(copies)).reshape(-1)
+        residues = _put(residues, new, whole, np.repeat(better, copies))
+        bad = bad[to_numpy(_is_lost(bank, part, error, again.error))]
+    return found, residues
+
+
+def _searched(problem: Problem, starts: list[tuple[Array, Array]], region: Region, limits: dict[str, Any]) -> Found:
+    found = search(problem, starts, region, **limits)
+    return dataclasses.replace(found, poles=_within(found.poles, region))
+
+
+def _put(old: Array, new: Array, places: np.ndarray, better: np.ndarray) -> Array:
+    """``new`` in ``places`` of ``old`` where it is better."""
+    whole = to_numpy(old).copy()
+    whole[places[better]] = to_numpy(new)[better]
+    return from_numpy(whole, old)
+
+
+def _within(poles: Array, region: Region) -> Array:
+    """Poles whose modulus rounding has made larger than the radius moved back; none is left beyond."""
+    xp = namespace(poles)
+    size = xp.abs(poles)
+    factor = xp.where(size > region.radius, region.radius * (1 - 2.0**-51) / xp.where(size > 0, size, xp.ones_like(size)), 1 + 0 * size)
+    return poles * xp.astype(factor, poles.dtype)
+
+
+def _loss(bank: Bank, problem: Fittable, poles: Array, residues: Array) -> Array:
+    """``(n,)`` the squared error that rounding all residues makes."""
+    xp = namespace(poles)
+    poles = xp.repeat(poles, residues.shape[0] // max(1, poles.shape[0]), axis=0)
+    lasting = xp.clip(1 / (1 - xp.abs(poles) ** 2), max=float(bank.length))
+    return problem.joined(xp.sum((4 * _rounding(bank) * xp.abs(residues)) ** 2 * lasting, axis=-1))
+
+
+def _is_lost(bank: Bank, problem: Problem, reached: Array, exact: Array) -> Array:
+    return ~(reached <= (1 + _LOST) * exact + (2.0**13 * _rounding(bank)) ** 2 * problem.energy)
+
+
+def _rounding(bank: Bank) -> float:
+    return 2.0**-25 if bank.bits == 32 else 2.0**-53
