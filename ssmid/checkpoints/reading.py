@@ -175,33 +175,55 @@ def _layers(tensors: TensorFiles, layout: str | None, length: int | None, key: s
         raise ValueError(f"settings: expected names out of {', '.join(names)}, got {', '.join(sorted(unknown))}")
     matches, misses = _found(tensors, wanted, settings)
     if matches:
-        return [_layer(match, tensors, length, settings) for match in matches]
+        return [_layer(name, match, tensors, length, settings) for name, match in zip(_names(matches), matches, strict=True)]
     return (_plain_banks(tensors, length) if layout is None else []) or _unknown(tensors, misses, layout)
 
 
 def _found(tensors: TensorFiles, wanted: list[Layout], settings: dict[str, Any]) -> tuple[list[Match], list[Miss]]:
-    """One layout for each prefix: the one that explains the most tensors, and of equals the first."""
-    best: dict[str, Match] = {}
+    """Every tensor belongs to one layer at most: of the layout that explains the most tensors, and of equals to the first."""
+    matches: list[Match] = []
     misses: list[Miss] = []
     for known in wanted:
         found, missed = find_layers(known, tensors)
         misses += missed
         for match in found:
-            if known.accepts is not None and not known.accepts(match.sizes, resolved(known, tensors.config, settings)):
-                misses.append(Miss(known.name, match.prefix, match.all_names()[:4], ("sizes or settings speak against it",), 1.0))
-            elif match.prefix not in best or len(match.all_names()) > len(best[match.prefix].all_names()):
-                best[match.prefix] = match
-    return list(best.values()), misses
+            if known.accepts is None or known.accepts(match.sizes, resolved(known, tensors.config, settings)):
+                matches.append(match)
+            else:
+                misses.append(Miss(known.name, match.prefix, match.all_names()[:4], (f"{_words(match.sizes)} do not go together",), 1.0))
+    claimed: set[str] = set()
+    kept = []
+    for match in sorted(matches, key=lambda match: -len(match.all_names())):
+        if claimed.isdisjoint(match.all_names()):
+            kept.append(match)
+            claimed.update(match.all_names())
+    return kept, misses
 
 
-def _layer(match: Match, tensors: TensorFiles, length: int | None, settings: dict[str, Any]) -> Layer:
+def _words(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def _names(matches: list[Match]) -> list[str]:
+    """The prefixes; where a prefix has several layers, with the beginning of the names of their first tensors."""
+    prefixes = [match.prefix for match in matches]
+    names = []
+    for match in matches:
+        name = match.prefix.rstrip(".")
+        if prefixes.count(match.prefix) > 1:
+            first = next(iter(match.layout.tensors.values())).name.rpartition(".")[0] or match.layout.name
+            name = f"{match.prefix}{first}"
+        names.append(name or match.layout.name)
+    return names
+
+
+def _layer(name: str, match: Match, tensors: TensorFiles, length: int | None, settings: dict[str, Any]) -> Layer:
     layout = match.layout
     values = resolved(layout, tensors.config, settings)
-    missing = [name for name, value in values.items() if value is REQUIRED]
-    name = match.prefix.rstrip(".") or layout.name
+    missing = [setting for setting, value in values.items() if value is REQUIRED]
     if missing:
-        which = ", ".join(missing)
-        raise ValueError(f"{name}: expected {which} in a config.json beside the checkpoint or settings=: {layout.name!r} does not store it")
+        which = f"{', '.join(missing)} in a config.json beside the checkpoint or in settings="
+        raise ValueError(f"{name}: expected {which}: no tensor of layout {layout.name!r} says it")
     context = Context(match.sizes, values, length, match.prefix)
     with _of_layer(name):
         batch, taps = layout.batch_of(context), layout.length_of(context)
