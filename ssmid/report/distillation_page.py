@@ -13,10 +13,11 @@ import ssmid
 from ssmid.distillation.overview import Layer, overview
 from ssmid.distillation.result import Distillation
 from ssmid.io.files import write_bytes
-from ssmid.report import page_charts, page_tables
+from ssmid.report import page_charts, page_orders, page_tables
 from ssmid.report.page_filters import Filters, before_and_after
 from ssmid.report.page_map import maps
 from ssmid.report.page_words import plural, share, short_names
+from ssmid.report.progress import Stage
 
 _OPEN = 6
 """Layers whose filters are shown at once; of more only the worst are."""
@@ -24,13 +25,14 @@ _OPEN = 6
 
 def write_page(
     path: str | os.PathLike[str], layers: Mapping[str, Distillation] | Distillation, *, title: str, metadata: Mapping[str, Any],
-    filters: Filters | None = None,
+    filters: Filters | None = None, stage: Stage | None = None,
 ) -> None:
     """Writes the report of a distilled model to ``path``, whole or not at all.
 
     layers : distillations by the names of their layers, or a single one   metadata : what is known of how it was made, by name; may nest
-    filters : ``filters(layer, index)`` gives the taps ``(L,)`` of one filter; asked for the worst and the median filter of each layer
-        only. Without it these are drawn as they became, not as they were.
+    filters : ``filters(layer, index)`` gives the taps ``(L,)`` of one filter, index a tuple; asked for the worst and the median filter
+        of each layer, and for 32 others (one a layer at least) whose error is followed over the order. Without it filters are drawn
+        as they became, not as they were, and other orders are told by their bounds alone.   stage : is told what is being done
 
     The page holds the errors and orders of all filters as a map, Hankel spectra, the error over the order above its bound, what other
     orders would cost, filters before and after, poles, a table of the layers, special filters, and what the words mean. It is made of
@@ -46,12 +48,13 @@ def write_page(
     """
     if isinstance(layers, Distillation):
         layers = {"": layers}
-    write_bytes(path, page(layers, title, metadata, filters).encode())
+    write_bytes(path, page(layers, title, metadata, filters, stage).encode())
 
 
-def page(layers: Mapping[str, Distillation], title: str, metadata: Mapping[str, Any], filters: Filters | None = None) -> str:
+def page(layers: Mapping[str, Distillation], title: str, metadata: Mapping[str, Any], filters: Filters | None = None, stage: Stage | None = None) -> str:
     """The HTML that :func:`write_page` writes."""
     rows = overview(layers)
+    sample = None if filters is None else page_orders.sampled(rows, filters, stage)
     labels, common = short_names(list(layers))
     all_poles, layer_poles = page_charts.poles(rows, labels)
     return Template(_part("html")).substitute(
@@ -64,8 +67,10 @@ def page(layers: Mapping[str, Distillation], title: str, metadata: Mapping[str, 
         glance=page_tables.glance(rows, labels),
         map_words=_words_of_map(rows),
         maps=maps(rows, labels),
-        orders_chart=page_charts.orders(rows),
-        orders_tables=page_tables.other_orders(rows),
+        orders_words=_words_of_orders(sample),
+        orders_key=_key_of_orders(sample),
+        orders_charts=page_orders.charts(rows, sample),
+        orders_tables=page_orders.tables(rows, sample),
         spectra=page_charts.spectra(rows, labels),
         filters_words=_words_of_filters(filters is not None),
         filters_key=_key(filters is not None),
@@ -86,6 +91,26 @@ def _words_of_map(rows: list[Layer]) -> str:
     orders = {int(order) for layer in rows for order in layer.order[layer.fitted]}
     words = "Where the model resists: bright cells are filters that lose more."
     return f"{words} Every filter has order {orders.pop()}, so there is no map of orders." if len(orders) == 1 else words
+
+
+def _words_of_orders(sample: page_orders.Sample | None) -> str:
+    words = (
+        "No recurrence of an order gets below the blue line (Adamjan, Arov and Krein 1971), in Hankel norm relative to the filter. Red is "
+        "what was reached: the gap between them is all that another method could still win at this order."
+    )
+    if sample is None:
+        return words
+    return (
+        f"{words} In l2 norm no such bound is known; green is what balanced truncation leaves of {sample.words}, which refinement only "
+        "lowers. How the bounds of that sample fall carries the blue line on, dashed, beyond the orders of this run."
+    )
+
+
+def _key_of_orders(sample: page_orders.Sample | None) -> str:
+    names = {"bound": "bound, median of the filters", "band": "eight of ten filters", "reached": "reached, median and eight of ten"}
+    if sample is not None:
+        names |= {"ahead": "bound, estimated", "truncated": "balanced truncation, of the sample"}
+    return "".join(f'<li><i class="k-{kind}"></i>{name}</li>' for kind, name in names.items())
 
 
 def _words_of_filters(known: bool) -> str:

@@ -1,4 +1,4 @@
-"""Charts of a distilled model: Hankel spectra, the error over the order above its bound, clouds of poles."""
+"""Charts of a distilled model: Hankel spectra and clouds of poles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from ssmid.distillation.overview import Layer, bound_at, joined, spread
+from ssmid.distillation.overview import Layer, joined, spread
 from ssmid.report import page_svg as draw
 from ssmid.report.page_svg import Scale
 from ssmid.report.page_words import plural, share, span
@@ -63,39 +63,6 @@ def _spectrum(layer: Layer, label: str, low: float) -> str:
 
 def _spectrum_point(x: float, y: float, i: int, value: float) -> str:
     return draw.marker(x, y, "bound-point", f"value {i + 1}: {share(float(value))} of the first, in the median", 2.6)
-
-
-# ---------------------------------------------------------------- the error over the order
-
-
-def orders(layers: list[Layer]) -> str:
-    """What no recurrence gets below at every order, and what was reached at the order that was chosen, in Hankel norm."""
-    sigma, order, reached = (joined(layers, field) for field in ("sigma", "order", "hankel"))
-    count = int(np.isfinite(sigma).all(axis=0).sum()) if len(sigma) else 0
-    if not count:
-        return "<p>No filter has a recurrence: there is nothing to choose.</p>"
-    bounds = np.stack([spread(bound_at(sigma, r)) for r in range(count)], axis=-1)
-    groups = [(int(r), spread(reached[order == r])) for r in np.unique(order)]
-    values = np.concatenate([bounds.ravel(), *(g for _, g in groups)])
-    values = values[np.isfinite(values) & (values > 1e-16)]
-    low = 10.0 ** math.floor(math.log10(values.min()) + 1e-9) if values.min() < 0.05 else 0.05
-    x = Scale(0.0, max(count - 1.0, float(order.max()), 1.0) + 0.5, _LEFT, 512)
-    y = Scale(low, max(1.0, float(values.max())), 280, 26, log=True)
-    at = x(np.arange(count))
-    small, middle, large = (y(np.maximum(b, 1e-300)) for b in bounds)
-    parts = [draw.axes(x, y, "order (states of a filter)", "Hankel norm of the error / of the filter", x_ticks=8, y_ticks=5)]
-    parts += [draw.band(at, small, large, "band"), draw.line(at, middle, "bound")]
-    for r, value in enumerate(bounds[1]):
-        words = f"order {r}: no recurrence gets below {share(float(value))}, in the median"
-        parts.append(draw.marker(float(at[r]), float(middle[r]), "bound-point", words, 3))
-    for r, (best, half, worst) in groups:
-        if np.isfinite(half):
-            place = float(x(r))
-            parts.append(draw.rule(place, float(y(best)), place, float(y(worst)), "whisker"))
-            words = f"order {r}, {plural(int((order == r).sum()), 'filter')}: {share(float(half))} reached in the median"
-            parts.append(draw.marker(place, float(y(half)), "reached", words, 4.5 if len(groups) < 12 else 3))
-    told = f"The bound over the order falls from 100 % to {share(float(bounds[1, -1]))} at order {count - 1}, in the median of all filters"
-    return figure("Error over the order, with the bound under it", draw.svg(318, told, *parts, width=520, kind="wide"))
 
 
 # ---------------------------------------------------------------- poles

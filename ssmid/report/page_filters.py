@@ -66,7 +66,7 @@ def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str
         parts = [draw.axes(x, y, "time (samples)", "amplitude"), _curve(places, y(after[1:]), "after")]
         return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
     z = Scale(least, most, _TOP + _HEIGHT, split + _GAP)
-    grid = draw.axes(x, y, "", "amplitude") + draw.axes(x, z, "time (samples)", "", y_ticks=max(1, int((z.start - z.end) / 24)))
+    grid = draw.axes(x, y, "", "amplitude") + draw.axes(x, z, "time (samples)", "", y_ticks=0 if z.start - z.end < 44 else 3)
     parts = [grid, _curve(places, y(before[1:]), "before"), _curve(places, y(after[1:]), "after"), _curve(places, z(residual), "residual")]
     parts.append(draw.text(_RIGHT, z.end - 4, "residual, in the same units", "name", "end"))
     return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
@@ -106,8 +106,8 @@ def _decibels(x: Scale, at: np.ndarray, curves: dict[str, np.ndarray], floor: fl
     y = Scale(floor, 0, _TOP + _HEIGHT, _TOP)
     parts = [draw.axes(x, y, x_name, f"{y_name} (dB below the peak)", y_ticks=5)]
     for name, (places, values) in lines.items():
-        level = 20 * np.log10(np.maximum(values / peak, 10 ** (floor / 20)))
-        parts.append(draw.line(places, y(level), name))
+        level = 20 * np.log10(np.maximum(values / peak, 1e-300))
+        parts.append(draw.line(places, np.where(level < floor, np.nan, y(level)), name))
     return parts
 
 

@@ -36,7 +36,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[tuple[float, str]]:
-        """Places and names of about ``count`` ticks."""
+        """Places and names of about ``count`` ticks; of a linear scale with none, that of zero."""
         values = _decades(self.low, self.high, count) if self.log else _steps(self.low, self.high, count)
         return [(float(self(value)), name) for value, name in values]
 
@@ -44,6 +44,8 @@ class Scale:
 def _steps(low: float, high: float, count: int) -> list[tuple[float, str]]:
     from matplotlib.ticker import MaxNLocator
 
+    if count == 0:
+        return [(0.0, "0")]
     values = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(low, high)
     step = float(values[1] - values[0])
     digits = max(0, -math.floor(math.log10(step) + 1e-9))

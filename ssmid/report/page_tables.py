@@ -1,4 +1,4 @@
-"""What the page says in numbers: the whole model at a glance, its layers, what other orders would cost, what is special, how it was made."""
+"""What the page says in numbers: the whole model at a glance, its layers, what is special, how it was made."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ssmid.distillation.bank import KINDS, NOT_FINITE
-from ssmid.distillation.overview import Layer, bound_at, joined, least_orders, spread
+from ssmid.distillation.bank import KINDS
+from ssmid.distillation.overview import Layer, joined, spread
 from ssmid.report.page_words import channel, plural, share, size, span, table, times
 from ssmid.report.tables import shown
 
-_TOLERANCES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 1e-3, 1e-4)
 _LISTED = 24
 """Special filters of one kind that are named; of more the number is told."""
 
@@ -79,61 +78,6 @@ def verdict(layers: list[Layer]) -> str:
     return f"{words}."
 
 
-# ---------------------------------------------------------------- other orders
-
-
-def other_orders(layers: list[Layer]) -> str:
-    """Two tables: the same order for all filters, and the least orders for a tolerance."""
-    sigma, order = joined(layers, "sigma"), joined(layers, "order")
-    if not len(order):
-        return ""
-    now, past = int(order.sum()), sum(layer.past for layer in layers)
-    return _orders_table(sigma, order, joined(layers, "hankel"), now, past) + _tolerance_table(sigma, now, past)
-
-
-def _orders_table(sigma: np.ndarray, order: np.ndarray, reached: np.ndarray, now: int, past: int) -> str:
-    largest = int(order.max())
-    uniform = order.min() == largest
-    tried = sorted({max(1, largest // 4), max(1, largest // 2), max(1, 3 * largest // 4), largest, 3 * largest // 2, 2 * largest, 4 * largest})
-    rows: list[list[str]] = []
-    for r in tried:
-        bound = spread(bound_at(sigma, r), (0.5, 1.0)) if np.isfinite(bound_at(sigma, r)).all() else np.full(2, np.nan)
-        rows.append([f"{r}", *_cost(r * len(order), now, past), share(float(bound[0])), share(float(bound[1])), ""])
-    here = [f"{largest}" if uniform else f"{span(int(order.min()), largest)}, as chosen", *_cost(now, now, past), "", "", ""]
-    middle, most = spread(reached, (0.5, 1.0))
-    found = f"{share(float(middle))}, worst {share(float(most))}"
-    if uniform:
-        place = tried.index(largest)
-        rows[place][-1] = found
-    else:
-        place = next((i for i, r in enumerate(tried) if r * len(order) > now), len(rows))
-        rows.insert(place, [*here[:-1], found])
-    columns = ["Order", "State", "of now", "of the convolutions", "bound, median", "worst", "reached"]
-    return table("The same order for every filter", columns, rows, marked=place)
-
-
-def _cost(states: int, now: int, past: int) -> list[str]:
-    return [size(states), f"{times(states / now)}×" if now else "–", share(states / past) if past else "–"]
-
-
-def _tolerance_table(sigma: np.ndarray, now: int, past: int) -> str:
-    rows = []
-    for tol in _TOLERANCES:
-        least, known = least_orders(sigma, tol)
-        if least.max(initial=0) == 0 and known.all():
-            continue
-        at_least = "" if known.all() else "≥ "
-        middle = int(np.median(least))
-        unsure = "≥ " if (~known & (least <= middle)).any() else ""
-        state, of_now, of_past = _cost(int(least.sum()), now, past)
-        count = "all" if known.all() else f"{int(known.sum()):,} of {len(known):,}"
-        rows.append([share(tol), f"{unsure}{middle}", f"{at_least}{least.max()}", *(f"{at_least}{c}" for c in (state, of_now, of_past)), count])
-        if known.sum() * 4 < len(known):
-            break
-    columns = ["Hankel error", "median order", "largest", "State", "of now", "of the convolutions", "reachable, as far as known"]
-    return table("The least orders that can reach a Hankel error", columns, rows) if rows else ""
-
-
 # ---------------------------------------------------------------- layers and special filters
 
 
@@ -180,20 +124,33 @@ def special(layers: list[Layer], labels: list[str]) -> str:
     """Filters of every kind but the ordinary, and those whose search did not come to rest."""
     parts = []
     for kind, words in _DONE.items():
-        found = []
+        found = {}
         for layer, label in zip(layers, labels, strict=True):
-            chosen = layer.fitted & ~layer.converged if kind == "not converged" else layer.kind == KINDS.index(kind)
-            found += [f"layer {label}, {channel(layer, int(p))}" + _delay(layer, int(p), kind) for p in np.flatnonzero(chosen)]
+            places = np.flatnonzero(layer.fitted & ~layer.converged if kind == "not converged" else layer.kind == KINDS.index(kind))
+            if len(places):
+                found[label] = [channel(layer, int(p)).removeprefix("channel ") + _delay(layer, int(p), kind) for p in places]
         if found:
-            more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
-            parts.append(f"<dt>{kind} <b>{len(found):,}</b></dt><dd>{words}<br><span>{escape('; '.join(found[:_LISTED]))}{more}</span></dd>")
+            count = sum(len(places) for places in found.values())
+            parts.append(f"<div><dt>{kind}: {count:,}</dt><dd>{words}.<br><span>{_places(found)}</span></dd></div>")
     if not parts:
         return "<p>None: every filter is finite, begins at once, is of a usual scale, and its search came to rest.</p>"
     return f'<dl class="kinds">{"".join(parts)}</dl>'
 
 
+def _places(found: dict[str, list[str]]) -> str:
+    """Channels layer by layer, as many as are read."""
+    left, parts = _LISTED, []
+    for label, places in found.items():
+        if not left:
+            break
+        parts.append(f"layer {escape(label)}: {', '.join(places[:left])}")
+        left -= min(left, len(places))
+    more = sum(len(places) for places in found.values()) - _LISTED
+    return "; ".join(parts) + (f"; and {more:,} more" if more > 0 else "")
+
+
 def _delay(layer: Layer, place: int, kind: str) -> str:
-    return f" ({plural(int(layer.delay[place]), 'tap')})" if kind == "delayed" and KINDS[NOT_FINITE] != kind else ""
+    return f" ({plural(int(layer.delay[place]), 'tap')})" if kind == "delayed" else ""
 
 
 # ---------------------------------------------------------------- how it was made
