@@ -1,4 +1,9 @@
-"""l2 optima under constraints on the poles: no larger than a modulus, real only, or both."""
+"""The l2 error over all time, and starts that meet constraints on the poles: no larger than a modulus, real only, or both.
+
+The optimum under constraints is found by Newton's method in the coordinates of the smaller disk, or of the line, with residues
+eliminated in closed form as without constraints. A pole that would be larger ends at the circle, to within what is left to gain
+there; real poles that would leave the line as a pair meet.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +13,15 @@ import numpy as np
 
 from ssmid._array import Array, to_numpy
 from ssmid.distillation.bank import Bank
-from ssmid.distillation.fitted import Fitted, optimal_residues
-from ssmid.distillation.options import Options
-from ssmid.distillation.pole_fit import fit_poles, region_of
+from ssmid.distillation.fitted import optimal_residues
 from ssmid.distillation.pole_search import Misfit, Region
 from ssmid.distillation.subspace import Subspace
 from ssmid.reduction.h2_newton import derivatives
-from ssmid.reduction.h2_request import closed, prepared
+from ssmid.reduction.h2_request import closed
 from ssmid.reduction.h2_sources import TapsSource
 
 _EASED = 0.9
 """Share of the allowed hyperbolic reach that a start's poles keep; larger ones are squeezed into the rest, in their order."""
-
-
-def fit_constrained(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: Options) -> Fitted:
-    """Poles and residues of least squared error over all time among those that the constraints allow.
-
-    Newton's method in the coordinates of the smaller disk, residues eliminated in closed form as without constraints. A pole that
-    would be larger ends at the circle, to within what is left to gain there. Real poles start from several spectra; where poles
-    would leave the line as a pair they meet, and are kept so far apart that their residues do not lose what they gain.
-    """
-    assert subspace is not None
-    starts = constrained_starts(bank, orders, subspace, region_of(options))
-    return fit_poles(bank, OverAllTime.of(bank), starts, orders, options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +70,7 @@ class _Unmapped:
 # ---------------------------------------------------------------- starts
 
 
-def balanced_start(subspace: Subspace, orders: np.ndarray) -> np.ndarray:
+def balanced_poles(subspace: Subspace, orders: np.ndarray) -> np.ndarray:
     """``(n, d)`` poles of balanced truncation, conjugates as neighbours, the zeros of smaller orders last."""
     poles = subspace.poles(orders)
     for order in np.unique(orders[orders > 0]):
@@ -88,11 +79,11 @@ def balanced_start(subspace: Subspace, orders: np.ndarray) -> np.ndarray:
     return poles
 
 
-def constrained_starts(bank: Bank, orders: np.ndarray, subspace: Subspace, region: Region) -> list[tuple[Array, Array]]:
-    """Of balanced truncation, made to meet the constraints; for real poles also spectra of time constants from one tap to all."""
-    balanced = squeezed(balanced_start(subspace, orders), region)
-    found = [balanced] if not region.real else _on_the_line(balanced, orders, bank.length, region)
-    return [prepared(poles, orders, bank.strict, real=True) for poles in found]
+def constrained_starts(poles: np.ndarray, orders: np.ndarray, length: int, region: Region) -> list[np.ndarray]:
+    """``(n, d)`` poles, conjugates as neighbours, made to meet the constraints; for real poles also spectra of time constants from one
+    tap to all of the ``length``."""
+    inside = squeezed(poles, region)
+    return [inside] if not region.real else _on_the_line(inside, orders, length, region)
 
 
 def _on_the_line(balanced: np.ndarray, orders: np.ndarray, length: int, region: Region) -> list[np.ndarray]:

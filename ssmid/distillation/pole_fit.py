@@ -1,4 +1,8 @@
-"""From starts to poles and residues that can be written down: the search, and again with poles that repel where digits are lost."""
+"""Fits by Newton's method over poles whatever is asked of them: constraints, shared poles, weights, the taps alone.
+
+Here the pieces meet: the squared error (constraints.py, weighted.py, free.py), those who share poles (shared.py), starts, the search
+(pole_search.py), and poles that repel where residues would lose digits.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,15 @@ import numpy as np
 
 from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
 from ssmid.distillation.bank import Bank
+from ssmid.distillation.constraints import OverAllTime, balanced_poles, constrained_starts, squeezed
 from ssmid.distillation.fitted import Fitted
+from ssmid.distillation.free import free_problem, ringing_poles
 from ssmid.distillation.options import Options
 from ssmid.distillation.pole_search import Found, Problem, Region, Repelled, search
+from ssmid.distillation.shared import Grouped, stacked_poles
+from ssmid.distillation.subspace import Subspace
+from ssmid.distillation.weighted import weighted_problem
+from ssmid.reduction.h2_request import prepared
 
 _REPULSIONS = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Shares of the squared error that keep poles apart where the modal form would lose digits, until it does not."""
@@ -35,18 +45,46 @@ def region_of(options: Options) -> Region:
     return Region(1.0 if options.max_modulus is None else float(options.max_modulus), options.real_poles)
 
 
-def fit_poles(bank: Bank, problem: Fittable, starts: list[tuple[Array, Array]], orders: np.ndarray, options: Options) -> Fitted:
-    """The best end of several starts ``(poles, live)`` ``(n, d)`` in the region that the options allow, for each filter of a bank.
+def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: Options) -> Fitted:
+    """Poles and residues of least squared error as the options have it: over all time, under weights, or over the taps alone; poles
+    in the region that they allow; shared within the groups of the bank.
 
-    orders : ``(m,)`` of the filters
+    Newton's method from the poles of balanced truncation (of groups: simultaneous), and over the taps alone also from shift
+    invariance. With ``method="balanced"``, of groups only, residues at its poles and no search. ``orders`` ``(m,)``, of groups those
+    that are asked for: the result has fewer where a group carries no more.
     """
+    region, found = region_of(options), None
+    own = orders.reshape(-1, bank.group).max(-1, initial=0)
+    if bank.group > 1:
+        balanced, own, found = stacked_poles(bank, own, "tight" if options.method == "balanced" else "loose")
+        orders = np.repeat(own, bank.group)
+    else:
+        assert subspace is not None
+        balanced = balanced_poles(subspace, own)
+    hosts = constrained_starts(balanced, own, bank.length, region)
+    free = options.beyond == "free" and not options.weighted
+    ringing = ringing_poles(bank, own) if free and not region.real and options.method != "balanced" else None
+    if ringing is not None:
+        hosts.append(squeezed(ringing, region))
+    starts = [prepared(poles, own, bank.strict, real=True) for poles in hosts]
+    problem = weighted_problem(bank, options) if options.weighted else free_problem(bank) if free else OverAllTime.of(bank)
+    whole = Grouped.of(problem, bank.group) if bank.group > 1 else problem
+    if options.method == "balanced":
+        options = dataclasses.replace(options, max_iterations=0)
+    result = _fitted(bank, whole, starts, orders, options)
+    if options.method == "balanced" and found is not None:
+        return dataclasses.replace(result, converged=namespace(found).repeat(found, bank.group, axis=0))
+    return result
+
+
+def _fitted(bank: Bank, problem: Fittable, starts: list[tuple[Array, Array]], orders: np.ndarray, options: Options) -> Fitted:
     xp, region = namespace(bank.strict), region_of(options)
     found, residues = _carried(bank, problem, starts, region, options)
-    size, copies = int(orders.max(initial=0)), bank.count // max(1, problem.energy.shape[0])
+    size = int(orders.max(initial=0))
     live = from_numpy(np.arange(found.poles.shape[-1]) < orders[:, None], bank.strict)
-    poles = xp.where(live, xp.repeat(found.poles, copies, axis=0), xp.zeros_like(residues))
-    converged = xp.repeat(found.converged | (problem.energy == 0), copies, axis=0)
-    return Fitted(poles[:, :size], residues[:, :size], orders, converged, xp.repeat(found.condition, copies, axis=0))
+    poles = xp.where(live, xp.repeat(found.poles, bank.group, axis=0), xp.zeros_like(residues))
+    converged = xp.repeat(found.converged | (problem.energy == 0), bank.group, axis=0)
+    return Fitted(poles[:, :size], residues[:, :size], orders, converged, xp.repeat(found.condition, bank.group, axis=0))
 
 
 @quiet

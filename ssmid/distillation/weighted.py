@@ -9,28 +9,18 @@ import scipy.signal
 
 from ssmid._array import Array, as_array, astype_width, double, from_numpy, namespace, to_numpy, width
 from ssmid.distillation.bank import Bank
-from ssmid.distillation.constraints import constrained_starts
-from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.options import Options
-from ssmid.distillation.pole_fit import fit_poles, region_of
 from ssmid.distillation.projected import Projected, Spectrum, Taps
-from ssmid.distillation.subspace import Subspace
 from ssmid.reduction.h2_weighted import Weights
 from ssmid.systems import ImpulseResponse
 
 
-def fit_weighted(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: Options) -> Fitted:
-    """Poles and residues of least weighted squared error, from the poles of balanced truncation.
+def weighted_problem(bank: Bank, options: Options) -> Projected:
+    """The squared error under the weights of a bank.
 
     Over time, each tap after tap 0 by its weight; what the model does after the last tap has none. Over frequency, the difference
     of the transfer functions on the grid, which knows all that rings on.
     """
-    assert subspace is not None
-    starts = constrained_starts(bank, orders, subspace, region_of(options))
-    return fit_poles(bank, weighted_problem(bank, options), starts, orders, options)
-
-
-def weighted_problem(bank: Bank, options: Options) -> Projected:
     xp, weights = namespace(bank.strict), bank.weights
     largest = xp.max(weights[:, 1:] if options.weights is not None else weights, axis=-1, keepdims=True)
     weights = weights / xp.where(largest > 0, largest, xp.ones_like(largest))
