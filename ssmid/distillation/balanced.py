@@ -29,9 +29,11 @@ def fit_balanced(bank: Bank, orders: np.ndarray, subspace: Subspace | None, opti
     # states that were masked are zero rows and columns: their poles are 0 and nothing reaches them
     order = xp.argsort(xp.astype(residues == 0, xp.int64), axis=-1, stable=True)
     poles, residues = (xp.take_along_axis(x, order, axis=-1) for x in (poles, residues))
+    if size == 0:  # nothing but filters without a recurrence
+        return Fitted(poles, residues, orders, bank.scale > 0, xp.ones_like(bank.scale))
     sigma = singular_values(V)
     least = xp.where(sigma[:, -1] > 0, sigma[:, -1], xp.ones_like(sigma[:, -1]))
-    found = xp.all(subspace.error[:, :size] <= _SETTLED * subspace.sigma[:, :1], axis=-1) if size else poles[:, 0] == 0
+    found = xp.all(subspace.error[:, :size] <= _SETTLED * subspace.sigma[:, :1], axis=-1)
     return Fitted(poles, residues, orders, found & xp.all(xp.isfinite(residues), axis=-1), sigma[:, 0] / least)
 
 

@@ -206,7 +206,7 @@ def going_on(folder: Path, manifest: Manifest) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
-        raise ValueError(f"{folder}: expected results to be written, got: {reason}; {again}") from error
+        raise ValueError(f"{error.filename or folder}: expected files that can be read and written, got: {reason}; {again}") from error
 
 
 def log(folder: Path, words: str) -> None:
