@@ -11,6 +11,8 @@ from ssmid.distillation.gradient import fit_gradient
 from ssmid.distillation.hankel import fit_hankel
 from ssmid.distillation.l2 import fit_l2
 from ssmid.distillation.modal_truncation import fit_modal_truncation
+from ssmid.distillation.options import Options
+from ssmid.distillation.pole_fit import fit_poles
 from ssmid.distillation.prony import fit_prony
 from ssmid.distillation.rtf import fit_rtf
 
@@ -42,3 +44,41 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]
+
+
+def method_for(options: Options) -> Method:
+    """The method that is asked for, as constraints, shared poles, weights and the end of the taps have it.
+
+    Raises ValueError for an unknown name, and where the method cannot do what is asked.
+    """
+    method, asked = method_named(options.method), _asked(options)
+    able = [name for name, can in _ABLE.items() if set(asked) <= can]
+    if asked and options.method not in able:
+        raise ValueError(f"method: expected {' or '.join(map(repr, able))} with {' and '.join(asked)}, got {options.method!r}")
+    if options.method == "balanced" and asked:
+        return Method(fit_poles, "simultaneous balanced truncation", "loose")
+    if options.method == "l2" and (asked or options.beyond == "free"):
+        return Method(fit_poles, ", ".join([("weighted " if options.weighted else "") + method.title, *_words(options)]), "loose")
+    return method
+
+
+_REQUESTS = ("max_modulus", "real_poles", "shared", "weights", "frequency_weights")
+_ABLE = {"l2": set(_REQUESTS), "balanced": {"shared"}, "gradient": {"max_modulus"}}
+
+
+def _asked(options: Options) -> list[str]:
+    return [name for name in _REQUESTS if _is_given(getattr(options, name))]
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False and not (isinstance(value, int) and value == 0)
+
+
+def _words(options: Options) -> list[str]:
+    words = {
+        "shared poles": options.shared > 0,
+        "real poles": options.real_poles,
+        f"poles up to {options.max_modulus}": options.max_modulus is not None,
+        "over the taps alone": options.beyond == "free" and not options.weighted,
+    }
+    return [word for word, said in words.items() if said]
