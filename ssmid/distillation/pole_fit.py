@@ -57,7 +57,7 @@ def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options
     own = orders.reshape(-1, bank.group).max(-1, initial=0)
     if bank.group > 1:
         balanced, own, found = stacked_poles(bank, own, "tight" if options.method == "balanced" else "loose")
-        orders = np.repeat(own, bank.group)
+        orders = np.where(bank.empty, 0, np.repeat(own, bank.group))
     else:
         assert subspace is not None
         balanced = balanced_poles(subspace, own)

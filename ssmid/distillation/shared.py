@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from math import prod
 
 import numpy as np
 
@@ -12,8 +13,28 @@ from ssmid.distillation.pole_search import Misfit, Problem
 from ssmid.linalg import eigvals
 from ssmid.reduction.h2_request import closed
 from ssmid.reduction.hankel_projection import project
+from ssmid.systems import Modal
 
 _ACCURACY = {"loose": (1e-2, 1e-1), "tight": (1e-10, 1e-7)}
+
+
+def group_size(shared: int, batch: tuple[int, ...]) -> int:
+    """How many filters share their poles where the last ``shared`` batch axes do. ValueError where there are fewer axes."""
+    if shared > len(batch):
+        raise ValueError(f"shared: expected at most {len(batch)}, the batch axes of the filters, got {shared}")
+    return max(1, prod(batch[len(batch) - shared :]))
+
+
+def with_shared_poles(bank: Modal, shared: int) -> Modal:
+    """One set of poles ``(*batch, 1.., d)`` for the filters of each group: those of its first that has any."""
+    xp, d = namespace(bank.poles), bank.poles.shape[-1]
+    outer, inner = bank.poles.shape[: bank.poles.ndim - 1 - shared], bank.poles.shape[bank.poles.ndim - 1 - shared : -1]
+    poles = xp.reshape(bank.poles, (prod(outer), prod(inner), d))
+    size = xp.abs(poles)
+    count = xp.sum(xp.astype(size > 0, xp.int64), axis=-1)  # none where not a number
+    first = xp.argmax(count, axis=-1, keepdims=True)
+    own = xp.take_along_axis(poles, first[:, :, None] + xp.zeros((1, 1, d), dtype=first.dtype, device=first.device), axis=1)
+    return dataclasses.replace(bank, poles=xp.reshape(own, (*outer, *(1 for _ in inner), d)))
 
 
 def stacked_poles(bank: Bank, orders: np.ndarray, accuracy: str) -> tuple[np.ndarray, np.ndarray, Array]:
