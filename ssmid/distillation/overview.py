@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def _layer(name: str, distillation: Distillation) -> Layer:
     largest = np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
     order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
-    poles = np.broadcast_to(to_numpy(distillation.system.poles), (*batch, distillation.system.poles.shape[-1]))
+    poles = to_numpy(distillation.system.broadcast_arrays()["poles"])
     poles = poles.reshape(-1, poles.shape[-1])
     return Layer(
         name=name,
@@ -142,9 +142,25 @@ def spread(values: np.ndarray, shares: tuple[float, ...] = (0.1, 0.5, 0.9)) -> n
     return found
 
 
+def complete(sigma: np.ndarray) -> np.ndarray:
+    """``(n, k)`` the leading columns that are known of every filter: k bounds, of the orders 0 to k - 1."""
+    return sigma[:, : int(np.isfinite(sigma).all(axis=0).sum())] if len(sigma) else sigma[:, :0]
+
+
 def bound_at(sigma: np.ndarray, order: int) -> np.ndarray:
     """``(n,)`` what the Hankel error of any model of this order is at least, sigma_{order+1}; NaN where that is not known."""
     return sigma[:, order] if order < sigma.shape[1] else np.full(len(sigma), np.nan)
+
+
+def memory(poles: np.ndarray) -> np.ndarray:
+    """Time constants ``-1 / ln|p|`` in samples, after which the part of a pole has fallen to 37 %; infinite on and outside the circle.
+
+    >>> memory(np.array([0.0, np.exp(-0.5), 1.0])).tolist()
+    [0.0, 2.0, inf]
+    """
+    modulus = np.abs(poles)
+    with np.errstate(divide="ignore"):
+        return np.where(modulus < 1, -1 / np.log(np.minimum(modulus, 1.0)), np.inf)
 
 
 def least_orders(sigma: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
@@ -159,3 +175,22 @@ def least_orders(sigma: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]
     known = np.isfinite(sigma)
     count = (above & known).sum(axis=1)
     return count, count < known.sum(axis=1)
+
+
+def short_names(names: Sequence[str]) -> tuple[list[str], str]:
+    """What tells layers apart, and the common form with a star in its place ("" where nothing is common).
+
+    >>> short_names(["model.0.filter", "model.10.filter"])
+    (['0', '10'], 'model.*.filter')
+    >>> short_names([""])
+    (['all'], '')
+    """
+    parts = [name.split(".") for name in names]
+    shortest = min(len(p) for p in parts)
+    if len(names) == 1:
+        return [names[0] or "all"], ""
+    head = next((i for i in range(shortest - 1) if len({p[i] for p in parts}) > 1), shortest - 1)
+    tail = next((i for i in range(shortest - 1 - head) if len({p[-1 - i] for p in parts}) > 1), shortest - 1 - head)
+    short = [".".join(p[head : len(p) - tail]) for p in parts]
+    common = ".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]]) if head or tail else ""
+    return short, common

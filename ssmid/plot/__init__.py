@@ -7,6 +7,14 @@ style; nothing is changed outside. Frequencies are in rad/s, or in Hz with ``fs=
 
 from ssmid.plot.bank import filter_bank
 from ssmid.plot.comparison import comparison
+from ssmid.plot.distillation import (
+    distilled_channels,
+    distilled_cost,
+    distilled_filter,
+    distilled_orders,
+    distilled_poles,
+    distilled_spectrum,
+)
 from ssmid.plot.frequency import bode, bode_magnitude, bode_phase, group_delay, nyquist
 from ssmid.plot.identification import frequency_fit, residual_correlation, simulation
 from ssmid.plot.plane import pole_zero
@@ -15,6 +23,7 @@ from ssmid.plot.style import style
 from ssmid.plot.time import impulse
 
 __all__ = [
-    "bode", "bode_magnitude", "bode_phase", "comparison", "error_vs_order", "filter_bank", "frequency_fit", "group_delay",
-    "hankel_spectrum", "impulse", "nyquist", "pole_zero", "residual_correlation", "simulation", "style",
+    "bode", "bode_magnitude", "bode_phase", "comparison", "distilled_channels", "distilled_cost", "distilled_filter", "distilled_orders",
+    "distilled_poles", "distilled_spectrum", "error_vs_order", "filter_bank", "frequency_fit", "group_delay", "hankel_spectrum",
+    "impulse", "nyquist", "pole_zero", "residual_correlation", "simulation", "style",
 ]

@@ -10,13 +10,13 @@ from string import Template
 from typing import Any
 
 import ssmid
-from ssmid.distillation.overview import Layer, overview
+from ssmid.distillation.overview import Layer, overview, short_names
 from ssmid.distillation.result import Distillation
 from ssmid.io.files import write_bytes
 from ssmid.report import page_charts, page_orders, page_tables
 from ssmid.report.page_filters import Filters, before_and_after
 from ssmid.report.page_map import maps
-from ssmid.report.page_words import plural, share, short_names
+from ssmid.report.page_words import plural, share
 from ssmid.report.progress import Stage
 
 _OPEN = 6
@@ -51,7 +51,9 @@ def write_page(
     write_bytes(path, page(layers, title, metadata, filters, stage).encode())
 
 
-def page(layers: Mapping[str, Distillation], title: str, metadata: Mapping[str, Any], filters: Filters | None = None, stage: Stage | None = None) -> str:
+def page(
+    layers: Mapping[str, Distillation], title: str, metadata: Mapping[str, Any], filters: Filters | None = None, stage: Stage | None = None
+) -> str:
     """The HTML that :func:`write_page` writes."""
     rows = overview(layers)
     sample = None if filters is None else page_orders.sampled(rows, filters, stage)
@@ -136,6 +138,6 @@ def _filters(rows: list[Layer], labels: list[str], layers: Mapping[str, Distilla
     for number, (layer, label) in enumerate(zip(rows, labels, strict=True)):
         facts = f"{plural(layer.count, 'filter')}{f', worst error {share(worst[number])}' if worst[number] >= 0 else ''}"
         charts = before_and_after(layer, label, layers[layer.name], filters)
-        opened = " open" if number in shown else ""
-        parts.append(f'<details id="layer-{number}"{opened}><summary>Layer {escape(label)} <span>{facts}</span></summary>{charts}</details>')
+        summary = f"<summary>Layer {escape(label)} <span>{facts}</span></summary>"
+        parts.append(f'<details id="layer-{number}"{" open" if number in shown else ""}>{summary}{charts}</details>')
     return "".join(parts)

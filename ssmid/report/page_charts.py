@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from ssmid.distillation.overview import Layer, joined, spread
+from ssmid.distillation.overview import Layer, joined, memory, spread
 from ssmid.report import page_svg as draw
 from ssmid.report.page_svg import Scale
 from ssmid.report.page_words import plural, share, span
@@ -50,14 +50,15 @@ def _spectrum(layer: Layer, label: str, low: float) -> str:
     ends = x(cut + 0.5)
     parts.append(draw.block(float(ends[1]), y.end, x.end - float(ends[1]), y.start - y.end, "cut"))
     if cut[0] < cut[2]:
-        parts.append(draw.block(float(ends[0]), y.end, float(ends[2] - ends[0]), 4, "chosen-span"))
+        parts.append(draw.block(float(ends[0]), y.end - 2, float(ends[2] - ends[0]), 4, "chosen-span"))
     parts += [draw.band(at, y(small), y(large), "band"), draw.line(at, y(middle), "bound")]
     parts += [draw.rule(float(ends[1]), y.start, float(ends[1]), y.end, "chosen")]
     words = f"order {span(int(cut[0]), int(cut[2]))}"
     left = ends[1] > (x.start + x.end) / 2
     parts.append(draw.text(float(ends[1]) + (-5 if left else 5), y.start - 8, words, "chosen-name", "end" if left else "start"))
     parts.append("".join(_spectrum_point(at[i], float(y(middle[i])), i, middle[i]) for i in range(count) if np.isfinite(middle[i])))
-    told = f"Hankel values of layer {label}: in the median the next after the order is {share(float(middle[min(int(cut[1]), count - 1)]))} of the first"
+    left_out = share(float(middle[min(int(cut[1]), count - 1)]))
+    told = f"Hankel values of layer {label}: in the median the first that is left out is {left_out} of the largest"
     return figure(f"Layer {label}", draw.svg(194, told, *parts), plural(int(layer.fitted.sum()), "filter"))
 
 
@@ -77,7 +78,8 @@ def poles(layers: list[Layer], labels: list[str]) -> tuple[str, str]:
     if len(layers) == 1:
         return whole, ""
     return whole, "".join(
-        figure(f"Layer {label}", _disk(_finite(layer)), plural(int(layer.order.sum()), "pole")) for layer, label in zip(layers, labels, strict=True)
+        figure(f"Layer {label}", _disk(_finite(layer)), plural(int(layer.order.sum()), "pole"))
+        for layer, label in zip(layers, labels, strict=True)
     )
 
 
@@ -88,12 +90,12 @@ def _finite(layer: Layer) -> np.ndarray:
 def _disk(p: np.ndarray, radius: float = 160.0) -> str:
     """The upper half of the unit circle; poles below the axis mirror those above."""
     middle, ground = radius + 20, radius + 16
-    upper = p[p.imag >= 0]
+    upper = p[np.imag(p) >= 0]
     parts = [_arc(middle, ground, radius, "disk"), _arc(middle, ground, radius / 2, "grid"), _arc(middle, ground, 0.9 * radius, "grid")]
     parts.append(draw.rule(middle - radius, ground, middle + radius, ground, "axis"))
     for value, name in ((-1, "−1"), (-0.5, "−½"), (0, "0"), (0.5, "½"), (1, "1")):
         parts.append(draw.text(middle + value * radius, ground + 17, name, "tick", "middle"))
-    parts.append(_cloud(middle + radius * upper.real, ground - radius * upper.imag))
+    parts.append(_cloud(middle + radius * np.real(upper), ground - radius * np.imag(upper)))
     outside = int((np.abs(p) >= 1).sum())
     told = f"{plural(len(p), 'pole')} in the plane, {outside} of them on or outside the unit circle"
     return draw.svg(ground + 22, told, *parts, width=2 * middle, kind="wide" if radius > 200 else "")
@@ -105,16 +107,13 @@ def _arc(middle: float, ground: float, radius: float, kind: str) -> str:
 
 def _memory(p: np.ndarray) -> str:
     """Time constants over frequencies: what crowds near the rim of the disk lies apart here."""
-    upper = p[p.imag >= 0]
-    with np.errstate(divide="ignore"):
-        memory = -1 / np.log(np.abs(upper))
-    memory = np.where((memory > 0) & np.isfinite(memory), memory, np.nan)
-    known = memory[np.isfinite(memory)]
+    upper = p[(np.imag(p) >= 0) & np.isfinite(memory(p))]
+    known = memory(upper)
     low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 10.0)
     low, high = 10.0 ** math.floor(math.log10(max(low, 0.1))), 10.0 ** math.ceil(math.log10(max(high, 1.0)) + 1e-3)
     x, y = Scale(0.0, math.pi, _LEFT, 508), Scale(low, high, 240, 26, log=True)
     parts = [draw.axes(x, y, "frequency (rad/sample)", "memory −1/ln|p| (samples)")]
-    parts.append(_cloud(x(np.abs(np.angle(upper))), y(np.maximum(memory, low))))
+    parts.append(_cloud(x(np.abs(np.angle(upper))), y(np.maximum(known, low))))
     told = f"Time constants of the poles, {low:g} to {high:g} samples, over their frequencies"
     return draw.svg(278, told, *parts, width=520, kind="wide")
 

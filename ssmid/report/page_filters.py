@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from html import escape
 
@@ -46,8 +45,8 @@ def before_and_after(layer: Layer, label: str, distillation: Distillation, filte
 
 
 def _one(distillation: Distillation, index: tuple[int, ...]) -> Modal:
-    arrays = distillation.system.broadcast_arrays()
-    return dataclasses.replace(distillation.system, **{name: to_numpy(array)[index] for name, array in arrays.items()})
+    arrays = {name: to_numpy(array)[index] for name, array in distillation.system.broadcast_arrays().items()}
+    return Modal(**arrays, dt=distillation.system.dt)
 
 
 def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
@@ -76,10 +75,8 @@ def _levels(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
     """Levels below the peak over time, on which what is left at the end is seen."""
     x = Scale(0, len(after) - 1, _LEFT, _RIGHT)
     curves = {name: np.abs(taps[1:]) for name, taps in _curves(before, after).items()}
-    return draw.svg(
-        _TOP + _HEIGHT + 32, f"Levels of the taps of {facts}", *_decibels(x, np.arange(1.0, len(after)), curves, -80.0, "time (samples)", "level"),
-        kind="level",
-    )  # fmt: skip
+    parts = _decibels(x, np.arange(1.0, len(after)), curves, -80.0, "time (samples)", "level")
+    return draw.svg(_TOP + _HEIGHT + 32, f"Levels of the taps of {facts}", *parts, kind="level")
 
 
 def _spectra(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:

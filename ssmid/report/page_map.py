@@ -62,7 +62,8 @@ def _colours(layers: list[Layer]) -> list[_Colour]:
     known = ratio[np.isfinite(ratio)]
     if known.size:
         high = max(1.1, math.ceil(10 * float(spread(known, (0.99,))[0])) / 10)
-        found.append(_Colour("ratio", "Distance from the best possible", "Hankel error over its bound", Scale(1.0, high, 0, 1), lambda value: f"{times(value)}×"))
+        title, words = "Distance from the best possible", "Hankel error over its bound"
+        found.append(_Colour("ratio", title, words, Scale(1.0, high, 0, 1), lambda value: f"{times(value)}×"))
     return found
 
 
@@ -117,7 +118,7 @@ def _image(shares: np.ndarray) -> str:
     pixels = matplotlib.colormaps["viridis"](np.clip(np.nan_to_num(shares), 0, 1)[None, :])
     pixels[0, ~np.isfinite(shares)] = _GREY
     file = io.BytesIO()
-    imsave(file, pixels, format="png", metadata={"Software": None})
+    imsave(file, pixels, format="png", metadata={"Software": "ssmid"})
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -127,7 +128,8 @@ def _legend(colour: _Colour) -> str:
 
     stops = ",".join(to_hex(matplotlib.colormaps["viridis"](i / 8)) for i in range(9))
     low, high = colour.scale.low, colour.scale.high
-    return f'<span class="bar"><span>{colour.name(low)}</span><i style="background:linear-gradient(90deg,{stops})"></i><span>{colour.name(high)}</span></span>'
+    strip = f'<i style="background:linear-gradient(90deg,{stops})"></i>'
+    return f'<span class="bar"><span>{colour.name(low)}</span>{strip}<span>{colour.name(high)}</span></span>'
 
 
 def _numbers(layer: Layer, label: str, places: np.ndarray, group: int) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssmid._array import to_numpy
 from ssmid.distillation.curves import order_curves
-from ssmid.distillation.overview import Layer, bound_at, joined, least_orders, spread
+from ssmid.distillation.overview import Layer, bound_at, complete, joined, least_orders, spread
 from ssmid.report import page_svg as draw
 from ssmid.report.page_charts import figure
 from ssmid.report.page_filters import Filters
@@ -72,7 +72,7 @@ def _padded(curve: np.ndarray, count: int) -> np.ndarray:
 def charts(layers: list[Layer], sample: Sample | None) -> str:
     """In Hankel norm, where a bound is known; with a sample in l2 norm too, where none is but balanced truncation is at hand."""
     sigma, order, reached, error = (joined(layers, field) for field in ("sigma", "order", "hankel", "l2"))
-    known = _known(sigma)
+    known = spread(complete(sigma))
     if not known.size:
         return "<p>No filter has a recurrence: there is nothing to choose.</p>"
     ahead = None if sample is None else np.concatenate([known[:, -1:], known[:, -1:] * _decline(sample, known.shape[1])], axis=1)
@@ -80,12 +80,6 @@ def charts(layers: list[Layer], sample: Sample | None) -> str:
     if sample is not None:
         parts.append(_chart("In l2 norm, beside balanced truncation", "truncated", spread(sample.l2), None, _groups(order, error)))
     return "".join(parts)
-
-
-def _known(sigma: np.ndarray) -> np.ndarray:
-    """``(3, orders)`` 10 %, median and 90 % of the bounds, at the orders where every filter has one."""
-    count = int(np.isfinite(sigma).all(axis=0).sum()) if len(sigma) else 0
-    return np.stack([spread(bound_at(sigma, r)) for r in range(count)], axis=-1) if count else np.zeros((3, 0))
 
 
 def _decline(sample: Sample, count: int) -> np.ndarray:
@@ -140,7 +134,8 @@ def _reached(x: Scale, y: Scale, order: int, count: int, reached: np.ndarray, ma
     best, middle, worst = np.maximum(reached, 1e-300)
     place = float(x(order))
     words = f"order {order}, {plural(count, 'filter')}: {share(float(reached[1]))} reached in the median"
-    return draw.rule(place, float(y(best)), place, float(y(worst)), "whisker") + draw.marker(place, float(y(middle)), "reached", words, 3 if many else 4.5)
+    whisker = draw.rule(place, float(y(best)), place, float(y(worst)), "whisker")
+    return whisker + draw.marker(place, float(y(middle)), "reached", words, 3 if many else 4.5)
 
 
 # ---------------------------------------------------------------- tables
@@ -178,7 +173,7 @@ def _by_order(layers: list[Layer], order: np.ndarray, sample: Sample | None) -> 
 
 def _bounds(sigma: np.ndarray, sample: Sample | None, order: int) -> list[str]:
     """The median and the largest bound, estimated where they are not known."""
-    known = _known(sigma).shape[1]
+    known = complete(sigma).shape[1]
     if order < known:
         return [share(float(value)) for value in spread(bound_at(sigma, order), (0.5, 1.0))]
     if sample is None or order >= sample.bound.shape[1]:
@@ -218,7 +213,7 @@ def _by_error(sample: Sample, now: int) -> str:
     rows = []
     for tol in _TOLERANCES:
         met = sample.l2 <= tol
-        known = met.any(axis=1)
+        known = np.asarray(met.any(axis=1))
         least = np.where(known, met.argmax(axis=1), met.shape[1])
         if least.max() > 0:
             rows.append([share(tol), *_least(least, known, sample.stands_for, now)])
@@ -236,4 +231,5 @@ def _least(least: np.ndarray, known: np.ndarray, stands_for: np.ndarray, now: in
     middle = int(np.median(least))
     unsure = "≥ " if (~known & (least <= middle)).any() else ""
     costs = [f"{at_least}{cost}" for cost in _cost(float((least * stands_for).sum()), now)]
-    return [f"{unsure}{middle}", f"{at_least}{int(least.max())}", *costs, "all" if known.all() else f"{int(known.sum()):,} of {len(known):,}"]
+    reach = "all" if known.all() else f"{int(known.sum()):,} of {len(known):,}"
+    return [f"{unsure}{middle}", f"{at_least}{int(least.max())}", *costs, reach]

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: drawn in the colours of the page they stand in, light or dark, with text that can be read, searched and enlarged."""
+"""Charts as inline SVG: in the colours of the page they stand in, light or dark, with text that can be read, searched and enlarged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """From data to places on the page: ``low`` lies at ``start``, ``high`` at ``end`` (SVG units). What lies outside stops half a span away.
+    """From data to places on the page: ``low`` lies at ``start``, ``high`` at ``end`` (SVG units). What is outside stops half a span away.
 
     >>> Scale(0.01, 100.0, 0.0, 40.0, log=True)(1.0).item()
     20.0

@@ -40,11 +40,9 @@ def glance(layers: list[Layer], labels: list[str]) -> str:
         cards.append(("Above the best possible", f"{times(middle)}×", f"median, in Hankel norm; {times(most)}× at the worst"))
     failed = int((~converged).sum())
     cards.append(("Not converged", f"{failed:,}", "listed below" if failed else "every search came to rest"))
-    cells = [
-        f'<div{" class=warn" if name == "Not converged" and failed else ""}><dt>{name}</dt><dd><b>{value}</b> <span>{words}</span></dd></div>'
-        for name, value, words in cards
-    ]
-    return f'<dl class="cards">{"".join(cells)}</dl>'
+    cells = [f"<dt>{name}</dt><dd><b>{value}</b> <span>{words}</span></dd>" for name, value, words in cards]
+    marks = [' class="warn"' if name == "Not converged" and failed else "" for name, _, _ in cards]
+    return f'<dl class="cards">{"".join(f"<div{mark}>{cell}</div>" for mark, cell in zip(marks, cells, strict=True))}</dl>'
 
 
 def _of_orders(order: np.ndarray) -> str:
@@ -64,17 +62,17 @@ def _worst(layers: list[Layer], labels: list[str]) -> tuple[str, str, str]:
 def verdict(layers: list[Layer]) -> str:
     """One sentence that holds the whole page."""
     ratio, error = joined(layers, "ratio"), joined(layers, "l2")
-    count, past, states = sum(layer.count for layer in layers), sum(layer.past for layer in layers), sum(layer.states for layer in layers)
+    count, past, states = (sum(getattr(layer, name) for layer in layers) for name in ("count", "past", "states"))
     if not states:
         return f"{plural(count, 'filter')} without anything to distil."
-    words = f"{plural(count, 'long convolution')} became recurrences that keep {size(states)} of state for a sequence instead of {size(past)}"
+    words = f"{plural(count, 'long convolution')} became recurrences that keep {size(states)} of a sequence instead of {size(past)}"
     if np.isfinite(error).any():
         words += f", with a median error of {share(float(spread(error, (0.5,))[0]))}"
-    known = ratio[np.isfinite(ratio)]
-    if known.size:
-        middle = float(np.median(known))
-        near = "as near as any recurrence of their order can come" if middle < 1.0005 else f"{times(middle)} times what no recurrence of their order gets below"
-        words += f"; in Hankel norm half of them are within {near}" if middle >= 1.0005 else f"; in Hankel norm half of them are {near}"
+    if np.isfinite(ratio).any():
+        middle = float(spread(ratio, (0.5,))[0])
+        best = "as near as any recurrence of their order can come"
+        near = best if middle < 1.0005 else f"within {times(middle)} times what no recurrence of their order gets below"
+        words += f"; in Hankel norm half of them are {near}"
     return f"{words}."
 
 

@@ -20,7 +20,9 @@ def share(ratio: float) -> str:
         return "–" if math.isnan(ratio) else "∞"
     if ratio == 0:
         return "0"
-    return f"{100 * ratio:.0f}\u00a0%" if 0.0995 <= ratio < 100 else f"{100 * ratio:.2g}\u00a0%" if 9.5e-5 <= ratio < 100 else scientific(ratio)
+    if not 9.5e-5 <= ratio < 100:
+        return scientific(ratio)
+    return f"{100 * ratio:.0f}\u00a0%" if ratio >= 0.0995 else f"{100 * ratio:.2g}\u00a0%"
 
 
 def times(ratio: float) -> str:
@@ -65,25 +67,6 @@ def channel(layer: Layer, place: int) -> str:
     """A filter within its layer."""
     index = layer.index(place)
     return f"channel {', '.join(map(str, index))}" if index else "the only filter"
-
-
-def short_names(names: Sequence[str]) -> tuple[list[str], str]:
-    """What tells layers apart, and the common form with a star in its place ("" where nothing is common).
-
-    >>> short_names(["model.0.filter", "model.10.filter"])
-    (['0', '10'], 'model.*.filter')
-    >>> short_names([""])
-    (['all'], '')
-    """
-    parts = [name.split(".") for name in names]
-    shortest = min(len(p) for p in parts)
-    if len(names) == 1:
-        return [names[0] or "all"], ""
-    head = next((i for i in range(shortest - 1) if len({p[i] for p in parts}) > 1), shortest - 1)
-    tail = next((i for i in range(shortest - 1 - head) if len({p[-1 - i] for p in parts}) > 1), shortest - 1 - head)
-    short = [".".join(p[head : len(p) - tail]) for p in parts]
-    common = ".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]]) if head or tail else ""
-    return short, common
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: int = 1, marked: int | None = None) -> str:
