@@ -46,7 +46,9 @@ def _filters(given: Given, context: Context) -> ImpulseResponse:
     if not waves and context.settings["w"] is None:
         raise ValueError("expected implicit_filter.1.freq, or w (the frequency of the sines) in config.json or in settings=")
     # one activation serves all layers in the public code, and is stored under one name or under each
-    shared = next(iter(waves.values()), np.full(len(biases[hidden[0]]), float(context.settings["w"] or 0)))
+    shared = next(iter(waves.values()), None)
+    if shared is None:
+        shared = np.full(len(biases[hidden[0]]), context.number("w"))
     z, t = _positions(given, weights[hidden[0]].shape[1], context)
     return hyena_filters(
         z,
@@ -56,7 +58,7 @@ def _filters(given: Given, context: Context) -> ImpulseResponse:
         [waves.get(place + 1, shared) for place in hidden],
         given["deltas"],
         given["bypass"] if context.settings["use_bias"] else None,
-        shift=float(context.settings["shift"]),
+        shift=context.number("shift"),
         modulate=bool(context.settings["modulate"]),
         normalized=bool(context.settings["normalized"]),
     )
@@ -89,7 +91,7 @@ def _trained_length(context: Context) -> int:
         return context.sizes["L"]
     for name in ("l_max", "max_seq_len"):
         if context.settings[name] is not None:
-            return int(context.settings[name])
+            return context.taps(name)
     raise ValueError("expected pos_emb.z, or l_max (the length in training) in config.json or in settings=")
 
 
@@ -199,8 +201,8 @@ def _squashed(given: Given, context: Context) -> ImpulseResponse:
     options = context.settings
     if not options["causal"]:
         raise ValueError("causal: expected a causal kernel, got one that is not")
-    window = int(options["ma_window_len"]) if options["use_ma_smoothing"] else None
-    filters = long_convolution(given["kernel"], lam=float(options["lam"]), window=window, smooth_spectrum=bool(options["smooth_freq"]))
+    window = context.taps("ma_window_len") if options["use_ma_smoothing"] else None
+    filters = long_convolution(given["kernel"], lam=context.number("lam"), window=window, smooth_spectrum=bool(options["smooth_freq"]))
     taps = filters.taps
     bypass = np.broadcast_to(given["bypass"], (context.sizes.get("heads", 1), context.sizes["channels"]))[..., None]
     if len(_squashed_batch(context)) == 2:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -71,6 +72,20 @@ class Context:
     settings: Mapping[str, Any]
     length: int | None
     prefix: str
+
+    def number(self, setting: str) -> float:
+        """A setting as a number; ValueError for what is none."""
+        value = self.settings[setting]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(f"{setting}: expected a number, got {value!r}")
+        return value
+
+    def taps(self, setting: str) -> int:
+        """A setting as a number of taps; ValueError for what is none."""
+        value = self.settings[setting]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{setting}: expected a number of taps, at least 1, got {value!r}")
+        return value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

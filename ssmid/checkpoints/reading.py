@@ -57,7 +57,8 @@ class Layer:
         The tensors are read now. ValueError where they are damaged, or where the filters do not fit into the memory.
         """
         if self.length:
-            taps_fit(self.shape)
+            with _of_layer(self.name):
+                taps_fit(self.shape)
         system = self.make()
         if system.batch_shape != self.batch:
             raise ValueError(f"{self.name}: expected systems of batch {self.batch} from layout {self.layout!r}, got {system.batch_shape}")

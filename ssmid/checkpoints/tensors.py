@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
@@ -138,14 +140,15 @@ def _of_folder(folder: Path) -> tuple[Path | None, list[Path]]:
     held = [file for file in files if file.suffix.lower() in TENSORS]
     usual = [file for name in ("model.safetensors", "pytorch_model.bin") for file in held if file.name == name]
     held = usual[:1] or [file for file in held if file.suffix.lower() == ".safetensors"] or held
-    if len(held) == 1:
-        return None, held
     if not held:
         raise ValueError(f"expected a folder with files of tensors ({' '.join(sorted(TENSORS))}), got none")
-    shards = [_SHARD.fullmatch(file.name) for file in held]
-    if all(shards) and len({(s[1], s[3], s[4]) for s in shards if s}) == 1:
-        if len(held) != int(shards[0][3]):  # pyright: ignore[reportOptionalSubscript]
-            raise ValueError(f"expected {shards[0][3]} shards, got {len(held)}")  # pyright: ignore[reportOptionalSubscript]
+    shards = {(found[1], found[3], found[4]) for found in map(_SHARD.fullmatch, (file.name for file in held)) if found}
+    if len(shards) == 1 and all(_SHARD.fullmatch(file.name) for file in held):
+        (_, count, _) = shards.pop()
+        if len(held) != int(count):
+            raise ValueError(f"expected {int(count)} shards, got {len(held)}: {held[0].name}{' ...' if len(held) > 1 else ''}")
+        return None, held
+    if len(held) == 1:
         return None, held
     names = ", ".join(file.name for file in held[:6])
     raise ValueError(f"expected one file of tensors, shards of one, or an index, got {names}{' ...' if len(held) > 6 else ''}: name one")
@@ -227,13 +230,15 @@ def _of_torch(path: Path) -> dict[str, StoredTensor]:
     if size == 0:
         raise ValueError("expected a checkpoint, got an empty file")
     try:
-        # files of before torch 1.6 are no archives, and cannot be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipfile.is_zipfile(path) else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            # files of before torch 1.6 are no archives, and cannot be mapped
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipfile.is_zipfile(path) else None)
     except Exception as error:  # whatever an unpickler raises on bytes that nobody vouches for
         raise ValueError(_refusal(error)) from error
     found: dict[str, StoredTensor] = {}
     for name, tensor in _flat(_unwrapped(content), ""):
-        if tensor.numel() * tensor.element_size() > size:
+        if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > size:
             raise ValueError(f"{name}: expected a tensor no larger than its file, got shape {tuple(tensor.shape)} in {size} bytes")
         found[name or "tensor"] = StoredTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _values(path, name, tensor))
     return found
@@ -300,8 +305,6 @@ def _double(array: np.ndarray) -> np.ndarray:
 
 def taps_fit(shape: tuple[int, ...]) -> None:
     """ValueError where float64 numbers of ``shape`` are more than the memory of this machine."""
-    import os
-
     needed = 8 * prod(shape)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
     if needed > there:
