@@ -8,10 +8,10 @@ import numpy as np
 
 from ssmid._array import Array, detach, double, finite_elements, from_numpy, namespace, to_numpy, width
 
-ORDINARY, NOT_FINITE, ZERO, TAP_0_ONLY, CONSTANT, DELAYED, EXTREME = range(7)
-KINDS = ("ordinary", "not finite", "zero", "tap 0 only", "constant", "delayed", "extreme scale")
-"""What is special about a filter: the first that applies. The first three after "ordinary" need no recurrence."""
-_USUAL = (2.0**-60, 2.0**60)
+ORDINARY, NOT_FINITE, ZERO, TAP_0_ONLY, CONSTANT, DELAYED, EXTREME, UNSTABLE = range(8)
+KINDS = ("ordinary", "not finite", "zero", "tap 0 only", "constant", "delayed", "extreme scale", "unstable")
+"""What is special about a filter: the first that applies. The first three after "ordinary" need no recurrence; the last is of models only."""
+USUAL = (2.0**-60, 2.0**60)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,5 +77,5 @@ def _kinds(taps: Array, strict: Array, largest: Array, sound: Array) -> tuple[np
     delay = to_numpy(xp.argmax(xp.astype(strict != 0, xp.int64), axis=-1))
     constant = to_numpy(xp.all(taps == taps[:, :1], axis=-1))
     nothing, through, good, size = (to_numpy(x) for x in (largest == 0, taps[:, 0] == 0, sound, largest))
-    choices = [~good, nothing & through, nothing, constant, delay > 0, (size < _USUAL[0]) | (size > _USUAL[1])]
-    return np.select(choices, range(1, len(KINDS)), ORDINARY), delay
+    choices = [~good, nothing & through, nothing, constant, delay > 0, (size < USUAL[0]) | (size > USUAL[1])]
+    return np.select(choices, range(1, EXTREME + 1), ORDINARY), delay
