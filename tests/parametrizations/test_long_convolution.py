@@ -43,7 +43,7 @@ def test_width_and_gradient(rng):
         assert torch.autograd.gradcheck(lambda k, options=options: long_convolution(k, lam=0.05, **options).taps, (kernel,))
 
 
-@pytest.mark.parametrize(("options", "said"), [({"lam": -1}, "lam: exp"), ({"lam": float("nan")}, "lam: exp"), ({"lam": 0, "window": 4}, "window")])
+@pytest.mark.parametrize(("options", "said"), [({"lam": -1}, "lam"), ({"lam": float("nan")}, "lam"), ({"lam": 0, "window": 4}, "window")])
 def test_options_that_are_none(options, said):
     with pytest.raises(ValueError, match=said):
         long_convolution(np.ones(9), **options)
