@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
             return _fail(message, WRONG_INPUT) if message else WRONG_INPUT  # without arguments the help has been printed
-    return int(status or DONE)
+    # typer makes this status of a KeyboardInterrupt, without a word
+    return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or DONE)
 
 
 @app.callback(invoke_without_command=True)
@@ -181,7 +182,10 @@ def distill(
     }  # fmt: skip
     folder = Path(f"{source.stem}-distilled") if output is None else output
     with progress(quiet=quiet or not is_first()) as stage:
-        found = distill_into(folder, source, options, device=device, chunk=chunk, layout=layout, length=length, key=key, stage=stage)
+        try:
+            found = distill_into(folder, source, options, device=device, chunk=chunk, layout=layout, length=length, key=key, stage=stage)
+        except KeyboardInterrupt as error:
+            raise typer.Abort(str(error)) from error
     if found is None:  # another process speaks
         return DONE
     report, good = found

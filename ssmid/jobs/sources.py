@@ -62,8 +62,8 @@ def open_source(path: Path, *, key: str | None = None, layout: str | None = None
 
     key, layout, length : those of :func:`ssmid.read_checkpoint`
 
-    Plain arrays of npy and safetensors files are mapped, and read as far as they are asked for; of all else one layer is held at a
-    time. Raises ValueError that names the file for what holds no real filters.
+    Of plain arrays in npy and safetensors files what is asked for is read; of all else one layer is held at a time. Raises ValueError
+    that names the file for what holds no real filters.
     """
     if path.suffix.lower() == ".npy" and layout in (None, PLAIN):
         with about(path):
@@ -77,7 +77,7 @@ def open_source(path: Path, *, key: str | None = None, layout: str | None = None
         if layer.layout == PLAIN and path.suffix.lower() == ".safetensors":
             with about(path):
                 entry = entries(path)[0][layer.tensors[0]]
-                rows = _rows_of(mapped(path, entry))
+            rows = _rows_at(path, mapped(path, entry).dtype, entry.start, entry.shape[-1])
             return _of_rows(layer.name, layer.shape, lambda first, count: numbers(rows(first, count), entry))
         return Layer(layer.name, layer.shape, lambda first, count: elements(load(place), first, count))
 
@@ -98,16 +98,25 @@ def _of_npy(path: Path, key: str | None, length: int | None) -> Layer:
     if array.dtype.kind not in "biuf" or array.ndim == 0 or array.size == 0:
         raise ValueError(f"expected real filters of shape (*batch, length), at least one, got {array.dtype} of shape {array.shape}")
     kept = array.shape[-1] if length is None else min(length, array.shape[-1])
-    return _of_rows("filters", (*array.shape[:-1], kept), _rows_of(array))
-
-
-def _rows_of(array: np.ndarray) -> Rows:
-    """Rows of the flat batch, of a mapped array without reading the others."""
-    batch = array.shape[:-1]
     if array.flags.c_contiguous:
-        flat = array.reshape(prod(batch), array.shape[-1])
-        return lambda first, count: np.array(flat[first : first + count])
-    return lambda first, count: np.array(array[np.unravel_index(np.arange(first, first + count), batch)])
+        rows = _rows_at(path, array.dtype, array.offset, array.shape[-1])
+    else:  # rows that lie apart are gathered from the mapped file
+        batch = array.shape[:-1]
+        rows = lambda first, count: np.array(array[np.unravel_index(np.arange(first, first + count), batch)])  # noqa: E731
+    return _of_rows("filters", (*array.shape[:-1], kept), rows)
+
+
+def _rows_at(path: Path, dtype: np.dtype, start: int, length: int) -> Rows:
+    """Rows that follow each other in a file from a place in bytes on. Read, not mapped: where a mapped file is cut short meanwhile, the
+    process is killed without a word."""
+
+    def rows(first: int, count: int) -> np.ndarray:
+        found = np.fromfile(path, dtype, count * length, offset=start + first * length * dtype.itemsize)
+        if found.size != count * length:
+            raise ValueError(f"{path}: expected the source to stay as it was, got one that became shorter during the work")
+        return found.reshape(count, length)
+
+    return rows
 
 
 def _of_rows(name: str, shape: tuple[int, ...], rows: Rows) -> Layer:
