@@ -15,7 +15,6 @@ from ssmid._array import Array, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.fitted import optimal_residues
 from ssmid.distillation.pole_search import Misfit, Region
-from ssmid.distillation.subspace import Subspace
 from ssmid.reduction.h2_newton import derivatives
 from ssmid.reduction.h2_request import closed
 from ssmid.reduction.h2_sources import TapsSource
@@ -70,13 +69,13 @@ class _Unmapped:
 # ---------------------------------------------------------------- starts
 
 
-def balanced_poles(subspace: Subspace, orders: np.ndarray) -> np.ndarray:
-    """``(n, d)`` poles of balanced truncation, conjugates as neighbours, the zeros of smaller orders last."""
-    poles = subspace.poles(orders)
+def pairs_first(poles: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """``(n, d)`` poles with conjugates as neighbours, and the zeros of smaller orders last."""
+    found = np.zeros_like(poles)
     for order in np.unique(orders[orders > 0]):
         rows = orders == order
-        poles[rows, :order] = closed(poles[rows, :order])
-    return poles
+        found[rows, :order] = closed(np.where(np.isfinite(poles[rows, :order]), poles[rows, :order], 0))
+    return found
 
 
 def constrained_starts(poles: np.ndarray, orders: np.ndarray, length: int, region: Region) -> list[np.ndarray]:
@@ -110,8 +109,8 @@ def squeezed(poles: np.ndarray, region: Region) -> np.ndarray:
 
 def _without_pairs(poles: np.ndarray) -> np.ndarray:
     """Real poles in the place of pairs: to both sides of the real point that is next to the pair, half as far as the pair is from it."""
-    upper, reals = poles[poles.imag > 0], poles[poles.imag == 0].real
-    total, product = 2 * upper.real, np.abs(upper) ** 2
+    upper, reals = poles[np.imag(poles) > 0], np.real(poles[np.imag(poles) == 0])
+    total, product = 2 * np.real(upper), np.abs(upper) ** 2
     middle = total / (1 + product + np.sqrt(np.maximum((1 + product) ** 2 - total**2, 0)))
     away = np.arctanh(np.minimum(np.abs((upper - middle) / (1 - middle * upper)), 0.9)) / 2
     centre = np.arctanh(middle)

@@ -13,9 +13,10 @@ import numpy as np
 
 from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
 from ssmid.distillation.bank import Bank
-from ssmid.distillation.constraints import OverAllTime, balanced_poles, constrained_starts, squeezed
+from ssmid.distillation.constraints import OverAllTime, constrained_starts, pairs_first, squeezed
 from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.free import free_problem, ringing_poles
+from ssmid.distillation.l2 import fit_l2
 from ssmid.distillation.options import Options
 from ssmid.distillation.pole_search import Found, Problem, Region, Repelled, search
 from ssmid.distillation.shared import Grouped, stacked_poles
@@ -49,19 +50,20 @@ def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options
     """Poles and residues of least squared error as the options have it: over all time, under weights, or over the taps alone; poles
     in the region that they allow; shared within the groups of the bank.
 
-    Newton's method from the poles of balanced truncation (of groups: simultaneous), and over the taps alone also from shift
-    invariance. With ``method="balanced"``, of groups only, residues at its poles and no search. ``orders`` ``(m,)``, of groups those
-    that are asked for: the result has fewer where a group carries no more.
+    Newton's method from the l2 optimum without any of that; of real poles and of groups from balanced truncation (of groups:
+    simultaneous), and over the taps alone also from shift invariance. With ``method="balanced"``, of groups only, residues at its
+    poles and no search. ``orders`` ``(m,)``, of groups those that are asked for: the result has fewer where a group carries no more.
     """
     region, found = region_of(options), None
     own = orders.reshape(-1, bank.group).max(-1, initial=0)
     if bank.group > 1:
-        balanced, own, found = stacked_poles(bank, own, "tight" if options.method == "balanced" else "loose")
+        first, own, found = stacked_poles(bank, own, "tight" if options.method == "balanced" else "loose")
         orders = np.where(bank.empty, 0, np.repeat(own, bank.group))
     else:
         assert subspace is not None
-        balanced = balanced_poles(subspace, own)
-    hosts = constrained_starts(balanced, own, bank.length, region)
+        plain = region.real or options.method == "balanced"
+        first = subspace.poles(own) if plain else to_numpy(fit_l2(bank, own, subspace, options).poles)
+    hosts = constrained_starts(pairs_first(first, own), own, bank.length, region)
     free = options.beyond == "free" and not options.weighted
     ringing = ringing_poles(bank, own) if free and not region.real and options.method != "balanced" else None
     if ringing is not None:

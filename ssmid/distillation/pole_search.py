@@ -206,9 +206,19 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
             step, predicted = (xp.take(x, keep, axis=0) for x in (step, predicted))
         state = _advanced(problem, state, region, region.moved(here, step, state.live), step, predicted)
     back = from_numpy(np.argsort(np.concatenate([p for p, _ in left])), poles)
-    joined = [xp.take(xp.concat([get(s) for _, s in left], axis=0), back, axis=0) for get in _PARTS]
-    condition = xp.take(xp.concat([_condition(s, region) for _, s in left], axis=0), back, axis=0)
-    return Found(*joined, from_numpy(converged, poles), condition, from_numpy(iterations, poles))
+
+    def whole(parts: list[Array]) -> Array:
+        return xp.take(xp.concat(parts, axis=0), back, axis=0)
+
+    ends = [state for _, state in left]
+    return Found(
+        whole([s.poles for s in ends]),
+        whole([s.live for s in ends]),
+        whole([s.misfit.error for s in ends]),
+        from_numpy(converged, poles),
+        whole([_condition(s, region) for s in ends]),
+        from_numpy(iterations, poles),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,9 +232,6 @@ class _State:
         xp = namespace(self.poles)
         poles, live, radius = (xp.take(x, chosen, axis=0) for x in (self.poles, self.live, self.radius))
         return _State(poles, live, self.misfit.take(chosen), radius)
-
-
-_PARTS = (lambda s: s.poles, lambda s: s.live, lambda s: s.misfit.error)
 
 
 def _slope(poles: Array, misfit: Misfit, region: Region) -> Array:

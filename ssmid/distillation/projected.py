@@ -31,9 +31,12 @@ _PIECE_BYTES = {"host": 2**25, "gpu": 2**32}
 
 
 class Rows(Protocol):
-    """What the error is made of: ``N`` real numbers for each filter, of which ``target (n, N)`` are those of the filter itself."""
+    """What the error is made of: ``N`` real numbers for each filter."""
 
-    target: Array
+    @property
+    def target(self) -> Array:
+        """``(n, N)`` those of the filter itself."""
+        ...
 
     def take(self, chosen: Array) -> Rows: ...
 
