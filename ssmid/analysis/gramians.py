@@ -115,7 +115,7 @@ def _(system: Modal) -> tuple[Array, Array]:
         empty = xp.zeros((*poles.shape, 0), dtype=poles.dtype, device=poles.device)
         return empty, empty
     stable, safe = _stable(poles, system.is_discrete)
-    root = _cauchy_root(safe, discrete=system.is_discrete, real=system.real)
+    root = cauchy_root(safe, discrete=system.is_discrete, real=system.real)
     R, L = inputs[..., None] * root, xp.conj(outputs[..., None] * root)
     return tuple(astype_width(xp.where(stable, factor, xp.nan * xp.ones_like(factor)), width(system.poles)) for factor in (R, L))
 
@@ -179,7 +179,7 @@ def _bank_factors(A: Array, B: Array, C: Array, *, discrete: bool) -> tuple[Arra
     condition = A.shape[-1] ** 0.5 * xp.linalg.vector_norm(W, axis=(-2, -1), keepdims=True)  # eigenvectors have length 1
     good = stable & (condition < _WORST_EIGENVECTORS)
     V, W = (xp.where(good, M, xp.zeros_like(M)) for M in (V, W))
-    root = _cauchy_root(safe, discrete=discrete, real=real)
+    root = cauchy_root(safe, discrete=discrete, real=real)
     R = _square_root(V @ _mode_rows(W @ _square_root(B), root, poles))
     L = _square_root(adjoint(W) @ _mode_rows(adjoint(V) @ _square_root(adjoint(C)), xp.conj(root), poles))
     R, L = (xp.where(stable, factor, xp.nan * xp.ones_like(factor)) for factor in (R, L))
@@ -197,7 +197,7 @@ def _replaced_by_schur(R: np.ndarray, L: np.ndarray, A: np.ndarray, B: np.ndarra
     return R, L
 
 
-def _cauchy_root(poles: Array, *, discrete: bool, real: bool) -> Array:
+def cauchy_root(poles: Array, *, discrete: bool, real: bool) -> Array:
     """``F`` ``(*batch, n, n)`` with ``F F^H`` the Gramian of ``A = diag(poles)`` and ``B`` all ones, a Cauchy matrix.
 
     Column ``j`` is the ``j``-th Takenaka-Malmquist function of the poles, ``sqrt(-2 Re p_j) / (s - p_j)`` behind the Blaschke
