@@ -211,8 +211,7 @@ def _check(layout: Layout, prefix: str, roles: dict[str, dict[str, str]], tensor
     faults, found = [], []
     names: dict[str, str | dict[str, str]] = {}
     required = [role for role, spec in layout.tensors.items() if not spec.optional]
-    # plain names bind sizes before multiples of them are compared
-    for role, spec in sorted(layout.tensors.items(), key=lambda item: _has_multiples(item[1])):
+    for role, spec in layout.tensors.items():
         if role not in roles:
             if not spec.optional:
                 faults.append(f"no {spec.name}")
@@ -230,11 +229,6 @@ def _check(layout: Layout, prefix: str, roles: dict[str, dict[str, str]], tensor
     there = sum(role in roles for role in required)
     wrong = sum(" instead of " in fault for fault in faults)
     return Miss(layout.name, prefix, tuple(found) or ("names alone",), tuple(faults), (there - wrong / 2) / len(required))
-
-
-def _has_multiples(spec: TensorSpec) -> bool:
-    shapes = spec.shape if isinstance(spec.shape, list) else [spec.shape or ()]
-    return any(isinstance(axis, str) and "*" in axis for shape in shapes for axis in shape)
 
 
 def _bind(expected: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:

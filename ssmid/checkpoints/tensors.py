@@ -87,10 +87,11 @@ def open_tensors(path: Path, stage: Progress | None = None) -> TensorFiles:
             stage(f"reading {part.name}", place, len(parts))
         with about(part):
             for name, tensor in _opened(part).items():
+                if listed is not None and listed.get(name) != part:
+                    continue
                 if name in tensors:
                     raise ValueError(f"{name}: expected every tensor once, got it in a second file")
-                if listed is None or listed.get(name) == part:
-                    tensors[name] = tensor
+                tensors[name] = tensor
     with about(index or path):
         missing = sorted(set(listed or ()) - set(tensors))
         if missing:

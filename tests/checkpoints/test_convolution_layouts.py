@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import ssmid
-from tests.checkpoints.safari_layers import ImplicitFilter, LongConvolution, Mixer, Model, convolved
+from tests.checkpoints.safari_layers import ImplicitFilter, LongConvolution, Mixer, Model, Sine, convolved
 
 WIDTH, LENGTH = 6, 40
 
@@ -116,6 +116,14 @@ def test_what_checkpoints_leave_out(tmp_path, drop):
         mixer.filter_fn.implicit_filter[1].freq.fill_(10.0)
     path = saved(mixer, tmp_path, {"layer": {"l_max": LENGTH, "w": 10}}, drop)
     (layer,) = ssmid.read_checkpoint(path).layers
+    np.testing.assert_allclose(layer.load().taps, mixer.filter_fn.taps(LENGTH), atol=1e-12)
+
+
+def test_layers_with_sines_of_their_own(tmp_path):
+    mixer = Mixer(WIDTH, LENGTH)
+    for place in (3, 5):
+        mixer.filter_fn.implicit_filter[place] = Sine(8, 1.0 * place)
+    (layer,) = ssmid.read_checkpoint(saved(mixer, tmp_path)).layers
     np.testing.assert_allclose(layer.load().taps, mixer.filter_fn.taps(LENGTH), atol=1e-12)
 
 

@@ -120,6 +120,17 @@ def test_index_names_what_a_shard_lacks(tmp_path):
         ssmid.read_checkpoint(tmp_path)
 
 
+def test_the_index_says_which_shard_holds_a_tensor(tmp_path):
+    """Left-overs of another run in a shard are not read; without an index, the same name in two shards is an error."""
+    index = sharded(tmp_path, "safetensors")
+    second = tmp_path / "model-00002-of-00002.safetensors"
+    save_file({"blocks.1.kernel": -TAPS, "blocks.0.kernel": TAPS + 1, "blocks.2.kernel": TAPS}, second)
+    expect_both(index)
+    index.unlink()
+    with pytest.raises(ValueError, match=rf"{second.name}: blocks\.0\.kernel: expected every tensor once, got it in a second file"):
+        ssmid.read_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "..", ""])
 def test_an_index_reads_its_own_folder_only(tmp_path, name):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
