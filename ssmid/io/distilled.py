@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,18 @@ def load(path: str | os.PathLike[str]) -> System | DistilledModel:
 
 
 def arrays_of(layer: Distillation) -> dict[str, np.ndarray]:
-    """The arrays of a layer of flat batch ``(n,)`` by name, on the host, each ``(n, ...)``, as they are stored."""
-    count = layer.system.batch_shape[0]
+    """The arrays of a layer by name, on the host, as they are stored: of its batch in a row, each ``(n, ...)``."""
     assert isinstance(layer.system, Modal)
+    batch = layer.certificate.kind.shape
+
+    def in_a_row(a: np.ndarray) -> np.ndarray:
+        core = a.shape[len(batch) :]
+        return np.ascontiguousarray(np.broadcast_to(a, (*batch, *core))).reshape(prod(batch), *core)
+
     arrays = {name: to_numpy(a) for name, a in layer.system.arrays.items()}
     arrays |= {"order": np.asarray(to_numpy(layer.order), np.int64), "condition": to_numpy(layer.condition)}
     arrays |= {_PREFIX + field.name: to_numpy(getattr(layer.certificate, field.name)) for field in dataclasses.fields(Certificate)}
-    arrays = {name: np.ascontiguousarray(np.broadcast_to(a, (count, *a.shape[1:]))) for name, a in arrays.items()}
+    arrays = {name: in_a_row(a) for name, a in arrays.items()}
     for name in COMPLEX:
         a = arrays[name].astype(np.complex128)
         arrays[name] = a.view(np.float64).reshape(*a.shape, 2)
@@ -67,6 +73,10 @@ def layer_of(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Dist
     """The layer of ``arrays`` ``(*batch, ...)`` and what ``model.json`` says of it."""
     parts = {name: a if name not in COMPLEX else a.view(np.complex128)[..., 0] for name, a in arrays.items()}
     certificate = Certificate(**{field.name: parts[_PREFIX + field.name] for field in dataclasses.fields(Certificate)})
+    shared = facts.get("shared", 0)
+    if shared:  # stored for each filter, given back once for each group
+        outer = parts["poles"].shape[: certificate.kind.ndim - shared]
+        parts["poles"] = parts["poles"][(*(slice(None) for _ in outer), *[slice(0, 1)] * shared)]
     order = parts["order"]
     dt = facts["dt"]
     return Distillation(

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssmid.distillation.methods import method_named
+from ssmid.distillation.methods import method_for
 from ssmid.distillation.options import Options
+from ssmid.distillation.shared import group_size
 from ssmid.jobs.manifest import Chunk
 from ssmid.jobs.sources import Layer, Source, open_source
 from ssmid.systems import ImpulseResponse
@@ -21,7 +22,8 @@ SHARED = ("layer", "head")
 class Request:
     """Options of :func:`ssmid.distill` as a command line has them.
 
-    options : without arrays; ``shared`` is "layer", "head" (the filters of the last batch axis) or how many filters in a row share poles
+    options : without arrays; ``shared`` is "layer", "head" (the filters of the last batch axis), or of how many of the last batch axes
+        the filters share their poles
     weights : files in the place of the arrays ``weights`` and ``frequency_weights``, of one row for all or of one for each filter
     """
 
@@ -48,7 +50,7 @@ class Request:
         shared = self.options.get("shared", 0)
         stand_ins: dict[str, Any] = dict.fromkeys(self.weights, 1.0)
         checked = Options(**plain, **stand_ins, shared=1 if isinstance(shared, str) else shared)
-        method_named(checked.method)
+        method_for(checked)
         return checked
 
     def described(self) -> dict[str, Any]:
@@ -63,11 +65,14 @@ class Request:
                 if rows not in (1, layer.count):
                     raise ValueError(f"{name}: expected 1 row or {layer.count}, one for each filter of {layer.name}, got {rows}")
 
+    def shared_axes(self, layer: Layer) -> int:
+        """How many of the last batch axes of a layer share their poles."""
+        shared = self.options.get("shared", 0)
+        return {"layer": len(layer.batch), "head": min(len(layer.batch), 1)}[shared] if isinstance(shared, str) else shared
+
     def group(self, layer: Layer) -> int:
         """How many filters in a row share their poles: chunks hold whole groups."""
-        shared = self.options.get("shared", 0)
-        groups = {"layer": layer.count, "head": layer.batch[-1] if layer.batch else 1}
-        return groups[shared] if isinstance(shared, str) else max(shared, 1)
+        return group_size(self.shared_axes(layer), layer.batch)
 
     def chunk_size(self, layer: Layer, size: int) -> int:
         """``size`` as a multiple of the group, at least one."""
@@ -75,13 +80,14 @@ class Request:
         return max(size // group, 1) * group
 
     def arguments(self, layer: Layer, chunk: Chunk) -> dict[str, Any]:
-        """Of :func:`ssmid.distill` for the filters of a chunk; weights as NumPy arrays."""
+        """Of :func:`ssmid.distill` for the filters of a chunk, of which those that share poles are an axis; weights as NumPy arrays."""
         arguments = dict(self.options)
-        if self.options.get("shared"):
-            arguments["shared"] = self.group(layer)
+        group = self.group(layer)
+        if "shared" in arguments:
+            arguments["shared"] = int(group > 1)
         for name, source in self.weights.items():
             weights = source.layers[0]
             own = weights.take(0, 1) if weights.count == 1 else weights.take(chunk.first, chunk.count)
             assert isinstance(own, ImpulseResponse)
-            arguments[name] = own.taps[0] if weights.count == 1 else own.taps
+            arguments[name] = own.taps[0] if weights.count == 1 else own.taps.reshape(-1, *([group] if group > 1 else []), own.length)
         return arguments

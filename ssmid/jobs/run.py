@@ -6,20 +6,25 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ssmid import __version__
-from ssmid._array import double, one_blas_thread
+from ssmid._array import double, namespace, one_blas_thread
+from ssmid.distillation.models import distill_system
+from ssmid.distillation.options import Options
 from ssmid.distillation.pipeline import distill
+from ssmid.distillation.result import Distillation
 from ssmid.io.distilled import DESCRIPTION, FORMAT, TENSORS, VERSION, arrays_of, layers_in
 from ssmid.io.files import write_bytes
+from ssmid.jobs.budget import curves_of, passes, shared_out
 from ssmid.jobs.manifest import Chunk, Digest, Manifest, settled
 from ssmid.jobs.pieces import Pieces
 from ssmid.jobs.request import Request
@@ -29,13 +34,15 @@ from ssmid.jobs.summary import facts_of, report_of, table_of
 from ssmid.jobs.workers import Alone, device_of, workers
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
-from ssmid.systems import System
+from ssmid.systems import ImpulseResponse, System
 
 CHUNK = {"cpu": 256, "cuda": 8192}
 """Filters in a chunk where nothing is said: some seconds of work. It must not depend on the number of processes, as results would."""
 LOG, TABLE = "job.log", "layers.csv"
 Results: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, Any]]"
 """Arrays of a chunk, and what is known of its layer."""
+Taken: TypeAlias = "tuple[System, dict[str, Any]]"
+"""The filters or models of a chunk, and the arguments that go with them."""
 
 
 def distill_into(
@@ -82,19 +89,22 @@ class _Job:
     def __init__(self, folder: Path, source: Source, request: Request, manifest: Manifest, device: str, stage: Stage) -> None:
         self.folder, self.source, self.request, self.manifest, self.device, self.stage = folder, source, request, manifest, device, stage
         self.stamps = source.stamps()
+        self.options = request.checked
         self.total = sum(layer.count for layer in source.layers)
 
     def run(self, team: Alone) -> tuple[Report, bool] | None:
         if team.rank:
-            self._share(team, team.agree(None))
+            if not team.agree(None):
+                self._work(team)
             return None
         with only_here(self.folder):
-            digest, todo = self._begun()
-            self._share(team, team.agree(todo))
+            digest = self._begun()
+            if not team.agree((self.folder / DESCRIPTION).exists()):
+                self._work(team)
             return self._finished(digest)
 
-    def _begun(self) -> tuple[Digest | str, list[Chunk]]:
-        """The sha256 of the source, perhaps still on the way, and the chunks that are left to do."""
+    def _begun(self) -> Digest | str:
+        """The sha256 of the source, perhaps still on the way."""
         if Manifest.read(self.folder) is None:
             for name in (TENSORS, DESCRIPTION):
                 if (self.folder / name).exists():
@@ -102,20 +112,29 @@ class _Job:
             order = self.request.options.get("order")
             expect_room(self.folder, self.total, order if isinstance(order, int) else 0)
         self.manifest, digest = settled(self.folder, self.manifest, self.source)
-        if (self.folder / DESCRIPTION).exists():
-            return digest, []
-        return digest, Store(self.folder, self.manifest).missing()
+        return digest
 
-    def _share(self, team: Alone, todo: list[Chunk]) -> None:
-        """This process's share of the chunks: the next that nobody has taken, until there are none."""
-        store = Store(self.folder, self.manifest)
+    def _work(self, team: Alone) -> None:
+        """All chunks. A budget is shared out first, in the first process, from what every order would leave of every filter."""
+        orders: list[np.ndarray] | None = None
+        if self.options.budget is not None:
+            for step in passes(self.options):
+                store = Store(self.folder, self.manifest, f"{step}-")
+                self._share(team, store, step, partial(self._curves, orders))
+                with going_on(self.folder):
+                    orders = team.agree(self._shared_out(store) if team.rank == 0 else None)
+        self._share(team, Store(self.folder, self.manifest), "distilling", partial(self._distilled, orders))
+
+    def _share(self, team: Alone, store: Store, step: str, work: Callable[[Chunk, Taken, Pieces], Results]) -> None:
+        """This process's share of the chunks that are left to do: the next that nobody has taken, until there are none."""
+        todo = team.agree(store.missing() if team.rank == 0 else None)
         pieces = Pieces(max((chunk.count for chunk in todo), default=1))
         left, began = sum(chunk.count for chunk in todo), time.monotonic()
-        log(self.folder, f"process {team.rank} of {team.count} on {self.device}: {len(todo)} chunks of {left} filters to share")
-        with ThreadPoolExecutor(1) as reader, going_on(self.folder, self.manifest):
+        log(self.folder, f"process {team.rank} of {team.count} on {self.device}: {step}, {len(todo)} chunks of {left} filters to share")
+        with ThreadPoolExecutor(1) as reader, going_on(self.folder):
 
             def claim() -> tuple[int, Any] | None:
-                place = team.add("claimed", 1) - 1
+                place = team.add(f"{step} claimed", 1) - 1
                 return (place, reader.submit(self._taken, todo[place])) if place < len(todo) else None
 
             claimed = claim()
@@ -124,47 +143,74 @@ class _Job:
                 chunk = todo[place]
                 # the next is read while this one is worked on, but for the last: they go to who is free first
                 following = claim() if place < len(todo) - 2 * team.count else None
-                store.write(chunk, *self._distilled(chunk, taps.result(), pieces))
-                done = team.add("done", chunk.count)
+                store.write(chunk, *work(chunk, taps.result(), pieces))
+                done = team.add(f"{step} done", chunk.count)
                 rate = done / (time.monotonic() - began)
-                log(self.folder, f"process {team.rank}: chunk {chunk.index} done, {done} of {left} filters, {rate:.1f}/s")
-                self._say(chunk, done, left, rate)
+                log(self.folder, f"process {team.rank}: {step}, chunk {chunk.index} done, {done} of {left} filters, {rate:.1f}/s")
+                self._say(step, chunk, done, left, rate)
                 claimed = following or claim()
         team.wait()
 
-    def _say(self, chunk: Chunk, done: int, left: int, rate: float) -> None:
+    def _say(self, step: str, chunk: Chunk, done: int, left: int, rate: float) -> None:
         name = self.source.layers[chunk.layer].name
         remaining = _duration((left - done) / rate)
         before = self.total - left
-        self.stage(f"{name}: {before + done} of {self.total} filters, {rate:.3g}/s, {remaining} left", before + done, self.total)
+        doing = name if step == "distilling" else f"{name} ({step} errors)"
+        self.stage(f"{doing}: {before + done} of {self.total} filters, {rate:.3g}/s, {remaining} left", before + done, self.total)
 
-    def _taken(self, chunk: Chunk) -> tuple[System, dict[str, Any]]:
+    def _taken(self, chunk: Chunk) -> Taken:
         layer = self.source.layers[chunk.layer]
-        return layer.take(chunk.first, chunk.count), self.request.arguments(layer, chunk)
+        system, arguments = layer.take(chunk.first, chunk.count), self.request.arguments(layer, chunk)
+        if not isinstance(system, ImpulseResponse):
+            arguments["length"] = self.manifest.options.get("length") or layer.natural_length()
+        return system, arguments
 
-    def _distilled(self, chunk: Chunk, taken: tuple[System, dict[str, Any]], pieces: Pieces) -> Results:
+    def _distilled(self, orders: list[np.ndarray] | None, chunk: Chunk, taken: Taken, pieces: Pieces) -> Results:
         """A chunk, in smaller pieces where memory runs out."""
         system, arguments = taken
-        group = self.request.group(self.source.layers[chunk.layer])
+        layer = self.source.layers[chunk.layer]
+        group = self.request.group(layer)
+        if orders is not None:
+            arguments = {**arguments, "budget": None, "order": orders[chunk.layer][chunk.first : chunk.first + chunk.count]}
 
         def work(size: int) -> Results:
-            found = distilled_on(self.device, system, arguments, size)
-            return arrays_of(found), {"method": found.method, "length": found.length, "dt": found.system.dt}
+            found = distilled_on(self.device, system, arguments, size, group)
+            facts = {"method": found.method, "length": found.length, "dt": found.system.dt, "shared": self.request.shared_axes(layer)}
+            return arrays_of(found), facts
 
         return pieces.run(work, chunk.count, group)
+
+    def _curves(self, guess: list[np.ndarray] | None, chunk: Chunk, taken: Taken, pieces: Pieces) -> Results:
+        """What each order would leave of the filters of a chunk."""
+        system, arguments = taken
+        group = self.request.group(self.source.layers[chunk.layer])
+        own = None if guess is None else guess[chunk.layer][chunk.first : chunk.first + chunk.count]
+
+        def work(size: int) -> Results:
+            return {"curves": curves_on(self.device, system, arguments, size, group, own)}, {}
+
+        return pieces.run(work, chunk.count, group)
+
+    def _shared_out(self, store: Store) -> list[np.ndarray]:
+        curves: list[list[np.ndarray]] = [[] for _ in self.source.layers]
+        for chunk in self.manifest.chunks():
+            curves[chunk.layer].append(store.read(chunk)["curves"])
+        groups = [self.request.group(layer) for layer in self.source.layers]
+        return shared_out([np.concatenate(parts) for parts in curves], groups, self.options)
 
     def _finished(self, digest: Digest | str) -> tuple[Report, bool]:
         """Joins the chunks and describes them; of a job that is finished already, says it again."""
         store, path = Store(self.folder, self.manifest), self.folder / DESCRIPTION
-        options = self.request.checked
+        options = self.options
         if not path.exists():
             self.stage("joining the chunks")
-            with going_on(self.folder, self.manifest):
+            with going_on(self.folder):
                 if self.source.stamps() != self.stamps:
                     raise ValueError(f"{self.source.title}: expected the source to stay as it was, got one that changed during the work")
                 store.merge(self.folder / TENSORS)
-                layers = layers_in(self.folder / TENSORS, store.facts(), copy=False)
-                facts = {name: facts_of(layer, options.norm, options.tol) for name, layer in layers.items()}
+                known = store.facts()
+                layers = layers_in(self.folder / TENSORS, known, copy=False)
+                facts = {name: {**known[name], **facts_of(layer, options.norm, options.tol)} for name, layer in layers.items()}
                 write_bytes(self.folder / TABLE, table_of(facts))
                 sha256 = digest if isinstance(digest, str) else digest.result()
                 described = {
@@ -179,22 +225,47 @@ class _Job:
         return report_of(f"{self.source.title}: distilled", content["layers"], written, options.norm, options.tol)
 
 
-def distilled_on(device: str, system: System, arguments: Mapping[str, Any], size: int) -> Any:
-    """:func:`ssmid.distill` in double precision on a device, ``size`` filters at once."""
+def distilled_on(device: str, system: System, arguments: Mapping[str, Any], size: int, group: int) -> Distillation:
+    """:func:`ssmid.distill` in double precision on a device, ``size`` elements at once; ``group`` in a row that share poles."""
+    system, arguments = _moved(device, system, arguments)
+    if isinstance(system, ImpulseResponse):
+        if group > 1:
+            system = ImpulseResponse(namespace(system.taps).reshape(system.taps, (-1, group, system.length)), system.dt)
+            if isinstance(arguments.get("order"), np.ndarray):
+                arguments["order"] = arguments["order"].reshape(-1, group)
+        return _alone(device, distill)(system, chunk=size, **arguments)
+    length = arguments.pop("length")
+    return _alone(device, distill_system)(system, Options(**arguments), chunk=size, length=length)
+
+
+def curves_on(
+    device: str, system: System, arguments: Mapping[str, Any], size: int, group: int, guess: np.ndarray | None
+) -> np.ndarray:
+    """:func:`ssmid.jobs.budget.curves_of` in double precision on a device."""
+    system, arguments = _moved(device, system, arguments)
+    return _alone(device, curves_of)(system, arguments, group, size, guess)
+
+
+def _alone(device: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """On a CPU with one thread of BLAS, so that sums are of the same order under torchrun, which gives each process one."""
+    return one_blas_thread(function) if device == "cpu" else function
+
+
+def _moved(device: str, system: System, arguments: Mapping[str, Any]) -> tuple[System, dict[str, Any]]:
+    """A system and its weights in double precision on a device; orders stay on the host."""
     if device == "cpu":
-        # one thread, so that sums are of the same order under torchrun, which gives each process one
-        return one_blas_thread(distill)(system.map(double), chunk=size, **arguments)
+        return system.map(double), dict(arguments)
     import torch
 
     def moved(array: np.ndarray) -> Any:
-        return double(torch.from_numpy(array).to(device))
+        return double(torch.from_numpy(array if array.flags.writeable else array.copy()).to(device))
 
-    there = {name: moved(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
-    return distill(system.map(moved), chunk=size, **there)
+    there = {name: moved(a) if isinstance(a, np.ndarray) and name != "order" else a for name, a in arguments.items()}
+    return system.map(moved), there
 
 
 @contextmanager
-def going_on(folder: Path, manifest: Manifest) -> Iterator[None]:
+def going_on(folder: Path) -> Iterator[None]:
     """What stops the work says that it can go on."""
     again = "what is done is kept: the same command goes on from there"
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
 from typing import TypeAlias
@@ -12,8 +12,10 @@ from typing import TypeAlias
 import numpy as np
 
 from ssmid._array import namespace, to_numpy
+from ssmid.analysis.characteristics import spectral_radius
 from ssmid.checkpoints.reading import PLAIN, read_checkpoint
 from ssmid.checkpoints.tensors import sha256_of
+from ssmid.distillation.model_norms import natural_length
 from ssmid.io.files import about, expect_content, parsing
 from ssmid.io.tensors import entries, mapped, numbers
 from ssmid.systems import ImpulseResponse, System
@@ -23,12 +25,14 @@ from ssmid.systems import ImpulseResponse, System
 class Layer:
     """Filters, or small systems, of one shape.
 
-    shape : ``(*batch, length)`` of taps   take : ``(first, count)`` -> those of the flat batch, as a system of NumPy arrays
+    shape : ``(*batch, length)`` of taps; length is 0 for models   take : ``(first, count)`` -> those of the flat batch, as a system of
+    NumPy arrays   natural_length : of models, the taps until the slowest mode of the layer has fallen to a thousandth
     """
 
     name: str
     shape: tuple[int, ...]
     take: Callable[[int, int], System]
+    natural_length: Callable[[], int] = lambda: 0
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -69,7 +73,7 @@ def open_source(path: Path, *, key: str | None = None, layout: str | None = None
         with about(path):
             return Source(path.name, (path,), (_of_npy(path, key, length),))
     checkpoint = read_checkpoint(path, key=key, layout=layout, length=length)
-    # chunks come in the order of the layers
+    # chunks come in the order of the layers; a config.json beside a checkpoint has a say in what its layers are
     load = lru_cache(maxsize=1)(lambda place: checkpoint.layers[place].load().map(to_numpy))
 
     def layer_at(place: int) -> Layer:
@@ -79,9 +83,17 @@ def open_source(path: Path, *, key: str | None = None, layout: str | None = None
                 entry = entries(path)[0][layer.tensors[0]]
             rows = _rows_at(path, mapped(path, entry).dtype, entry.start, entry.shape[-1])
             return _of_rows(layer.name, layer.shape, lambda first, count: numbers(rows(first, count), entry))
-        return Layer(layer.name, layer.shape, lambda first, count: elements(load(place), first, count))
+        length = cache(lambda: _length_of(load(place)))
+        return Layer(layer.name, layer.shape, lambda first, count: elements(load(place), first, count), length)
 
-    return Source(path.name, tuple(checkpoint.files), tuple(layer_at(place) for place in range(len(checkpoint.layers))))
+    beside = (path if path.is_dir() else path.parent) / "config.json"
+    files = (*checkpoint.files, *([beside] if beside.exists() and checkpoint.layouts != (PLAIN,) else []))
+    return Source(path.name, tuple(dict.fromkeys(files)), tuple(layer_at(place) for place in range(len(checkpoint.layers))))
+
+
+def _length_of(system: System) -> int:
+    radius = to_numpy(spectral_radius(system))
+    return natural_length(float(radius[np.isfinite(radius)].max(initial=0.0)))
 
 
 Rows: TypeAlias = "Callable[[int, int], np.ndarray]"

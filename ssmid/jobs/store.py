@@ -73,7 +73,7 @@ class Store:
     def merge(self, path: Path) -> None:
         """All chunks as one file of tensors ``<layer>.<name>`` of the shape ``(*batch, ...)``, written whole or not at all.
 
-        Where chunks differ in the number of poles, zeros fill up to the largest of the layer.
+        Where chunks differ in the number of poles, zeros fill up to the largest of the layer; of filters without a result, NaN.
         """
         places: list[list[dict[str, Entry]]] = [[] for _ in self._manifest.layers]
         paths: list[list[Path]] = [[] for _ in self._manifest.layers]
@@ -81,10 +81,12 @@ class Store:
             with about(self.path(chunk)):
                 places[chunk.layer].append(entries(self.path(chunk))[0])
             paths[chunk.layer].append(self.path(chunk))
+        known = self.facts()
         tensors = []
         for facts, where, found in zip(self._manifest.layers, paths, places, strict=True):
             for name in sorted(found[0]) if found else ():
-                tensors.append(_joined(facts["name"], tuple(facts["shape"][:-1]), name, where, [entry[name] for entry in found]))
+                lost = name in COMPLEX and not (name == "poles" and known[facts["name"]].get("shared"))
+                tensors.append(_joined(facts["name"], tuple(facts["shape"][:-1]), name, where, found, lost))
         # the largest numbers first, so that all of them stand where processors like them; names in order beyond that
         tensors.sort(key=lambda tensor: -tensor.dtype.itemsize)
         head = {"format": "ssmid", "version": 1, "class": "DistilledModel", "complex": list(COMPLEX)}
@@ -94,18 +96,23 @@ class Store:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _joined(layer: str, batch: tuple[int, ...], name: str, paths: Sequence[Path], found: Sequence[Entry]) -> Tensor:
-    core = tuple(max(sizes) for sizes in zip(*(entry.shape[1:] for entry in found), strict=True))
+def _joined(
+    layer: str, batch: tuple[int, ...], name: str, paths: Sequence[Path], found: Sequence[dict[str, Entry]], lost: bool
+) -> Tensor:
+    """lost : whether filters without a result have NaN in this array."""
+    core = tuple(max(sizes) for sizes in zip(*(places[name].shape[1:] for places in found), strict=True))
 
     def pieces() -> Iterator[np.ndarray]:
-        for path, entry in zip(paths, found, strict=True):
-            part = mapped(path, entry)
-            if part.shape[1:] == core:
-                yield part
-            else:
-                yield np.pad(part, [(0, 0), *((0, size - own) for size, own in zip(core, part.shape[1:], strict=True))])
+        for path, places in zip(paths, found, strict=True):
+            part = mapped(path, places[name])
+            missing = [(0, size - own) for size, own in zip(core, part.shape[1:], strict=True)]
+            if any(after for _, after in missing):
+                part = np.pad(part, [(0, 0), *missing])
+                if lost:
+                    part[np.isnan(mapped(path, places["certificate.l2"]))] = np.nan
+            yield part
 
-    return Tensor(f"{layer}.{name}", mapped(paths[0], found[0]).dtype, (*batch, *core), pieces)
+    return Tensor(f"{layer}.{name}", mapped(paths[0], found[0][name]).dtype, (*batch, *core), pieces)
 
 
 def expect_room(folder: Path, filters: int, order: int) -> None:

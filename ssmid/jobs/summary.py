@@ -24,6 +24,9 @@ def facts_of(layer: Distillation, norm: str = "l2", tol: float | None = None) ->
     certificate = layer.certificate
     kind, l2 = certificate.kind.reshape(-1), to_numpy(certificate.l2).reshape(-1)
     order = np.broadcast_to(to_numpy(layer.order) if not isinstance(layer.order, int) else layer.order, certificate.kind.shape)
+    sound = np.isfinite(l2)
+    missed = ~(relative_error(certificate, norm).reshape(-1) <= tol) & sound if tol is not None else np.zeros(kind.size, bool)
+    failed = ~to_numpy(certificate.converged).reshape(-1) & ~missed
     facts: dict[str, Any] = {
         "shape": list(certificate.kind.shape),
         "length": layer.length,
@@ -36,13 +39,12 @@ def facts_of(layer: Distillation, norm: str = "l2", tol: float | None = None) ->
         "times_best": _spread(to_numpy(certificate.ratio).reshape(-1)),
         "spectral_radius": _spread(to_numpy(certificate.spectral_radius).reshape(-1)),
         "tail_energy": _spread(to_numpy(certificate.tail_energy).reshape(-1)),
-        "not_converged": int(np.sum(~to_numpy(certificate.converged))),
+        "not_converged": int(np.sum(failed)),
         "named": {name: int(np.sum(kind == i)) for i, name in enumerate(KINDS) if i and np.any(kind == i)},
         "which": {name: np.flatnonzero(kind == i)[:_NAMED].tolist() for i, name in enumerate(KINDS) if i and np.any(kind == i)},
     }
     if tol is not None:
-        error = relative_error(certificate, norm).reshape(-1)
-        facts["over_tolerance"] = int(np.sum(~(error <= tol) & (kind != KINDS.index("not finite"))))
+        facts["over_tolerance"] = int(np.sum(missed))
     return facts
 
 
@@ -90,6 +92,7 @@ DONE = {
     "constant": "approximated as it is",
     "delayed": "approximated as it is; a delay costs states",
     "extreme scale": "scaled by a power of two meanwhile",
+    "unstable": "left out: NaN in its place",
 }
 
 

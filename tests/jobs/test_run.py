@@ -16,6 +16,8 @@ import safetensors.numpy
 
 import ssmid
 from ssmid.distillation.bank import KINDS
+from ssmid.distillation.models import distill_system
+from ssmid.distillation.options import Options
 from ssmid.jobs import run, store
 from ssmid.jobs.pieces import SmallerPiecesWarning
 from ssmid.jobs.run import distill_into
@@ -97,7 +99,7 @@ def test_every_special_filter_is_named_and_spoils_no_other(here):
     np.testing.assert_allclose(layer.certificate.l2[1, 4], alone.certificate.l2, rtol=1e-9)
     assert np.isnan(layer.system.arrays["poles"][0, 1]).all()
     rows = list(csv.DictReader((here / "out" / "layers.csv").open()))
-    assert [int(rows[0][kind.replace(" ", "_")]) for kind in KINDS[1:]] == [1] * 6
+    assert [int(rows[0][kind.replace(" ", "_")]) for kind in KINDS[1:]] == [1] * 6 + [0]
 
 
 def test_the_description_says_what_it_was_made_from(here):
@@ -131,6 +133,75 @@ def test_a_tolerance_that_is_missed_is_said_and_counted(here):
     report, good = run.report_of("x", {"filters": facts}, {}, "hinf", 1e-3)
     assert not good
     assert "tolerance 0.001 (hinf) IS NOT MET by 3 of 3" in report.words[0]
+
+
+@pytest.mark.parametrize("method", ["balanced", "l2"])
+def test_a_budget_is_shared_out_over_all_layers(tmp_path, method):
+    layers = {"a.filter": bank(5, 40), "b.filter": 0.1 * bank(6, 40, seed=1)}
+    layers["a.filter"][1] = np.nan
+    safetensors.numpy.save_file(layers, tmp_path / "m.safetensors")
+    options = {"budget": 30, "max_order": 8, "method": method}
+    distill_into(tmp_path / "out", tmp_path / "m.safetensors", options, chunk=3)
+    model = ssmid.load(tmp_path / "out")
+    expected = ssmid.distill(np.concatenate(list(layers.values())), **options)
+    orders = np.concatenate([model["a.filter"].order, model["b.filter"].order])  # pyright: ignore[reportIndexIssue]
+    np.testing.assert_array_equal(orders, expected.order)
+    assert orders.sum() == 30
+    assert names(tmp_path / "out") == FINISHED
+
+
+def test_a_budget_stopped_between_its_passes_goes_on(tmp_path, monkeypatch):
+    np.save(tmp_path / "h.npy", bank(6, 30))
+    options = {"budget": 12, "max_order": 5}
+    distill_into(tmp_path / "whole", tmp_path / "h.npy", options, chunk=2)
+    curves, done = run.curves_on, []
+
+    def stopping(*arguments):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(curves(*arguments))
+        return done[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "curves_on", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            distill_into(tmp_path / "out", tmp_path / "h.npy", options, chunk=2)
+    again = []
+    monkeypatch.setattr(run, "curves_on", lambda *arguments: again.append(1) or curves(*arguments))
+    distill_into(tmp_path / "out", tmp_path / "h.npy", options, chunk=2)
+    assert len(again) == 2
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("shared", "axes"), [("head", 1), ("layer", 2)])
+def test_shared_poles_come_back_as_distill_gives_them(tmp_path, shared, axes):
+    h = bank(4, 3, 30)
+    h[1, 0] = np.nan
+    np.save(tmp_path / "h.npy", h)
+    distill_into(tmp_path / "out", tmp_path / "h.npy", {"order": 3, "method": "balanced", "shared": shared}, chunk=6)
+    expected = ssmid.distill(h, 3, method="balanced", shared=axes, chunk=6)
+    layer = ssmid.load(tmp_path / "out")["filters"]  # pyright: ignore[reportIndexIssue]
+    for name in ("poles", "residues"):
+        assert same(layer.system.arrays[name], expected.system.arrays[name]), name
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_layers_that_are_models_are_reduced_as_they_are(tmp_path, coupled):
+    rng = np.random.default_rng(0)
+    poles = rng.uniform(0.2, 0.95, (5, 6)) * rng.choice([-1, 1], (5, 6))
+    if coupled:
+        A = poles[:, :, None] * np.eye(6)
+        model = ssmid.ss(A, rng.standard_normal((5, 6, 2)), rng.standard_normal((5, 2, 6)), np.zeros((5, 2, 2)), dt=1)
+    else:
+        model = ssmid.Modal(poles, rng.standard_normal((5, 6)))
+    ssmid.save(model, tmp_path / "model.safetensors")
+    distill_into(tmp_path / "out", tmp_path / "model.safetensors", {"order": 3, "method": "balanced"}, chunk=3)
+    expected = distill_system(model, Options(order=3, method="balanced"))
+    layer = ssmid.load(tmp_path / "out")["model"]  # pyright: ignore[reportIndexIssue]
+    for name in ("poles", "residues", "feedthrough"):
+        assert same(layer.system.arrays[name], expected.system.arrays[name]), name
+    assert same(layer.certificate.tail_energy, expected.certificate.tail_energy)
+    assert layer.length == expected.length
 
 
 # ---------------------------------------------------------------- stopped and taken up again
@@ -271,11 +342,11 @@ def test_a_source_that_changes_during_the_work_is_noticed(here, monkeypatch, cou
 def test_out_of_memory_halves_the_pieces_says_so_and_agrees_to_rounding(here, whole, monkeypatch):
     distilled, sizes = run.distilled_on, []
 
-    def short_of_memory(device, system, arguments, size):
+    def short_of_memory(device, system, arguments, size, group):
         sizes.append(size)
         if size > 1:
             raise MemoryError("no room")
-        return distilled(device, system, arguments, size)
+        return distilled(device, system, arguments, size, group)
 
     monkeypatch.setattr(run, "distilled_on", short_of_memory)
     with pytest.warns(SmallerPiecesWarning, match="out of memory with 2 filters at once: going on with 1"):
@@ -363,16 +434,16 @@ def test_wrong_options_are_errors_before_a_folder_is_made(here, options, more, w
 def test_weights_of_each_filter_go_with_their_chunk(here):
     weights = np.random.default_rng(1).uniform(1, 2, (2, 5, 24))
     np.save(here / "w.npy", weights)
-    request = run.Request.of({**OPTIONS, "weights": here / "w.npy"})
+    request = run.Request.of({"order": 3, "weights": here / "w.npy"})
     source = run.open_source(here / "h.npy")
     request.expect_fit(source)
     np.testing.assert_array_equal(request.arguments(source.layers[0], run.Chunk(1, 0, 4, 3))["weights"], weights.reshape(10, 24)[4:7])
     np.save(here / "w.npy", weights[0])
     with pytest.raises(ValueError, match="weights: expected 1 row or 10, one for each filter of filters, got 5"):
-        run.Request.of({**OPTIONS, "weights": here / "w.npy"}).expect_fit(source)
+        run.Request.of({"order": 3, "weights": here / "w.npy"}).expect_fit(source)
 
 
-@pytest.mark.parametrize(("shared", "size"), [("layer", 10), ("head", 5), ("2", 4), ("7", 7), (None, 4)])
+@pytest.mark.parametrize(("shared", "size"), [("layer", 10), ("head", 5), ("2", 10), ("1", 5), ("0", 4), (None, 4)])
 def test_filters_that_share_poles_stay_in_one_chunk(here, shared, size):
     request = run.Request.of({**OPTIONS, "shared": shared})
     assert request.chunk_size(run.open_source(here / "h.npy").layers[0], 4) == size
