@@ -1,17 +1,26 @@
-"""The l2 optimum of every filter: Newton's method over poles, all filters at once, from the poles of balanced truncation."""
+"""The l2 optimum of every filter: Newton's method over poles, all filters at once, from the poles of balanced truncation.
+
+There are many local minima. Pole pairs that do little change places for some that do more (:mod:`ssmid.reduction.h2_exchange`), which
+costs less than a second start and finds more.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ssmid._array import namespace
+from ssmid._array import from_numpy, namespace, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.fitted import Fitted, optimal_residues
 from ssmid.distillation.options import Options
 from ssmid.distillation.subspace import Subspace
-from ssmid.reduction.h2_newton import search
+from ssmid.reduction.h2_exchange import exchanged, replaced
+from ssmid.reduction.h2_newton import Optimum, optimal_poles, search
 from ssmid.reduction.h2_request import prepared
 from ssmid.reduction.h2_sources import TapsSource
+
+
+_FIRST, _AFTER = 8, 8
+"""Newton steps before pairs are exchanged, and after each exchange."""
 
 
 def fit_l2(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: Options) -> Fitted:
@@ -19,12 +28,30 @@ def fit_l2(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: O
     assert subspace is not None
     start = prepared(_pairs_first(subspace.poles(orders)), orders, bank.strict, real=True)
     source = TapsSource.of(bank.strict, real=True)
-    optimum = search(source, [start], options.restarts, real=True, max_iterations=options.max_iterations, gtol=options.gtol)
+    first = min(_FIRST, options.max_iterations)
+    optimum = search(source, [start], options.restarts, real=True, max_iterations=first, gtol=options.gtol)
+    if options.max_iterations:
+        rounds = max(2, (int(orders.max(initial=0)) - 8) // 5) if options.exchanges is None else options.exchanges
+        optimum = exchanged(source, optimum, rounds, max_iterations=_AFTER, gtol=options.gtol)
+        optimum = finished(source, optimum, options)
     residues = optimal_residues(bank, optimum.poles, optimum.live)
     xp = namespace(residues)
     poles = xp.where(optimum.live, optimum.poles, xp.zeros_like(optimum.poles))
     size = int(orders.max(initial=0))
     return Fitted(poles[:, :size], residues[:, :size], orders, optimum.converged | (source.energy == 0), optimum.condition)
+
+
+def finished(source: TapsSource, optimum: Optimum, options: Options) -> Optimum:
+    """The optimum with the elements that have not converged taken further."""
+    xp = namespace(optimum.poles)
+    places = np.flatnonzero(to_numpy(~optimum.converged & xp.isfinite(optimum.error)))
+    left = options.max_iterations - min(_FIRST, options.max_iterations)
+    if len(places) == 0 or left == 0:
+        return optimum
+    rows = from_numpy(places, optimum.poles)
+    poles, live = (xp.take(x, rows, axis=0) for x in (optimum.poles, optimum.live))
+    found = optimal_poles(source.take(rows), poles, live, real=True, max_iterations=left, gtol=options.gtol)
+    return replaced(optimum, found, places)
 
 
 def _pairs_first(poles: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ class Options:
     weights: Array = None
     frequency_weights: Array = None
     restarts: int = 0
+    exchanges: int | None = None
     max_iterations: int = 40
     gtol: float = 1e-3
     precision: str = "float64"
@@ -50,6 +51,8 @@ class Options:
             whole_number("budget", self.budget, 1)
         for name, least in (("max_order", 1), ("multiple", 1), ("shared", 0), ("restarts", 0), ("max_iterations", 0)):
             whole_number(name, getattr(self, name), least)
+        if self.exchanges is not None:
+            whole_number("exchanges", self.exchanges, 0)
         for name, allowed in (("norm", NORMS), ("beyond", BEYOND), ("precision", PRECISIONS)):
             _one_of(name, getattr(self, name), allowed)
         if self.tol is not None and not self.tol > 0:

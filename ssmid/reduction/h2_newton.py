@@ -18,6 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid.kernels.compiler import fused
+from ssmid.kernels.rational_derivatives import rational_derivatives
+from ssmid.kernels.trust_region import shifted_step as fused_step
 from ssmid.linalg import eigh
 from ssmid.reduction.h2_poles import Chart, arranged, chart
 
@@ -299,6 +302,8 @@ def derivatives(here: Chart, local: Local) -> tuple[Array, Array]:
     """
     xp = namespace(here.poles)
     poles, rho, alpha = here.poles, local.rho, local.alpha
+    if here.real and fused(poles):
+        return rational_derivatives(poles, rho, alpha, local.slope, here.first, here.second)
     difference = poles[..., :, None] - poles[..., None, :]
     same = difference == 0
     S = rho[..., None, :] * alpha[..., :, None] - rho[..., :, None] * alpha[..., None, :]
@@ -320,6 +325,14 @@ def step_in_region(gradient: Array, hessian: Array, radius: Array) -> tuple[Arra
     hessian = xp.where(finite[:, None, None], hessian, xp.zeros_like(hessian))
     gradient = xp.where(finite[:, None], gradient, xp.zeros_like(gradient))
     values, vectors = eigh(hessian)
+    if fused(values):
+        return fused_step(values, vectors, gradient, radius)
+    return shifted_step(values, vectors, gradient, radius)
+
+
+def shifted_step(values: Array, vectors: Array, gradient: Array, radius: Array) -> tuple[Array, Array]:
+    """:func:`step_in_region` from the eigenvalues ``(batch, d)`` and eigenvectors of the Hessian, by bisection for the shift."""
+    xp = namespace(values)
     along = (xp.matrix_transpose(vectors) @ gradient[..., None])[..., 0]
     size = xp.max(xp.abs(values), axis=-1, keepdims=True)
     floor = 1e-14 * size + float(xp.finfo(size.dtype).smallest_normal)

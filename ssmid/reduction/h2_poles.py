@@ -236,21 +236,23 @@ def arranged(poles: Array, live: Array, turn: int) -> Array:
     return xp.take_along_axis(order, xp.astype(index, xp.int64), axis=-1)
 
 
-def spread_apart(poles: np.ndarray, *, real: bool) -> np.ndarray:
+def spread_apart(poles: Array, *, real: bool) -> Array:
     """``(batch, d)`` poles of a start, inside the circle and no two the same; conjugates are neighbours, the upper one first."""
-    size = np.abs(poles)
+    xp = namespace(poles)
+    size = xp.abs(poles)
     if real:
-        poles = np.where(np.abs(np.imag(poles)) < _APART * np.abs(1 - size**2), np.real(poles) + 0j, poles)
-    poles = np.where(size > 1 - 1e-9, poles / np.where(size > 0, size, 1) * (1 - 1e-9), poles)
-    for k in range(1, poles.shape[-1]):
-        gap = np.abs(poles[:, k : k + 1] - poles[:, :k]) / np.abs(1 - np.conj(poles[:, :k]) * poles[:, k : k + 1])
-        close = (gap < _APART).any(-1) & (np.imag(poles[:, k]) >= 0)
-        if close.any():
-            turn = 1.0 if real else np.exp(1j * k)
-            move = np.where(close, 3 * k * _APART * turn, 0)
-            moved = (poles[:, k] - move) / (1 - np.conj(poles[:, k]) * move)
-            if real and k + 1 < poles.shape[-1]:
-                paired = close & (np.imag(poles[:, k]) > 0)
-                poles[:, k + 1] = np.where(paired, np.conj(moved), poles[:, k + 1])
-            poles[:, k] = moved
-    return poles
+        poles = xp.where(xp.abs(xp.imag(poles)) < _APART * xp.abs(1 - size**2), as_complex(xp.real(poles)), poles)
+    shrunk = poles * as_complex((1 - 1e-9) / xp.where(size > 0, size, xp.ones_like(size)))
+    poles = xp.where(size > 1 - 1e-9, shrunk, poles)
+    columns = [poles[:, k] for k in range(poles.shape[-1])]
+    for k in range(1, len(columns)):
+        own, before = columns[k], xp.stack(columns[:k], axis=-1)
+        gap = xp.abs(own[:, None] - before) / xp.abs(1 - xp.conj(before) * own[:, None])
+        close = xp.any(gap < _APART, axis=-1) & (xp.imag(own) >= 0)
+        turn = 1.0 if real else complex(np.exp(1j * k))
+        move = xp.where(close, xp.full_like(own, 3 * k * _APART * turn), xp.zeros_like(own))
+        moved = (own - move) / (1 - xp.conj(own) * move)
+        if real and k + 1 < len(columns):
+            columns[k + 1] = xp.where(close & (xp.imag(own) > 0), xp.conj(moved), columns[k + 1])
+        columns[k] = moved
+    return xp.stack(columns, axis=-1) if columns else poles

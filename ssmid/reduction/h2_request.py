@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, to_numpy
+from ssmid._array import Array, from_numpy, namespace, to_numpy
 from ssmid.analysis.characteristics import poles as poles_of
 from ssmid.reduction.arguments import order_or_tolerance
 from ssmid.reduction.h2_poles import spread_apart
@@ -93,10 +93,7 @@ def prepared(poles: np.ndarray, orders: np.ndarray, like: Array, *, real: bool) 
     live = np.arange(size) < orders[:, None]
     padded = np.zeros((len(poles), size), complex)
     padded[:, :d] = poles
-    padded = np.where(live & np.isfinite(padded), padded, 0)
-    counts = np.unique(orders)
-    for count in counts:
-        if count:
-            rows = orders == count
-            padded[rows, :count] = spread_apart(padded[rows, :count], real=real)
-    return from_numpy(padded, like), from_numpy(live, like)
+    poles, live = from_numpy(np.where(live & np.isfinite(padded), padded, 0), like), from_numpy(live, like)
+    # slots that are not live stand at 0, behind all others: where they move nothing else does
+    poles = spread_apart(poles, real=real)
+    return namespace(poles).where(live, poles, namespace(poles).zeros_like(poles)), live

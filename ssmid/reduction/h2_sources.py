@@ -10,6 +10,8 @@ import numpy as np
 import scipy.signal
 
 from ssmid._array import Array, as_complex, in_threads, is_complex, namespace, on_gpu, on_host
+from ssmid.kernels.compiler import fused
+from ssmid.kernels.rational_local import rational_local
 from ssmid.linalg import powers, transpose
 from ssmid.reduction.h2_newton import Local, mirrored
 
@@ -84,6 +86,9 @@ class TapsSource:
         return z
 
     def _by_points(self, poles: Array, live: Array) -> Local:
+        if self.real and fused(self.taps):
+            rho, alpha, slope, fitted, least = rational_local(self.taps, poles, live)
+            return Local(self.energy - fitted, 16 * _EPS * self.energy, 8 * _EPS * self.energy / least, rho, alpha, slope)
         values = series_of_real(self.taps, poles) if self.real else power_series(self.taps, poles)
         return local_of_values(values, poles, live, self.energy)
 
