@@ -72,7 +72,8 @@ class Layer:
 class Checkpoint:
     """What :func:`read_checkpoint` found.
 
-    path : as given   files : that it is made of, the index first   layers : at least one, by names in the order of their numbers
+    path : as given   files : all that it is made of, an index first and ``config.json`` last   layers : at least one, by names in the
+    order of their numbers
     """
 
     path: Path
@@ -139,7 +140,10 @@ def read_checkpoint(
         kept = [layer for layer in layers if prefix is None or layer.name.startswith(prefix)]
         if not kept:
             raise ValueError(f"prefix: expected the beginning of {_few([layer.name for layer in layers])}, got {prefix!r}")
-    return Checkpoint(path, tensors.files, tuple(sorted(kept, key=lambda layer: _natural(layer.name))), stage)
+    files = tensors.files
+    if tensors.config_file is not None and any(layer.layout != PLAIN for layer in kept):
+        files = (*files, tensors.config_file)  # it has a say in what these layers are
+    return Checkpoint(path, files, tuple(sorted(kept, key=lambda layer: _natural(layer.name))), stage)
 
 
 def _is_data(path: Path) -> bool:

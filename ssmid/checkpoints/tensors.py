@@ -56,12 +56,13 @@ class StoredTensor:
 class TensorFiles(Mapping[str, StoredTensor]):
     """A mapping from names to :class:`StoredTensor`.
 
-    files : those that hold them, and the index   config : of the ``config.json`` beside them, empty where there is none
+    files : those that hold them, after the index   config : what the ``config.json`` beside them says, empty where there is none
     """
 
     tensors: Mapping[str, StoredTensor]
     files: tuple[Path, ...]
     config: Mapping[str, Any]
+    config_file: Path | None
 
     def __getitem__(self, name: str) -> StoredTensor:
         return self.tensors[name]
@@ -98,7 +99,9 @@ def open_tensors(path: Path, stage: Progress | None = None) -> TensorFiles:
             raise ValueError(f"expected the {len(listed or ())} tensors of the index, got none named {', '.join(missing[:4])}")
         if not tensors:
             raise ValueError("expected a checkpoint with tensors, got none at all")
-    return TensorFiles(tensors, (*([index] if index else ()), *parts), _config(path if path.is_dir() else path.parent))
+    beside = (path if path.is_dir() else path.parent) / "config.json"
+    file = beside if beside.is_file() else None
+    return TensorFiles(tensors, (*([index] if index else ()), *parts), _config(file) if file else {}, file)
 
 
 def sha256_of(files: Sequence[Path], stage: Progress | None = None) -> str:
@@ -170,10 +173,7 @@ def _weight_map(index: Path) -> dict[str, Path]:
         return {tensor: index.parent / name for tensor, name in found.items()}
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
-    file = folder / "config.json"
-    if not file.is_file():
-        return {}
+def _config(file: Path) -> Mapping[str, Any]:
     with about(file), parsing("JSON"):
         content = json.loads(file.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}

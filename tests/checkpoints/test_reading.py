@@ -226,6 +226,17 @@ def test_config_of_another_kind(tmp_path, text):
             ssmid.read_checkpoint(path)
 
 
+def test_a_config_belongs_to_layers_that_it_has_a_say_in(tmp_path, taps):
+    path = write(tmp_path / "m.safetensors", hyena_shapes())
+    without = ssmid.read_checkpoint(path).sha256
+    (tmp_path / "config.json").write_text("{}")
+    found = ssmid.read_checkpoint(path)
+    assert found.files == (path, tmp_path / "config.json")
+    assert found.sha256 != without
+    np.savez(tmp_path / "f.npz", taps)
+    assert ssmid.read_checkpoint(tmp_path / "f.npz").files == (tmp_path / "f.npz",)
+
+
 def test_layers_are_ready_for_the_distiller(tmp_path):
     """From a checkpoint to poles: a filter of two poles, found."""
     t = np.arange(64)
