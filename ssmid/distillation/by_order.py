@@ -27,11 +27,11 @@ def fit_by_order(bank: Bank, orders: np.ndarray, fit: Callable[[Bank, int], AtOr
     """``fit(filters, order)`` of all filters of each order. Orders of the result are those of states that carry something."""
     xp, size = namespace(bank.strict), int(orders.max(initial=0))
     groups = [np.flatnonzero(orders == order) for order in np.unique(orders)]
-    parts = [_packed(fit(bank.take(rows), int(orders[rows[0]])) if orders[rows[0]] else _nothing(bank.take(rows))) for rows in groups]
+    parts = [_packed(fit(bank.take(rows), int(orders[rows[0]])) if orders[rows[0]] else nothing(bank.take(rows))) for rows in groups]
     parts = [(_widened(part, size), found) for part, found in parts]
     back = from_numpy(np.argsort(np.concatenate([*groups, np.zeros(0, int)])), bank.strict)
     if not parts:
-        parts = [(_widened(_nothing(bank), size), np.zeros(0, int))]
+        return stateless(bank)
     arrays = [
         xp.take(xp.concat([getattr(part, f.name) for part, _ in parts], axis=0), back, axis=0) for f in dataclasses.fields(AtOrder)
     ]
@@ -39,10 +39,31 @@ def fit_by_order(bank: Bank, orders: np.ndarray, fit: Callable[[Bank, int], AtOr
     return Fitted(arrays[0], arrays[1], found, arrays[2], arrays[3])
 
 
-def _nothing(bank: Bank) -> AtOrder:
+def replaced(fitted: Fitted, rows: np.ndarray, better: Fitted) -> Fitted:
+    """``fitted`` with the filters at ``rows`` from ``better``, whose arrays are not wider."""
+    xp, size = namespace(fitted.poles), fitted.poles.shape[-1]
+    place = np.arange(len(fitted.orders))
+    place[rows] = len(fitted.orders) + np.arange(len(rows))
+    index = from_numpy(place, fitted.poles)
+    part = _widened(AtOrder(better.poles, better.residues, better.converged, better.condition), size)
+    arrays = {
+        f.name: xp.take(xp.concat([getattr(fitted, f.name), getattr(part, f.name)], axis=0), index, axis=0)
+        for f in dataclasses.fields(AtOrder)
+    }
+    return Fitted(**arrays, orders=np.concatenate([fitted.orders, better.orders])[place])
+
+
+def stateless(bank: Bank) -> Fitted:
+    """No state for any filter."""
+    part = nothing(bank)
+    return Fitted(part.poles, part.residues, np.zeros(bank.count, int), part.converged, part.condition)
+
+
+def nothing(bank: Bank) -> AtOrder:
+    """No state, which is all that filters of zeros need."""
     xp = namespace(bank.strict)
     none = as_complex(bank.strict[:, :0])
-    return AtOrder(none, none, bank.scale > 0, xp.ones_like(bank.scale))
+    return AtOrder(none, none, xp.all(bank.strict == 0, axis=-1), xp.ones_like(bank.scale))
 
 
 def _packed(part: AtOrder) -> tuple[AtOrder, np.ndarray]:
@@ -51,7 +72,15 @@ def _packed(part: AtOrder) -> tuple[AtOrder, np.ndarray]:
     live = part.residues != 0
     place = xp.argsort(xp.astype(~live, xp.int64), axis=-1, stable=True)
     poles, residues = (xp.take_along_axis(xp.where(live, x, xp.zeros_like(x)), place, axis=-1) for x in (part.poles, part.residues))
+    residues = closed_residues(poles, residues)
     return dataclasses.replace(part, poles=poles, residues=residues), to_numpy(live).sum(-1)
+
+
+def closed_residues(poles: Array, residues: Array) -> Array:
+    """Residues of a pair as exact conjugates, those of real poles real: what rounding on the way to them left is taken away."""
+    xp, imag = namespace(poles), namespace(poles).imag(poles)
+    second = xp.conj(xp.roll(residues, 1, axis=-1))
+    return xp.where(imag < 0, second, xp.where(imag == 0, as_complex(xp.real(residues)), residues))
 
 
 def _widened(part: AtOrder, size: int) -> AtOrder:

@@ -65,7 +65,7 @@ def descend(
     import torch
 
     with torch.no_grad():
-        run = _Descent(gradient, free, steps, lr, weight_decay)
+        run = _Descent(gradient, free, *start.new_tensor([math.pi / max(1, steps), lr, weight_decay]))
         state = run.beginning(start)
         advance, how = _advance(run, state, start.is_cuda, compile)
         every, taken, losses = max(1, steps // _RECORDED), [], []
@@ -93,11 +93,13 @@ def compiler_found() -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Descent:
+    """turn, lr, weight_decay : tensors, because of every new number a compiled step would be compiled again"""
+
     gradient: Gradient
     free: torch.Tensor
-    steps: int
-    lr: float
-    weight_decay: float
+    turn: torch.Tensor
+    lr: torch.Tensor
+    weight_decay: torch.Tensor
 
     def beginning(self, start: torch.Tensor) -> list[torch.Tensor]:
         """Parameters, both moments, the number of steps taken, the best parameters and their loss."""
@@ -120,7 +122,7 @@ class _Descent:
         gradient, loss = self.gradient(parameters)
         best, least = _better(best, least, parameters, loss)
         gradient = gradient * self.free
-        rate = self.lr * (0.5 + 0.5 * (done * (math.pi / self.steps)).cos())
+        rate = self.lr * (0.5 + 0.5 * (done * self.turn).cos())
         done = done + 1
         first = _BETAS[0] * first + (1 - _BETAS[0]) * gradient
         second = _BETAS[1] * second + (1 - _BETAS[1]) * gradient * gradient

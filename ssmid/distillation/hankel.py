@@ -35,4 +35,6 @@ def _at_order(bank: Bank, order: int) -> AtOrder:
         # the certificate measures what the conversion lost
         warnings.simplefilter("ignore", ConversionWarning)
         modal, condition = modal_and_condition(reduction.system)
-    return AtOrder(modal.poles, modal.residues, reduction.converged, condition)
+    # where all Hankel values up to the one asked for are equal, nothing is as good as anything
+    nothing = xp.all(modal.residues == 0, axis=-1)
+    return AtOrder(modal.poles, modal.residues, reduction.converged | nothing, condition)

@@ -1,9 +1,9 @@
 """Rational transfer functions fitted by gradient descent over their coefficients (RTF: Parnichkun et al., arXiv 2405.06147).
 
 ``(b_1 z^-1 + ... + b_d z^-d) / (1 + a_1 z^-1 + ... + a_d z^-d)`` on an FFT grid, the kernel by one inverse FFT, squared error over the
-taps, AdamW with a cosine, from the coefficients 0. Coefficients of polynomials tell poles badly: those of clustered poles move by the
-d-th root of what a coefficient does, and at order 64 neither the descent gets near what poles and residues reach nor do the roots come
-out to more than a few digits. It stands here to be compared with.
+taps, AdamW with a cosine, from a denominator of 1 and a numerator next to 0. Coefficients of polynomials tell clustered poles badly (they
+move by the m-th root of what a coefficient does, m of them in a cluster): at order 64 digits are lost on the way to poles and back, and
+nothing keeps these stable. It stands here to be compared with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, namespace, next_fast_length, to_numpy
+from ssmid._array import Array, from_numpy, namespace, next_fast_length, quiet, to_numpy
 from ssmid.analysis.modal_form import modal_and_condition
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.by_order import AtOrder, fit_by_order
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 STEPS, LEARNING_RATE = 20_000, 1e-3
+_SMALL = 1e-3
 _MARGIN = 1e-9
 """How far inside of the unit circle a reflected pole is at least."""
 
@@ -71,12 +72,15 @@ def _at_order(bank: Bank, order: int, steps: int, lr: float) -> AtOrder:
     return AtOrder(poles, residues, converged, condition)
 
 
+@quiet
 def _held(bank: Bank, poles: Array) -> tuple[Array, Array]:
-    """Poles with the unstable ones reflected, and the best residues."""
+    """Poles with the unstable ones reflected, and the best residues; none where poles coincide."""
     order = poles.shape[-1]
     inside = to_numpy(held_inside(poles, 1, _MARGIN))
     poles, live = prepared(closed(inside), np.full(bank.count, order), bank.strict, real=True)
-    return poles[:, :order], optimal_residues(bank, poles, live)[:, :order]
+    residues = optimal_residues(bank, poles, live)[:, :order]
+    xp = namespace(residues)
+    return poles[:, :order], xp.where(xp.all(xp.isfinite(residues), axis=-1)[:, None], residues, xp.zeros_like(residues))
 
 
 def rtf_distill(
@@ -104,6 +108,8 @@ def rtf_distill(
         size = torch.where(largest > 0, largest, 1.0)
         problem = _Problem(target / size, grid_points(target.shape[-1]))
         start = torch.zeros((2, target.shape[0], order), dtype=target.dtype, device=target.device)
+        # from zeros alone a filter that begins with a long delay has no gradient
+        start[0] += torch.from_numpy(np.random.default_rng(0).uniform(-_SMALL, _SMALL, order) / order).to(start)
         found, history = descend(
             problem.gradient,
             start,
