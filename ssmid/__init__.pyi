@@ -13,9 +13,11 @@ from .analysis.simulation import simulate
 from .analysis.spectrum import frequency_response, group_delay, magnitude_db, phase
 from .checkpoints import Checkpoint, Layout, read_checkpoint, register_layout
 from .distillation.certificate import Certificate
+from .distillation.curves import OrderCurves, order_curves
 from .distillation.model import DistilledModel
 from .distillation.pipeline import distill
 from .distillation.result import Distillation
+from .distillation.weighted import input_spectrum
 from .identification.aaa import AAAFit, aaa
 from .identification.arx import arx
 from .identification.confidence import pole_confidence, response_confidence
