@@ -18,7 +18,8 @@ from ssmid.systems import ImpulseResponse
 
 _SAFARI = "HazyResearch/safari, src/models/sequence/hyena.py"
 _SETTINGS = {"modulate": True, "shift": 0.0, "normalized": False, "use_bias": True, "w": None, "l_max": None, "max_seq_len": None}
-"""l_max, max_seq_len : the length that positions are relative to, where they are not stored   w : the frequency of the sines, likewise"""
+"""modulate, shift, normalized : of the window   use_bias : whether the convolution adds ``bias`` times its input (safari: ``bias``)
+l_max, max_seq_len : the length that positions are relative to, where they are not stored   w : the frequency of the sines, likewise"""
 
 
 def _filter_tensors(at: str) -> dict[str, TensorSpec]:
@@ -57,10 +58,10 @@ def _filters(given: Given, context: Context) -> ImpulseResponse:
         list(biases.values()),
         [waves.get(place + 1, shared) for place in hidden],
         given["deltas"],
-        given["bypass"] if context.settings["use_bias"] else None,
+        given["bypass"] if context.flag("use_bias") else None,
         shift=context.number("shift"),
-        modulate=bool(context.settings["modulate"]),
-        normalized=bool(context.settings["normalized"]),
+        modulate=context.flag("modulate"),
+        normalized=context.flag("normalized"),
     )
 
 
@@ -198,11 +199,10 @@ _SQUASH = {"lam": REQUIRED, "causal": True, "use_ma_smoothing": False, "ma_windo
 def _squashed(given: Given, context: Context) -> ImpulseResponse:
     """``(heads, channels)``, or ``(2, heads, channels)`` of a layer that runs both ways: the second half sees what comes, from the next
     sample on."""
-    options = context.settings
-    if not options["causal"]:
+    if not context.flag("causal"):
         raise ValueError("causal: expected a causal kernel, got one that is not")
-    window = context.taps("ma_window_len") if options["use_ma_smoothing"] else None
-    filters = long_convolution(given["kernel"], lam=context.number("lam"), window=window, smooth_spectrum=bool(options["smooth_freq"]))
+    window = context.taps("ma_window_len") if context.flag("use_ma_smoothing") else None
+    filters = long_convolution(given["kernel"], lam=context.number("lam"), window=window, smooth_spectrum=context.flag("smooth_freq"))
     taps = filters.taps
     bypass = np.broadcast_to(given["bypass"], (context.sizes.get("heads", 1), context.sizes["channels"]))[..., None]
     if len(_squashed_batch(context)) == 2:
@@ -222,7 +222,7 @@ def _squashed_batch(context: Context) -> tuple[int, ...]:
 
 def _squashed_length(context: Context) -> int:
     stored = context.sizes["L"]
-    if context.settings["use_ma_smoothing"] and context.settings["smooth_freq"]:
+    if context.flag("use_ma_smoothing") and context.flag("smooth_freq"):
         stored -= stored % 2  # the public code goes back from the spectrum to an even length
     stored += len(_squashed_batch(context)) == 3
     return stored if context.length is None else min(stored, context.length)

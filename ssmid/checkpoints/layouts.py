@@ -80,6 +80,13 @@ class Context:
             raise ValueError(f"{setting}: expected a number, got {value!r}")
         return value
 
+    def flag(self, setting: str) -> bool:
+        """A setting as true or false; ValueError for what is neither."""
+        value = self.settings[setting]
+        if not isinstance(value, bool):
+            raise ValueError(f"{setting}: expected true or false, got {value!r}")
+        return value
+
     def taps(self, setting: str) -> int:
         """A setting as a number of taps; ValueError for what is none."""
         value = self.settings[setting]

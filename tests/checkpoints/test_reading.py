@@ -215,6 +215,13 @@ def test_lengths_in_a_config_that_are_none(tmp_path, length):
         ssmid.read_checkpoint(path)
 
 
+@pytest.mark.parametrize(("setting", "said"), [({"modulate": "false"}, "modulate: expected true"), ({"shift": None}, "shift: exp")])
+def test_settings_of_the_wrong_type(tmp_path, setting, said):
+    path = write(tmp_path / "m.safetensors", hyena_shapes())
+    with pytest.raises(ValueError, match=rf"backbone\.layers\.0\.mixer: {said}"):
+        ssmid.read_checkpoint(path, settings=setting).layers[0].load()
+
+
 @pytest.mark.parametrize("text", ["{", "\xff\xfe", "[1, 2]"])
 def test_config_of_another_kind(tmp_path, text):
     path = write(tmp_path / "m.safetensors", hyena_shapes())
