@@ -167,6 +167,7 @@ def distill(
     length: Annotated[int | None, typer.Option("--length", help="taps of implicit filters; others are cut short")] = None,
     key: Annotated[str | None, typer.Option("--key", help="names of the arrays, where a file holds several: h1,h2")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (or NAME-distilled)")] = None,
+    page: Annotated[bool, typer.Option("--report", help="write report.html too: the whole model at a glance")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -182,8 +183,9 @@ def distill(
     }  # fmt: skip
     folder = Path(f"{source.stem}-distilled") if output is None else output
     with progress(quiet=quiet or not is_first()) as stage:
+        where = {"device": device, "chunk": chunk, "layout": layout, "length": length, "key": key}
         try:
-            found = distill_into(folder, source, options, device=device, chunk=chunk, layout=layout, length=length, key=key, stage=stage)
+            found = distill_into(folder, source, options, **where, page=page, stage=stage)
         except KeyboardInterrupt as error:
             raise typer.Abort(str(error)) from error
     if found is None:  # another process speaks

@@ -18,11 +18,12 @@ import numpy as np
 
 from ssmid import __version__
 from ssmid._array import double, namespace, one_blas_thread
+from ssmid.analysis.impulse import impulse_response
 from ssmid.distillation.models import distill_system
 from ssmid.distillation.options import Options
 from ssmid.distillation.pipeline import distill
 from ssmid.distillation.result import Distillation
-from ssmid.io.distilled import DESCRIPTION, FORMAT, TENSORS, VERSION, arrays_of, layers_in
+from ssmid.io.distilled import DESCRIPTION, FORMAT, TENSORS, VERSION, arrays_of, layers_in, read_distilled
 from ssmid.io.files import write_bytes
 from ssmid.jobs.budget import curves_of, passes, shared_out
 from ssmid.jobs.manifest import Chunk, Digest, Manifest, settled
@@ -32,13 +33,14 @@ from ssmid.jobs.sources import Source, open_source
 from ssmid.jobs.store import Store, expect_room, only_here
 from ssmid.jobs.summary import facts_of, report_of, table_of
 from ssmid.jobs.workers import Alone, device_of, workers
+from ssmid.report.distillation_page import write_page
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
 from ssmid.systems import ImpulseResponse, System
 
 CHUNK = {"cpu": 256, "cuda": 8192}
 """Filters in a chunk where nothing is said: some seconds of work. It must not depend on the number of processes, as results would."""
-LOG, TABLE = "job.log", "layers.csv"
+LOG, TABLE, PAGE = "job.log", "layers.csv", "report.html"
 Results: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, Any]]"
 """Arrays of a chunk, and what is known of its layer."""
 Taken: TypeAlias = "tuple[System, dict[str, Any]]"
@@ -55,13 +57,14 @@ def distill_into(
     layout: str | None = None,
     length: int | None = None,
     key: str | None = None,
+    page: bool = False,
     stage: Stage | None = None,
 ) -> tuple[Report, bool] | None:
     """Distills what is at ``path`` into ``folder``; what there is to say, and whether all filters converged and met the tolerance.
 
     options : those of :class:`ssmid.jobs.request.Request`   device : "cpu" or "cuda"
     chunk : filters whose results are written at once; what is lost at most when the job is stopped
-    layout, length, key : of the source (:func:`ssmid.jobs.sources.open_source`)
+    layout, length, key : of the source (:func:`ssmid.jobs.sources.open_source`)   page : whether to write ``report.html`` too
 
     Writes ``model.safetensors``, ``model.json``, ``layers.csv`` and a log. Given again after it was stopped, it goes on where it was and
     gives the same bytes, with however many processes: results depend on the chunk alone. Under torchrun the processes share the
@@ -78,7 +81,7 @@ def distill_into(
     request.expect_fit(source)
     sizes = [request.chunk_size(layer, chunk or CHUNK[device]) for layer in source.layers]
     asked = {**request.described(), "device": device, "key": key, "layout": layout, "length": length}
-    job = _Job(folder, source, request, Manifest.of(source, asked, sizes), mine, stage)
+    job = _Job(folder, source, request, Manifest.of(source, asked, sizes), mine, page, stage)
     with workers(mine) as team:
         return job.run(team)
 
@@ -86,8 +89,9 @@ def distill_into(
 class _Job:
     """What all processes of a job know."""
 
-    def __init__(self, folder: Path, source: Source, request: Request, manifest: Manifest, device: str, stage: Stage) -> None:
-        self.folder, self.source, self.request, self.manifest, self.device, self.stage = folder, source, request, manifest, device, stage
+    def __init__(self, folder: Path, source: Source, request: Request, manifest: Manifest, device: str, page: bool, stage: Stage) -> None:
+        self.folder, self.source, self.request, self.manifest = folder, source, request, manifest
+        self.device, self.page, self.stage = device, page, stage
         self.stamps = source.stamps()
         self.options = request.checked
         self.total = sum(layer.count for layer in source.layers)
@@ -221,8 +225,22 @@ class _Job:
             log(self.folder, "finished")
         store.remove()
         content = json.loads(path.read_text(encoding="utf-8"))
-        written = {"written": [str(self.folder / name) for name in (TENSORS, DESCRIPTION, TABLE)]}
+        names = [TENSORS, DESCRIPTION, TABLE]
+        if self.page:
+            self.stage("drawing the report")
+            names.append(PAGE)
+            write_page(self.folder / PAGE, read_distilled(self.folder), title=self.source.title, metadata=content, filters=self._filter)
+        written = {"written": [str(self.folder / name) for name in names]}
         return report_of(f"{self.source.title}: distilled", content["layers"], written, options.norm, options.tol)
+
+    def _filter(self, name: str, index: tuple[int, ...]) -> np.ndarray:
+        """The taps of one filter as it was, of a model as many as its certificate counts."""
+        layer = next(layer for layer in self.source.layers if layer.name == name)
+        system = layer.take(int(np.ravel_multi_index(index, layer.batch)) if index else 0, 1)
+        if isinstance(system, ImpulseResponse):
+            return system.taps[0]
+        length = self.manifest.options.get("length") or layer.natural_length()
+        return np.ravel(impulse_response(system, length).taps)
 
 
 def distilled_on(device: str, system: System, arguments: Mapping[str, Any], size: int, group: int) -> Distillation:

@@ -69,7 +69,8 @@ def report_of(title: str, layers: Layers, facts: Mapping[str, Any], norm: str, t
     total, states = sum(f["filters"] for f in layers.values()), sum(f["states"] for f in layers.values())
     words = []
     if failed:
-        words.append(f"NOT CONVERGED: {failed} of {total} filters. The others stand.")
+        where = ", ".join(name for name, f in layers.items() if f["not_converged"])
+        words.append(f"NOT CONVERGED: {failed} of {total} filters ({where}). The others stand.")
     if missed:
         words.append(f"The tolerance {tol:g} ({norm}) IS NOT MET by {missed} of {total} filters: allow a larger --max-order.")
     tables = [Table("layers", COLUMNS, [_row(name, f) for name, f in layers.items()], limit=40)]
@@ -81,10 +82,8 @@ def report_of(title: str, layers: Layers, facts: Mapping[str, Any], norm: str, t
     return Report(title, {"filters": total, "states": states, **facts}, tables, words), not failed and not missed
 
 
-COLUMNS = (
-    "layer", "filters", "taps", "order", "states", "median l2 error", "worst l2 error", "times best, worst", "largest pole",
-    "not converged",
-)  # fmt: skip
+COLUMNS = ("layer", "filters", "taps", "order", "states", "l2 median", "l2 worst", "times best")
+"""Of the table on a terminal. Errors are relative; ``times best``: the worst Hankel error over what no system of that order gets below."""
 DONE = {
     "not finite": "left out: NaN in its place",
     "zero": "no state: exact",
@@ -98,20 +97,24 @@ DONE = {
 
 def _row(name: str, facts: Mapping[str, Any]) -> tuple[Any, ...]:
     order, l2 = facts["order"], facts["relative_l2_error"]
-    orders = str(order["largest"]) if order["smallest"] == order["largest"] else f"{order['smallest']} to {order['largest']}"
-    measured = (l2["median"], l2["largest"], facts["times_best"]["largest"], facts["spectral_radius"]["largest"])
-    shown = [np.nan if value is None else value for value in measured]
-    return (name, facts["filters"], facts["length"], orders, facts["states"], *shown, facts["not_converged"])
+    orders = order["largest"] if order["smallest"] == order["largest"] else f"{order['smallest']} to {order['largest']}"
+    shown = [np.nan if value is None else value for value in (l2["median"], l2["largest"], facts["times_best"]["largest"])]
+    return (name, facts["filters"], facts["length"], orders, facts["states"], *shown)
 
 
 def table_of(layers: Layers) -> bytes:
-    """``layers.csv``: a row a layer, numbers in full."""
+    """``layers.csv``: a row a layer, numbers in full, empty where there are none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    spreads = ("order", "relative_l2_error", "times_best", "spectral_radius", "tail_energy")
     kinds = KINDS[1:]
-    writer.writerow((*(column.replace(" ", "_").replace(",", "") for column in COLUMNS), *(kind.replace(" ", "_") for kind in kinds)))
+    named = (kind.replace(" ", "_") for kind in kinds)
+    measured = [f"{spread}_{size}" for spread in spreads for size in ("smallest", "median", "largest")]
+    writer.writerow(("layer", "filters", "taps", "states", *measured, "not_converged", "over_tolerance", *named))
     for name, facts in layers.items():
-        writer.writerow((*_row(name, facts), *(facts["named"].get(kind, 0) for kind in kinds)))
+        numbers = [value for spread in spreads for value in facts[spread].values()]
+        rest = (facts["not_converged"], facts.get("over_tolerance"), *(facts["named"].get(kind, 0) for kind in kinds))
+        writer.writerow((name, facts["filters"], facts["length"], facts["states"], *numbers, *rest))
     return text.getvalue().encode()
 
 

@@ -131,7 +131,7 @@ def _drawn(table: Table) -> Any:
     drawn = RichTable(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for i, column in enumerate(table.columns):
         numeric = all(isinstance(row[i], (int, float, np.number)) for row in table.rows)
-        drawn.add_column(Text(column), justify="right" if numeric else "left", vertical="top")
+        drawn.add_column(Text(column), justify="right" if numeric else "left", vertical="top", overflow="fold")
     for row in table.rows[: table.limit]:
         drawn.add_row(*(Text(shown(value)) for value in row))
     return drawn

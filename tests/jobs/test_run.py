@@ -93,7 +93,7 @@ def test_every_special_filter_is_named_and_spoils_no_other(here):
     named = {row[1]: row[3] for row in report.tables[1].rows}
     assert named == {"not finite": "1", "zero": "2", "constant": "3", "tap 0 only": "5", "delayed": "6", "extreme scale": "7"}
     assert not good
-    assert "NOT CONVERGED: 1 of 10 filters" in report.words[0]
+    assert "NOT CONVERGED: 1 of 10 filters (filters)" in report.words[0]
     layer = ssmid.load(here / "out")["filters"]  # pyright: ignore[reportIndexIssue]
     alone = ssmid.distill(np.load(here / "h.npy")[1, 4], **OPTIONS)
     np.testing.assert_allclose(layer.certificate.l2[1, 4], alone.certificate.l2, rtol=1e-9)

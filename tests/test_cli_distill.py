@@ -1,0 +1,148 @@
+"""``ssmid distill``: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ssmid
+from ssmid.cli import main
+
+ORDER = ("--order", "3", "--method", "balanced")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder of its own to work in, with two layers of filters of three states each."""
+    monkeypatch.chdir(tmp_path)
+    t, rng = np.arange(40), np.random.default_rng(0)
+    modes = rng.uniform(0.3, 0.9, (2, 4, 3, 1)) ** t * rng.choice([-1, 1], (2, 4, 3, 1)) ** t
+    h = np.sum(modes, 2)
+    np.save("h.npy", h)
+    safetensors.numpy.save_file({"layers.0.filter": h[0], "layers.1.filter": h[1].astype(np.float32)}, "model.safetensors")
+    return tmp_path
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_a_checkpoint_becomes_a_folder_and_a_table_of_its_layers(here, capsys):
+    status, out, err = run(capsys, "distill", "model.safetensors", "-o", "out", *ORDER)
+    assert (status, err) == (0, "")
+    assert "layers.0.filter" in out
+    assert "layers.1.filter" in out
+    assert "out/model.safetensors" in out.replace("\n", "")
+    model = ssmid.load("out")
+    assert isinstance(model, ssmid.DistilledModel)
+    assert repr(model) == "DistilledModel(2 layers: layers.0.filter, layers.1.filter)"
+    for name, h in zip(model, np.load("h.npy"), strict=True):
+        system = model[name].system
+        assert system.batch_shape == (4,)
+        error = np.linalg.norm(ssmid.impulse_response(system, 40).arrays["taps"] - h, axis=-1) / np.linalg.norm(h[:, 1:], axis=-1)
+        assert (error <= model[name].certificate.l2 + 1e-6).all()
+        assert error.max() < 1e-3
+        assert system.arrays["poles"].dtype == np.complex128
+    assert len((here / "out" / "layers.csv").read_text().splitlines()) == 3
+
+
+def test_json_is_the_only_output_and_quiet_says_nothing(here, capsys):
+    status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert report["states"] == 24
+    assert report["layers"][0]["layer"] == "filters"
+    assert report["layers"][0]["l2_worst"] < 0.1
+    assert run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--quiet") == (0, "", "")
+
+
+def test_the_default_folder_is_named_after_the_file(here, capsys):
+    assert run(capsys, "distill", "h.npy", *ORDER, "-q")[0] == 0
+    assert Path("h-distilled/model.json").exists()
+
+
+def test_a_tolerance_decides_the_orders_and_one_out_of_reach_is_status_1(here, capsys):
+    status, _, err = run(capsys, "distill", "h.npy", "-o", "out", "--tol", "1e-2", "--method", "balanced", "-q")
+    assert (status, err) == (0, "")
+    layer = ssmid.load("out")["filters"]  # pyright: ignore[reportIndexIssue]
+    assert (layer.certificate.l2 <= 1e-2).all()
+    np.save("noise.npy", np.random.default_rng(0).standard_normal((2, 60)))
+    few = ("--tol", "1e-3", "--max-order", "4", "--method", "balanced")
+    status, out, _ = run(capsys, "distill", "noise.npy", "-o", "noise", *few)
+    assert status == 1
+    assert "The tolerance 0.001 (l2) IS NOT MET by 2 of 2 filters" in " ".join(out.split())
+
+
+def test_a_bad_filter_is_named_and_the_status_is_1(here, capsys):
+    h = np.load("h.npy")
+    h[1, 2, 0] = np.inf
+    np.save("bad.npy", h)
+    status, out, err = run(capsys, "distill", "bad.npy", "-o", "out", *ORDER)
+    assert (status, err) == (1, "")
+    assert "NOT CONVERGED: 1 of 8 filters (filters). The others stand." in out
+    named = out[out.index("named filters") :]
+    assert "not finite" in named
+    assert "6" in named
+
+
+def test_another_job_in_the_folder_is_one_line_that_says_what_differs(here, capsys):
+    run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "-q")
+    status, out, err = run(capsys, "distill", "h.npy", "-o", "out", "--order", "4", "--method", "balanced")
+    assert (status, out) == (2, "")
+    assert err.startswith("ssmid: expected the same job as the one begun here, got order 3 there, 4 here (to start anew")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "expected one of order, tol and budget, got none"),
+        (("--order", "few"), "order: expected 'noise', got 'few'"),
+        (("--order", "3", "--norm", "linf"), "norm: expected 'l2' or"),
+        (("--order", "3", "--shared", "3"), "shared: expected at most 2, the batch axes of the filters, got 3"),
+        (("--order", "3", "--method", "magic"), "method: expected one of"),
+        (("--order", "3", "--weights", "absent.npy"), "absent.npy"),
+        (("--order", "3", "--weights", "h.npy", "--frequency-weights", "h.npy"), "expected weights or frequency_weights, got both"),
+        (("--order", "3", "--length", "0"), "length: expected at least 1, got 0"),
+        (("--order", "3", "--device", "abacus"), "device: expected 'cpu' or 'cuda', got 'abacus'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2_and_makes_no_folder(here, capsys, arguments, words):
+    status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_length_cuts_filters_and_options_reach_the_distiller(here, capsys):
+    options = ("--length", "30", "--multiple", "4", "--max-modulus", "0.7")
+    _, _, err = run(capsys, "distill", "h.npy", "-o", "out", "--order", "2", *options, "-q")
+    layer = ssmid.load("out")["filters"]  # pyright: ignore[reportIndexIssue]
+    assert err == ""
+    assert layer.length == 30
+    assert (layer.order, layer.system.order) == (4, 4)
+    assert np.abs(layer.system.arrays["poles"]).max() <= 0.7 + 1e-12
+
+
+def test_the_report_is_a_page_and_can_be_had_later(here, capsys):
+    run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "-q")
+    before = Path("out/model.safetensors").read_bytes()
+    status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--report")
+    assert (status, err) == (0, "")
+    assert "out/report.html" in out.replace("\n", "")
+    assert Path("out/report.html").read_text().startswith("<!doctype html>")
+    assert Path("out/model.safetensors").read_bytes() == before
+
+
+def test_it_can_be_started_as_a_module(here):
+    done = subprocess.run([sys.executable, "-m", "ssmid", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ssmid.__version__
