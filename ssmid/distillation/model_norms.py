@@ -138,15 +138,19 @@ def _sum_of_moduli(poles: Array, residues: Array) -> Array:
 
 
 def _lengths(poles: Array, residues: Array) -> np.ndarray:
-    """Powers of two of taps beyond which the moduli sum to less than 1e-9 of the l2 norm."""
-    allowed = _NEGLIGIBLE * to_numpy(modal_norm(poles, residues, "h2"))
+    """Powers of two of taps beyond which the moduli sum to less than 1e-9 of the l2 norm, or than the rounding of modes that cancel."""
     size, decay = np.abs(to_numpy(residues)), np.abs(to_numpy(poles))
+    rounding = 4 * np.finfo(np.float64).eps * (size / (1 - decay)).sum(-1)
+    wanted = _NEGLIGIBLE * to_numpy(modal_norm(poles, residues, "h2"))
+    allowed = np.maximum(wanted, rounding)
     # each of the modes gets its share of what is allowed
     with np.errstate(divide="ignore", invalid="ignore"):
         share = allowed[:, None] / size.shape[-1] * (1 - decay) / size
         needed = np.where((size > 0) & (decay > 0), np.log(share) / np.log(decay), 0.0)
     needed = np.max(np.where(np.isnan(needed), np.inf, needed), axis=-1)
-    exponents = [6 if n <= 64 else ceil(log(min(n, 2.0 * _LONGEST), 2)) for n in needed]
+    # where all is rounding the bound of the rest will do: there is no state space of such a difference to go by
+    needed = np.minimum(needed, np.where(wanted <= rounding, _LONGEST, 2 * _LONGEST))
+    exponents = [6 if n <= 64 else ceil(log(n, 2)) for n in needed]
     return 2 ** np.array(exponents, dtype=np.int64)
 
 

@@ -69,5 +69,13 @@ def test_scale_and_nothing(rng):
         assert modal_norm(poles, 0 * residues, kind).tolist() == [0, 0]
 
 
+def test_modes_that_cancel_to_rounding(rng):
+    """Of a system minus itself but for rounding the norms are rounding, and found as quickly."""
+    poles, residues = modes(rng, 3, 8, radius=0.9999)
+    apart = np.concatenate([poles, poles * (1 - 1e-16)], axis=-1), np.concatenate([residues, -residues * (1 + 1e-15)], axis=-1)
+    for kind in ("h2", "hankel", "hinf", "l1"):
+        assert (modal_norm(*apart, kind) <= 1e-11 * modal_norm(poles, residues, kind)).all()
+
+
 def test_natural_length():
     assert [natural_length(radius) for radius in (0.0, 0.5, 0.99, 1.0)] == [16, 16, 688, 65536]
