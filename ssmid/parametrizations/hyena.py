@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, double, from_numpy, harmonize, namespace, quiet
+from ssmid._array import Array, astype_width, double, from_numpy, harmonize, namespace, quiet, width
 from ssmid.systems import ImpulseResponse
 
 
@@ -77,8 +77,7 @@ def hyena_filters(
     arrays = harmonize(z=z, t=t, deltas=deltas, bypass=bypass, **network)
     z, t, deltas, bypass, *rest = (None if a is None else double(a) for a in arrays)
     layers, sizes = rest[: len(weights)], len(weights) + len(biases)
-    xp = namespace(z)
-    bits = 64 if all(a is None or str(a.dtype).endswith("64") for a in arrays) else 32
+    xp, bits = namespace(z), width(arrays[0])
     z, t = xp.reshape(z, (-1, z.shape[-1])), xp.reshape(t, (-1,))
     deltas = xp.reshape(deltas, (-1,))
     _check(z, t, layers, rest[len(weights) : sizes], rest[sizes:], deltas, bypass)
