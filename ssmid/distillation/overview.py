@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -94,12 +95,12 @@ def _layer(name: str, distillation: Distillation) -> Layer:
         return to_numpy(array).reshape(-1)
 
     sigma = to_numpy(certificate.sigma).astype(float)
-    sigma = sigma.reshape(-1, sigma.shape[-1])
+    sigma = sigma.reshape(prod(batch), sigma.shape[-1])
     largest = np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
     order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
     poles = to_numpy(distillation.system.broadcast_arrays()["poles"])
-    poles = poles.reshape(-1, poles.shape[-1])
+    poles = poles.reshape(len(order), poles.shape[-1])
     return Layer(
         name=name,
         batch=batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from html import escape
 
@@ -51,6 +52,7 @@ def _one(distillation: Distillation, index: tuple[int, ...]) -> Modal:
 
 def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
     """Amplitudes over the logarithm of time, and below them the residual in the same units."""
+    unit, (before, after) = _readable(before, after)
     shown = after[1:] if before is None else np.concatenate([before[1:], after[1:]])
     low, high = min(0.0, float(shown.min())), max(0.0, float(shown.max()))
     residual = np.zeros(1) if before is None else (before - after)[1:]
@@ -62,13 +64,23 @@ def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str
     y = Scale(low, high, split, _TOP)
     places = x(t)
     if before is None:
-        parts = [draw.axes(x, y, "time (samples)", "amplitude"), _curve(places, y(after[1:]), "after")]
+        parts = [draw.axes(x, y, "time (samples)", f"amplitude{unit}"), _curve(places, y(after[1:]), "after")]
         return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
     z = Scale(least, most, _TOP + _HEIGHT, split + _GAP)
-    grid = draw.axes(x, y, "", "amplitude") + draw.axes(x, z, "time (samples)", "", y_ticks=0 if z.start - z.end < 44 else 3)
+    grid = draw.axes(x, y, "", f"amplitude{unit}") + draw.axes(x, z, "time (samples)", "", y_ticks=0 if z.start - z.end < 44 else 3)
     parts = [grid, _curve(places, y(before[1:]), "before"), _curve(places, y(after[1:]), "after"), _curve(places, z(residual), "residual")]
     parts.append(draw.text(_RIGHT, z.end - 4, "residual, in the same units", "name", "end"))
     return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
+
+
+def _readable(before: np.ndarray | None, after: np.ndarray) -> tuple[str, tuple[np.ndarray | None, np.ndarray]]:
+    """Taps in a unit in which their size is a plain number, and its name."""
+    peak = max(float(np.abs(taps[1:]).max(initial=0.0)) for taps in (before, after) if taps is not None)
+    if peak == 0 or 1e-3 <= peak < 1e4:
+        return "", (before, after)
+    exponent = math.floor(math.log10(peak))
+    parts = 10.0 ** (exponent // 2), 10.0 ** (exponent - exponent // 2)  # one power of ten may not be a number
+    return f" (× {draw.scientific(10.0**exponent)})", (None if before is None else before / parts[0] / parts[1], after / parts[0] / parts[1])
 
 
 def _levels(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
@@ -98,7 +110,8 @@ def _curves(before: np.ndarray | None, after: np.ndarray) -> dict[str, np.ndarra
 
 def _decibels(x: Scale, at: np.ndarray, curves: dict[str, np.ndarray], floor: float, x_name: str, y_name: str) -> list[str]:
     """Root mean squares of what shares a place on the page, in dB below the highest."""
-    lines = {name: draw.averaged(x(at), values, _COLUMNS) for name, values in curves.items()}
+    largest = max(float(values.max(initial=0.0)) for values in curves.values()) or 1.0
+    lines = {name: draw.averaged(x(at), values / largest, _COLUMNS) for name, values in curves.items()}
     peak = max(float(values.max()) for _, values in lines.values()) or 1.0
     y = Scale(floor, 0, _TOP + _HEIGHT, _TOP)
     parts = [draw.axes(x, y, x_name, f"{y_name} (dB below the peak)", y_ticks=5)]

@@ -88,11 +88,10 @@ def _map(colour: _Colour, layers: list[Layer], labels: list[str], cells: list[np
     for number, (layer, label, places) in enumerate(zip(layers, labels, cells, strict=True)):
         values = np.where(layer.fitted, getattr(layer, colour.field).astype(float), np.nan)
         words = escape(_words_of_row(colour, layer, label, values))
-        image = _image(colour.scale(values[places]))
-        rows.append(
-            f'<div class="row"><span aria-hidden="true">{escape(label)}</span><img data-layer="{number}" alt="{words}" title="{words}" '
-            f'style="width:calc((100% - var(--label)) * {len(places) / most:.4g})" src="{image}"></div>'
-        )
+        width = f"calc((100% - var(--label)) * {len(places) / most:.4g})"
+        said = f'data-layer="{number}" alt="{words}" title="{words}" style="width:{width}"'
+        picture = f'<img {said} src="{_image(colour.scale(values[places]))}">' if len(places) else ""
+        rows.append(f'<div class="row"><span aria-hidden="true">{escape(label)}</span>{picture}</div>')
     height = min(34, max(5, 420 // len(layers)))
     sparse = " sparse" if height < 11 else ""
     width = min(9, max(len(label) for label in labels))

@@ -72,7 +72,7 @@ def scientific(value: float) -> str:
     if 0.9e-3 < value < 1e4:
         return f"{value:g}"
     exponent = math.floor(math.log10(value) + 1e-9)
-    front = round(value / 10.0**exponent)
+    front = round(10 ** (math.log10(value) - exponent))
     return ("" if front == 1 else f"{front}·") + "10" + str(exponent).translate(_SUPERSCRIPT)
 
 

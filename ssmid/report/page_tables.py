@@ -15,6 +15,8 @@ from ssmid.report.tables import shown
 
 _LISTED = 24
 """Special filters of one kind that are named; of more the number is told."""
+_LONGEST = 300
+"""Characters of a value that are shown."""
 
 
 # ---------------------------------------------------------------- at a glance
@@ -160,9 +162,13 @@ def made(metadata: Mapping[str, Any]) -> str:
     return f'<dl class="made">{rows}</dl>' if rows else "<p>Nothing was said about it.</p>"
 
 
+def _cut(words: str) -> str:
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+
+
 def _flat(metadata: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     found = []
     for name, value in metadata.items():
         full = f"{before}{name}".replace("_", " ")
-        found += _flat(value, f"{full}, ") if isinstance(value, Mapping) else [(full, shown(value))]
+        found += _flat(value, f"{full}, ") if isinstance(value, Mapping) else [(full, _cut(shown(value)))]
     return found
