@@ -72,8 +72,8 @@ def order_curves(filters: Array | ImpulseResponse, max_order: int = 64, *, chunk
         raise ValueError(f"filters: expected real taps of shape (*batch, length), got {taps.dtype} of shape {tuple(taps.shape)}")
     max_order, chunk = whole_number("max_order", max_order, 1), whole_number("chunk", chunk, 1)
     *batch, length = taps.shape
-    flat = namespace(taps).reshape(taps, (prod(batch), length))
-    parts = [_curves(Bank.of(flat[i : i + chunk, :]), max_order) for i in range(0, max(1, flat.shape[0]), chunk)]
+    flat, count = namespace(taps).reshape(taps, (prod(batch), length)), prod(batch)
+    parts = [_curves(Bank.of(flat[i : min(i + chunk, count), :]), max_order) for i in range(0, max(1, count), chunk)]
     l2, bound = (np.concatenate(both).reshape(*batch, -1) for both in zip(*parts, strict=True))
     return OrderCurves(*(from_numpy(x, taps) for x in (np.arange(l2.shape[-1]), l2, bound)))
 
@@ -99,10 +99,11 @@ def error_curves(bank: Bank, subspace: Subspace) -> np.ndarray:
     step = max(1, _BYTES // (8 * 4 * bank.length))
     curves = np.zeros((n, K + 1))
     for i in range(0, n, step):
-        strict = bank.strict[i : i + step, :]
-        A, b, c = (x[i : i + step, ...] for x in (subspace.shift, subspace.inputs, subspace.outputs))
+        rows = slice(i, min(i + step, n))
+        strict = bank.strict[rows, :]
+        A, b, c = (x[rows, ...] for x in (subspace.shift, subspace.inputs, subspace.outputs))
         for order in range(K + 1):
-            curves[i : i + step, order] = to_numpy(_squared_error(strict, A[:, :order, :order], b[:, :order], c[:, :order]))
+            curves[rows, order] = to_numpy(_squared_error(strict, A[:, :order, :order], b[:, :order], c[:, :order]))
     energy = np.where(curves[:, :1] > 0, curves[:, :1], 1.0)
     curves = np.sqrt(curves / energy)
     curves = np.take_along_axis(curves, np.minimum(np.arange(K + 1), subspace.rank[:, None]), axis=1)
