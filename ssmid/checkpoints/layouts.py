@@ -172,17 +172,18 @@ class Match:
 
 @dataclasses.dataclass(frozen=True)
 class Miss:
-    """A prefix that looks like a layout and is not one: ``faults`` says why, ``share`` how much of it was there."""
+    """A prefix that looks like a layout and is not one: ``names`` are there, ``faults`` says why, ``share`` how much of it was there."""
 
     layout: str
     prefix: str
-    found: tuple[str, ...]
+    names: tuple[str, ...]
     faults: tuple[str, ...]
     share: float
 
     def words(self) -> str:
         where = f"at {self.prefix!r}" if self.prefix else "at the top"
-        return f"{self.layout} {where}: found {', '.join(self.found)}; {'; '.join(self.faults)}"
+        found = [name.removeprefix(self.prefix) for name in self.names[:4]]
+        return f"{self.layout} {where}: found {', '.join(found) or 'names alone'}; {'; '.join(self.faults)}"
 
 
 def find_layers(layout: Layout, tensors: Mapping[str, StoredTensor]) -> tuple[list[Match], list[Miss]]:
@@ -228,14 +229,14 @@ def _check(layout: Layout, prefix: str, roles: dict[str, dict[str, str]], tensor
             fault = _bind(spec.shape, shape, sizes)
             if fault is not None:
                 faults.append(f"{name[len(prefix) :]} has shape {shape} instead of {fault}")
-            elif len(found) < 4:
-                found.append(name[len(prefix) :])
+            else:
+                found.append(name)
         names[role] = roles[role] if "*" in spec.name else roles[role][""]
     if not faults:
         return Match(layout, prefix, names, sizes)
     there = sum(role in roles for role in required)
     wrong = sum(" instead of " in fault for fault in faults)
-    return Miss(layout.name, prefix, tuple(found) or ("names alone",), tuple(faults), (there - wrong / 2) / len(required))
+    return Miss(layout.name, prefix, tuple(found), tuple(faults), (there - wrong / 2) / len(required))
 
 
 def _bind(expected: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:

@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -73,12 +74,13 @@ class Checkpoint:
     """What :func:`read_checkpoint` found.
 
     path : as given   files : all that it is made of, an index first and ``config.json`` last   layers : at least one, by names in the
-    order of their numbers
+    order of their numbers   skipped : of places that are nearly a layer of a layout found elsewhere, what they lack
     """
 
     path: Path
     files: tuple[Path, ...]
     layers: tuple[Layer, ...]
+    skipped: tuple[str, ...] = ()
     stage: Progress | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -114,7 +116,8 @@ def read_checkpoint(
     settings : what neither tensors nor ``config.json`` say, by name   stage : called with the progress
 
     Raises ValueError that names the file: for one that is missing, damaged or would have to be unpickled, for settings or lengths that a
-    layout does not take, and for a checkpoint without known layers, with the nearest candidates and what they lack.
+    layout does not take, and for a checkpoint without known layers, with the nearest candidates and what they lack. A place that nearly is
+    a layer like the others is left out with a warning (``skipped``).
 
     >>> import tempfile, numpy as np
     >>> path = os.path.join(tempfile.mkdtemp(), "filters.npz")
@@ -134,16 +137,19 @@ def read_checkpoint(
         if not path.exists():
             raise ValueError("expected a file or a folder, got none of that name")
         if _is_data(path):
-            return Checkpoint(path, (path,), (_measured(path, key, length),), stage)
+            return Checkpoint(path, (path,), (_measured(path, key, length),), stage=stage)
         tensors = open_tensors(path, stage)
-        layers = _layers(tensors, layout, length, key, dict(settings or {}))
+        layers, skipped = _layers(tensors, layout, length, key, dict(settings or {}))
         kept = [layer for layer in layers if prefix is None or layer.name.startswith(prefix)]
         if not kept:
             raise ValueError(f"prefix: expected the beginning of {_few([layer.name for layer in layers])}, got {prefix!r}")
     files = tensors.files
     if tensors.config_file is not None and any(layer.layout != PLAIN for layer in kept):
         files = (*files, tensors.config_file)  # it has a say in what these layers are
-    return Checkpoint(path, files, tuple(sorted(kept, key=lambda layer: _natural(layer.name))), stage)
+    lacking = tuple(miss.words() for miss in skipped if prefix is None or miss.prefix.startswith(prefix))
+    if lacking:
+        warnings.warn(f"{path}: left out: {'; and '.join(lacking[:3])}{' and others' if len(lacking) > 3 else ''}", stacklevel=2)
+    return Checkpoint(path, files, tuple(sorted(kept, key=lambda layer: _natural(layer.name))), lacking, stage)
 
 
 def _is_data(path: Path) -> bool:
@@ -166,13 +172,16 @@ def _measured(path: Path, key: str | None, length: int | None) -> Layer:
 # ---------------------------------------------------------------- layers
 
 
-def _layers(tensors: TensorFiles, layout: str | None, length: int | None, key: str | None, settings: dict[str, Any]) -> list[Layer]:
+def _layers(
+    tensors: TensorFiles, layout: str | None, length: int | None, key: str | None, settings: dict[str, Any]
+) -> tuple[list[Layer], list[Miss]]:
+    """The layers, and what nearly was one."""
     if key is not None:
         if layout not in (None, PLAIN):
             raise ValueError(f"key: expected none with layout={layout!r}, got {key!r}")
-        return [_plain(name, tensors[name], length) for name in _named(tensors, key)]
+        return [_plain(name, tensors[name], length) for name in _named(tensors, key)], []
     if layout == PLAIN:
-        return _plain_banks(tensors, length) or _unknown(tensors, [], PLAIN)
+        return _plain_banks(tensors, length) or _unknown(tensors, [], PLAIN), []
     wanted = [LAYOUTS[layout]] if layout else [known for known in LAYOUTS.values() if known.automatic]
     unknown = set(settings) - {name for known in wanted for name in known.settings}
     if unknown:
@@ -180,8 +189,9 @@ def _layers(tensors: TensorFiles, layout: str | None, length: int | None, key: s
         raise ValueError(f"settings: expected names out of {', '.join(names)}, got {', '.join(sorted(unknown))}")
     matches, misses = _found(tensors, wanted, settings)
     if matches:
-        return [_layer(name, match, tensors, length, settings) for name, match in zip(_names(matches), matches, strict=True)]
-    return (_plain_banks(tensors, length) if layout is None else []) or _unknown(tensors, misses, layout)
+        layers = [_layer(name, match, tensors, length, settings) for name, match in zip(_names(matches), matches, strict=True)]
+        return layers, _nearly(layers, misses)
+    return (_plain_banks(tensors, length) if layout is None else []) or _unknown(tensors, misses, layout), []
 
 
 def _found(tensors: TensorFiles, wanted: list[Layout], settings: dict[str, Any]) -> tuple[list[Match], list[Miss]]:
@@ -195,7 +205,7 @@ def _found(tensors: TensorFiles, wanted: list[Layout], settings: dict[str, Any])
             if known.accepts is None or known.accepts(match.sizes, resolved(known, tensors.config, settings)):
                 matches.append(match)
             else:
-                misses.append(Miss(known.name, match.prefix, match.all_names()[:4], (f"{_words(match.sizes)} do not go together",), 1.0))
+                misses.append(Miss(known.name, match.prefix, match.all_names(), (f"{_words(match.sizes)} do not go together",), 1.0))
     claimed: set[str] = set()
     kept = []
     for match in sorted(matches, key=lambda match: -len(match.all_names())):
@@ -203,6 +213,13 @@ def _found(tensors: TensorFiles, wanted: list[Layout], settings: dict[str, Any])
             kept.append(match)
             claimed.update(match.all_names())
     return kept, misses
+
+
+def _nearly(layers: list[Layer], misses: list[Miss]) -> list[Miss]:
+    """Places that have most of what a layout found elsewhere needs, and belong to no layer: a layer damaged, not another kind."""
+    layouts = {layer.layout for layer in layers}
+    claimed = {name for layer in layers for name in layer.tensors}
+    return [miss for miss in misses if miss.layout in layouts and miss.share > 0.5 and claimed.isdisjoint(miss.names)]
 
 
 def _words(sizes: Mapping[str, int]) -> str:

@@ -159,6 +159,28 @@ def test_a_missing_tensor_is_named(tmp_path):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("fault", ["missing", "shape"])
+def test_a_damaged_layer_among_others_is_left_out_aloud(tmp_path, fault):
+    shapes = {f"layers.{i}.{name}": shape for i in range(3) for name, shape in hyena_shapes().items()}
+    if fault == "missing":
+        del shapes["layers.1.filter_fn.modulation.deltas"]
+    else:
+        shapes["layers.1.filter_fn.bias"] = (7,)
+    path = write(tmp_path / "m.safetensors", shapes, "")
+    with pytest.warns(UserWarning, match=r"m\.safetensors: left out: hyena at 'layers\.1\.': found .*; (no |filter_fn\.bias has)"):
+        found = ssmid.read_checkpoint(path)
+    assert [layer.name for layer in found.layers] == ["layers.0", "layers.2"]
+    assert len(found.skipped) == 1
+    assert ssmid.read_checkpoint(path, prefix="layers.2").skipped == ()
+
+
+def test_other_kinds_of_layers_are_not_damaged_ones(tmp_path, recwarn):
+    shapes = {f"layers.0.{name}": shape for name, shape in hyena_shapes().items()}
+    shapes |= {"layers.1.in_proj.weight": (12, 6), "layers.1.D": (6,)}
+    assert ssmid.read_checkpoint(write(tmp_path / "m.safetensors", shapes, "")).skipped == ()
+    assert not recwarn.list
+
+
 def test_a_wrong_shape_is_named(tmp_path):
     shapes = hyena_shapes() | {"filter_fn.bias": (7,)}
     fault = r"hyena at 'backbone\.layers\.0\.mixer\.': .*; filter_fn\.bias has shape \(7,\) instead of \(filters=6,\)"
