@@ -22,7 +22,7 @@ import pytest
 import ssmid
 from ssmid import Certificate, Distillation, ImpulseResponse, Modal
 from ssmid.distillation.bank import KINDS
-from ssmid.distillation.overview import least_orders, overview, short_names, spread
+from ssmid.distillation.overview import overview
 from ssmid.report import page_orders, page_svg
 from ssmid.report.distillation_page import page, write_page
 from ssmid.report.page_svg import Scale
@@ -283,16 +283,6 @@ def test_the_least_orders_for_an_error(rng):
         assert row[5] == ("all" if known == 9 else f"{known} of 9")
 
 
-def test_least_orders_of_bounds(rng):
-    sigma = np.sort(rng.uniform(0, 1, (20, 5)))[:, ::-1] / 1.0
-    sigma[3, 2:] = np.nan
-    least, known = least_orders(sigma, 0.4)
-    for values, order, sure in zip(sigma, least, known, strict=True):
-        values = values[np.isfinite(values)]
-        below = [r for r, value in enumerate(values) if value <= 0.4]
-        assert (order, sure) == ((below[0], True) if below else (len(values), False))
-
-
 def test_without_filters_bounds_alone_are_told(model):
     made = page(model, "", {})
     assert "were not at hand" in made
@@ -389,7 +379,8 @@ def _repeated(distillation: Distillation, count: int) -> Distillation:
     fields["l2"] = fields["l2"] * np.random.default_rng(1).uniform(0.5, 1.0, count)
     system = Modal(**{name: many(array) for name, array in distillation.system.broadcast_arrays().items()})
     certificate = Certificate(**fields)
-    return dataclasses.replace(distillation, system=system, certificate=certificate, converged=certificate.converged, condition=np.ones(count))
+    flags = {"converged": certificate.converged, "condition": np.ones(count)}
+    return dataclasses.replace(distillation, system=system, certificate=certificate, **flags)
 
 
 def test_a_large_model_stays_small(taps, tmp_path):
@@ -397,7 +388,8 @@ def test_a_large_model_stays_small(taps, tmp_path):
     orders = np.random.default_rng(2).integers(4, 17, 2048)
     layer = dataclasses.replace(layer, order=orders)
     path = tmp_path / "report.html"
-    write_page(path, {f"layers.{i}.mixer": layer for i in range(24)}, title="Large", metadata={}, filters=lambda n, i: taps["net.0.filter"][0, 0])
+    layers = {f"layers.{i}.mixer": layer for i in range(24)}
+    write_page(path, layers, title="Large", metadata={}, filters=lambda layer, index: taps["net.0.filter"][0, 0])
     assert path.stat().st_size < 4_000_000
     text = path.read_text()
     assert not Parsed(text).open
@@ -450,7 +442,8 @@ def test_a_layer_without_filters(model, taps):
 
 
 def test_a_single_bank_and_no_layers(model, taps, tmp_path):
-    write_page(tmp_path / "a.html", model["net.1.filter"], title="One", metadata={}, filters=lambda layer, index: taps["net.1.filter"][index])
+    h = taps["net.1.filter"]
+    write_page(tmp_path / "a.html", model["net.1.filter"], title="One", metadata={}, filters=lambda layer, index: h[index])
     assert "Layer all" in (tmp_path / "a.html").read_text()
     with pytest.raises(ValueError, match="layers: expected at least one, got none"):
         write_page(tmp_path / "b.html", {}, title="None", metadata={})
@@ -488,30 +481,14 @@ def test_paths_break_where_nothing_is_known():
     assert drawn == '<path class="a" d="M0 1l1 1M3 3h0M5 4.5h0"/>'
 
 
-def test_names_of_layers():
-    assert short_names(["a.0.b", "a.1.b", "a.1.1.b"]) == (["0", "1", "1.1"], "a.*.b")
-    assert short_names(["x", "y"]) == (["x", "y"], "")
-    assert short_names(["model.f"]) == (["model.f"], "")
-    assert short_names(["h.0", "h.1"]) == (["0", "1"], "h.*")
-
-
-def test_quantiles_pass_over_what_is_not_finite(rng):
-    values = rng.standard_normal((50, 3))
-    values[:10, 0] = np.nan
-    values[:, 2] = np.nan
-    found = spread(values)
-    np.testing.assert_allclose(found[:, 0], np.quantile(values[10:, 0], [0.1, 0.5, 0.9]))
-    np.testing.assert_allclose(found[:, 1], np.quantile(values[:, 1], [0.1, 0.5, 0.9]))
-    assert np.isnan(found[:, 2]).all()
-
-
 # ---------------------------------------------------------------- in a browser
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium (Debian: apt install chromium)")
 FRAME = '<!doctype html><body style="margin:0"><iframe srcdoc="{source}" style="border:0;width:{width}px;height:{height}px"></iframe>'
 PROBE = """<script>addEventListener("load", () => {
-  const readout = document.getElementById("readout"), rows = document.querySelector(".rows"), img = document.querySelectorAll(".rows img")[1];
+  const readout = document.getElementById("readout"), rows = document.querySelector(".rows");
+  const img = document.querySelectorAll(".rows img")[1];
   const said = {wide: document.documentElement.scrollWidth, window: innerWidth, dark: matchMedia("(prefers-color-scheme: dark)").matches};
   said.hint = readout.textContent;
   const box = img.getBoundingClientRect();
@@ -531,7 +508,9 @@ PROBE = """<script>addEventListener("load", () => {
   said.toggled = [shown("amplitude"), shown("level")];
   document.getElementById("as-amplitude").click();
   const small = [...document.querySelectorAll("svg text")].filter(t => t.checkVisibility()).map(t => {
-    const box = t.getBBox(), drawn = t.getBoundingClientRect(); return drawn.height / box.height * parseFloat(getComputedStyle(t).fontSize); });
+    const scale = t.getBoundingClientRect().height / t.getBBox().height;
+    return scale * parseFloat(getComputedStyle(t).fontSize);
+  });
   said.text = Math.min(...small);
   parent.document.documentElement.dataset.said = JSON.stringify(said);
 })</script></body>"""

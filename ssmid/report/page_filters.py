@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def _one(distillation: Distillation, index: tuple[int, ...]) -> Modal:
 
 def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
     """Amplitudes over the logarithm of time, and below them the residual in the same units."""
-    unit, (before, after) = _readable(before, after)
+    unit, before, after = _readable(before, after)
     shown = after[1:] if before is None else np.concatenate([before[1:], after[1:]])
     low, high = min(0.0, float(shown.min())), max(0.0, float(shown.max()))
     residual = np.zeros(1) if before is None else (before - after)[1:]
@@ -73,14 +74,15 @@ def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str
     return draw.svg(_TOP + _HEIGHT + 32, f"Taps of {facts}", *parts, kind="amplitude")
 
 
-def _readable(before: np.ndarray | None, after: np.ndarray) -> tuple[str, tuple[np.ndarray | None, np.ndarray]]:
+def _readable(before: np.ndarray | None, after: np.ndarray) -> tuple[str, Any, Any]:
     """Taps in a unit in which their size is a plain number, and its name."""
     peak = max(float(np.abs(taps[1:]).max(initial=0.0)) for taps in (before, after) if taps is not None)
     if peak == 0 or 1e-3 <= peak < 1e4:
-        return "", (before, after)
+        return "", before, after
     exponent = math.floor(math.log10(peak))
     parts = 10.0 ** (exponent // 2), 10.0 ** (exponent - exponent // 2)  # one power of ten may not be a number
-    return f" (× {draw.scientific(10.0**exponent)})", (None if before is None else before / parts[0] / parts[1], after / parts[0] / parts[1])
+    small = [None if taps is None else taps / parts[0] / parts[1] for taps in (before, after)]
+    return f" (× {draw.scientific(10.0**exponent)})", small[0], small[1]
 
 
 def _levels(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:
