@@ -145,7 +145,8 @@ def test_numbers_that_are_not_are_never_drawn(text):
 
 def test_names_and_metadata_are_text_and_not_markup(model, taps):
     name = 'a<script>alert("1")</script>&'
-    made = page({name: model["net.0.filter"]}, "T<b>&", {"file <i>": "</script><!--", "nested": {"deep_key": [1, 2.5]}, "long": "x" * 9999})
+    metadata = {"file <i>": "</script><!--", "nested": {"deep_key": [1, 2.5], "none": None}, "long": "x" * 9999, "layers": {"a": {"b": 1}}}
+    made = page({name: model["net.0.filter"]}, "T<b>&", metadata)
     parsed = Parsed(made)
     assert not parsed.open
     assert len(parsed.all("script")) == 2

@@ -30,6 +30,7 @@ def write_page(
     """Writes the report of a distilled model to ``path``, whole or not at all.
 
     layers : distillations by the names of their layers, or a single one   metadata : what is known of how it was made, by name; may nest
+        (a DistilledModel's own will do: its ``layers`` are left out, being told in a table)
     filters : ``filters(layer, index)`` gives the taps ``(L,)`` of one filter, index a tuple; asked for the worst and the median filter
         of each layer, and for 32 others (one a layer at least) whose error is followed over the order. Without it filters are drawn
         as they became, not as they were, and other orders are told by their bounds alone.   stage : is told what is being done

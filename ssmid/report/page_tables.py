@@ -157,8 +157,9 @@ def _delay(layer: Layer, place: int, kind: str) -> str:
 
 
 def made(metadata: Mapping[str, Any]) -> str:
-    """Options, version and source, name by name."""
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _flat(metadata))
+    """Options, version and source, name by name, but for what was left out and for what is told of each layer, which has a table."""
+    told = {name: value for name, value in metadata.items() if name != "layers"}
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _flat(told))
     return f'<dl class="made">{rows}</dl>' if rows else "<p>Nothing was said about it.</p>"
 
 
@@ -169,6 +170,8 @@ def _cut(words: str) -> str:
 def _flat(metadata: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     found = []
     for name, value in metadata.items():
+        if value is None:
+            continue
         full = f"{before}{name}".replace("_", " ")
         found += _flat(value, f"{full}, ") if isinstance(value, Mapping) else [(full, _cut(shown(value)))]
     return found
