@@ -138,12 +138,27 @@ def _better(best: torch.Tensor, least: torch.Tensor, parameters: torch.Tensor, l
     return torch.where(lower[:, None], parameters, best), torch.where(lower, loss, least)
 
 
+def _step(run: _Descent, state: list[Any], compile: bool, *, insist: bool) -> tuple[Callable[..., Any], bool]:
+    """The step, and whether it is compiled: a compiler that is there may still not work, which is no reason to stop."""
+    import torch
+
+    if not compile:
+        return run.step, False
+    compiled = torch.compile(run.step, dynamic=False)
+    try:
+        compiled(*state)
+    except (RuntimeError, OSError, ImportError):
+        if insist:
+            raise
+        return run.step, False
+    return compiled, True
+
+
 def _advance(run: _Descent, state: list[Any], gpu: bool, compile: bool | None) -> tuple[Callable[[], Any], str]:
     """A function that takes one step in place and gives the loss before it, and what it is made of."""
     import torch
 
-    compiled = (gpu and compiler_found()) if compile is None else compile
-    step = torch.compile(run.step, dynamic=False) if compiled else run.step
+    step, compiled = _step(run, state, (gpu and compiler_found()) if compile is None else compile, insist=bool(compile))
 
     def in_place() -> torch.Tensor:
         *following, loss = step(*state)

@@ -82,6 +82,11 @@ def gradient_distill(
     All filters start from the same poles: squared moduli uniform in a ring from the time constant of four taps to that of all of
     them, angles uniform over the upper half, drawn mode by mode; filters do not see each other (AdamW is elementwise). A filter that
     is not finite comes back NaN, the others as without it. Runs on the device of ``strict``; NumPy arrays on the CPU.
+
+    >>> strict = 0.9 ** np.arange(99) * np.cos(0.4 * np.arange(99))
+    >>> poles, residues, history = gradient_distill(strict[None], 1, steps=1000)
+    >>> np.abs(poles).round(2), np.angle(poles).round(2), bool(history.loss[-1, 0] < 1e-4)
+    (array([[0.9]]), array([[0.4]]), True)
     """
     import torch
 

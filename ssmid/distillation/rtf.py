@@ -98,6 +98,10 @@ def rtf_distill(
 
     strict : ``(n, N)`` real taps from 1 on. What is fitted is the response wrapped around an FFT grid, as with every kernel that is read
     off a grid: the response itself has residues ``r / (1 - pole^grid)`` with the points of :func:`grid_points`.
+
+    >>> numerator, denominator, history = rtf_distill(0.7 ** np.arange(50.0)[None], 1, steps=1000, lr=1e-2)
+    >>> numerator.round(6), denominator.round(6)
+    (array([[1.]]), array([[-0.7]]))
     """
     import torch
 
