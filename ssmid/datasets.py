@@ -19,12 +19,13 @@ import numpy as np
 import scipy.linalg
 import scipy.signal
 
+from ssmid._array import from_numpy, namespace
 from ssmid.analysis.discretization import c2d
 from ssmid.analysis.simulation import simulate
 from ssmid.identification.record import Record
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, StateSpace
 
-__all__ = ["band_pass", "beam", "flexible_arm", "fom", "heat", "hyena_filters", "room"]
+__all__ = ["band_pass", "beam", "drawn_filters", "flexible_arm", "fom", "heat", "hyena_filters", "room"]
 
 SPEED_OF_SOUND = 343.0
 """Metres a second, in dry air at 20 degrees Celsius."""
@@ -44,6 +45,39 @@ def hyena_filters() -> ImpulseResponse:
     """
     with files("ssmid").joinpath("data/hyena_filters_64.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         return ImpulseResponse(archive["filters"])
+
+
+def drawn_filters(count: int, source: ImpulseResponse | None = None, *, length: int | None = None, seed: int = 0) -> ImpulseResponse:
+    """``count`` filters made from those of ``source`` (the bundled ones when left out): drawn, stretched in time and scaled.
+
+    source : taps ``(n, L)``   length : taps of the result, L when left out   seed : of NumPy's generator
+
+    Each is a filter drawn with replacement, its taps after tap 0 read at times stretched by a factor of .74 to 1.35 (linear
+    interpolation, zero after its end; over ``length / L`` more where that differs), times a factor with a log-normal law of sigma 1.
+    For banks of any size whose filters are no copies of each other. Same kind, device and precision as the source's.
+
+    >>> drawn_filters(1000)
+    ImpulseResponse(length=2048, batch=(1000,), dt=1, float32)
+    """
+    taps = (hyena_filters() if source is None else source).taps
+    if taps.ndim != 2 or taps.shape[-1] < 3:
+        raise ValueError(f"source: expected taps of shape (n, length), length at least 3, got {tuple(taps.shape)}")
+    if count < 0 or (length is not None and length < 2):
+        raise ValueError(f"expected a count of at least 0 and a length of at least 2, got {count} and {length}")
+    xp, known = namespace(taps), taps.shape[-1]
+    size = known if length is None else length
+    random = np.random.default_rng(seed)
+    chosen = from_numpy(random.integers(0, taps.shape[0], count), taps)
+    stretch = from_numpy((np.exp(random.uniform(-0.3, 0.3, count)) * (known - 1) / (size - 1)).astype(np.float32), taps)
+    scale = from_numpy(np.exp(random.standard_normal(count)).astype(np.float32), taps)
+    times = xp.arange(size - 1, dtype=stretch.dtype, device=taps.device) * stretch[:, None]
+    before = xp.clip(xp.floor(times), max=float(known - 3))
+    share = xp.astype(xp.clip(times - before, max=1.0), taps.dtype)
+    index = xp.astype(before, xp.int64) + 1
+    drawn = xp.take(taps, chosen, axis=0)
+    after = xp.take_along_axis(drawn, index, axis=-1) * (1 - share) + xp.take_along_axis(drawn, index + 1, axis=-1) * share
+    after = xp.where(times <= known - 2, after, xp.zeros_like(after))
+    return ImpulseResponse(xp.concat([drawn[:, :1], after], axis=-1) * xp.astype(scale, taps.dtype)[:, None])
 
 
 def room(

@@ -10,7 +10,7 @@ import scipy.io
 import scipy.signal
 
 import ssmid
-from ssmid import datasets
+from ssmid import ImpulseResponse, datasets
 
 
 def test_hyena_filters_are_every_24th_of_the_original(shared_data: Path) -> None:
@@ -202,3 +202,34 @@ def test_the_arm_is_a_system_of_order_four_in_noise():
     filtered = sum(c * delayed(clean.outputs[0], k) for k, c in enumerate(denominator))
     b = np.linalg.lstsq(regressors, filtered, rcond=None)[0]
     assert np.abs(filtered - regressors @ b).max() < 1e-10
+
+
+def test_drawn_filters_are_stretched_and_scaled_copies(xp) -> None:
+    t = np.arange(400.0)
+    source = ImpulseResponse(xp.asarray(np.stack([np.exp(-t / 40), np.exp(-t / 25) * np.cos(0.2 * t)])))
+    drawn = datasets.drawn_filters(50, source, seed=3)
+    taps = xp.numpy(drawn.taps)
+    assert taps.shape == (50, 400)
+    assert xp.owns(drawn.taps)
+    # of a pure decay each copy is one again, to the error of linear interpolation, at a rate within the range of the stretch
+    falls = taps[:, 20] / taps[:, 10]
+    decays = falls[(taps > 0).all(-1)]
+    assert len(decays) > 10
+    rates = -np.log(decays) / 10 * 40
+    assert ((rates > np.exp(-0.31)) & (rates < np.exp(0.31))).all()
+    assert len(np.unique(taps[:, 5])) == 50
+    np.testing.assert_array_equal(taps, xp.numpy(datasets.drawn_filters(50, source, seed=3).taps))
+
+
+def test_drawn_filters_of_another_length_take_as_long() -> None:
+    t = np.arange(300.0)
+    source = ImpulseResponse(np.exp(-t / 30)[None])
+    long = datasets.drawn_filters(5, source, length=1200, seed=1).taps
+    short = datasets.drawn_filters(5, source, seed=1).taps
+    np.testing.assert_allclose(long[:, 1::4][:, :200] / long[:, 1:2], short[:, 1:201] / short[:, 1:2], atol=0.02)
+
+
+@pytest.mark.parametrize("wrong", [{"count": -1}, {"count": 3, "length": 1}])
+def test_drawn_filters_refuse_what_makes_no_bank(wrong) -> None:
+    with pytest.raises(ValueError, match="expected a count"):
+        datasets.drawn_filters(**wrong)
