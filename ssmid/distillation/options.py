@@ -55,6 +55,8 @@ class Options:
             whole_number("exchanges", self.exchanges, 0)
         for name, allowed in (("norm", NORMS), ("beyond", BEYOND), ("precision", PRECISIONS)):
             _one_of(name, getattr(self, name), allowed)
+        if self.multiple > self.max_order and (self.order is None or isinstance(self.order, str)):
+            raise ValueError(f"multiple: expected at most max_order = {self.max_order}, got {self.multiple}")
         if self.tol is not None and not self.tol > 0:
             raise ValueError(f"tol: expected a positive number, got {self.tol}")
         if not self.gtol > 0:

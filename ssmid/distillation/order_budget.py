@@ -110,11 +110,14 @@ def orders_within_budget(banks: Callable[[], Iterable[Bank]], subspaces: Subspac
     banks : called again for each pass. The first pass reads the errors of truncations off one subspace of each filter; the second, but for
         balanced truncation, whose errors these are, measures the method's own around the orders that the first would give
     """
-    curves = [error_curves(bank, subspaces(i, bank)) for i, bank in enumerate(banks())]
-    orders = _shared_out(curves, options)
+    curves, group = [], 1
+    for i, bank in enumerate(banks()):
+        curves.append(error_curves(bank, subspaces(i, bank)))
+        group = bank.group
+    orders = _shared_out(curves, group, options)
     if method.subspace != "tight":
         curves = [measured_curves(bank, subspaces(i, bank), orders[i], method, options) for i, bank in enumerate(banks())]
-        orders = _shared_out(curves, options)
+        orders = _shared_out(curves, group, options)
     return orders
 
 
@@ -145,10 +148,10 @@ def sampled_orders(most: int, multiple: int) -> list[int]:
     return [multiple * size for size in sorted({min(size, last) for k in range(last.bit_length()) for size in (1 << k, 3 << k)})]
 
 
-def _shared_out(curves: list[np.ndarray], options: Options) -> list[np.ndarray]:
+def _shared_out(curves: list[np.ndarray], group: int, options: Options) -> list[np.ndarray]:
     """Filters that share poles have one order: their squared errors add up, and a state of theirs is one of each."""
     assert options.budget is not None
-    most, group = options.max_order + 1, max(options.shared, 1)
+    most = options.max_order + 1
     whole = np.concatenate([np.pad(c, ((0, 0), (0, most - c.shape[1])), mode="edge") for c in curves])
     together = np.sqrt(np.nansum(whole.reshape(-1, group, most) ** 2, axis=1))
     orders = np.repeat(allocate(together, options.budget // group, multiple=options.multiple), group)

@@ -43,13 +43,22 @@ def fit_at_orders(bank: Bank, wanted: np.ndarray | int | str, subspace: Subspace
     return Found(fitted, subspace.sigma, np.ones(bank.count, bool))
 
 
+def orders_of_each(orders: Array, batch: tuple[int, ...]) -> np.ndarray:
+    """``(n,)`` on the host: an array of orders over the whole ``batch``. Raises ValueError where it does not broadcast."""
+    found = to_numpy(orders).astype(int)
+    try:
+        return np.broadcast_to(found, batch).reshape(-1)
+    except ValueError:
+        raise ValueError(f"order: expected shapes that broadcast to {batch}, got {found.shape}") from None
+
+
 def held(bank: Bank, subspace: Subspace, orders: np.ndarray | int) -> np.ndarray:
-    """``(n,)`` the ``orders``, or as many states as each filter carries to rounding where that is less; of neighbours that share poles
-    as many as all of them carry together. 0 for filters without recurrence."""
+    """``(n,)`` the ``orders``, or as many states as each filter carries to rounding, or the subspace has, where that is less; of
+    neighbours that share poles as many as all of them carry together. 0 for filters without recurrence."""
     # where poles are held to a region, more of them than the rank are of use
     rank = subspace.rank if not bank.constrained else np.full(bank.count, bank.length)
     carried = np.where(bank.empty, 0, rank).reshape(-1, bank.group).sum(axis=1)
-    carried = np.repeat(np.minimum(carried, bank.length), bank.group)
+    carried = np.repeat(np.minimum(carried, subspace.shift.shape[-1]), bank.group)
     return np.where(bank.empty, 0, np.minimum(_of_groups(np.broadcast_to(orders, bank.count), bank.group), carried))
 
 

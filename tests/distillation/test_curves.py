@@ -83,8 +83,10 @@ def test_empty_and_broken_filters_are_alone(rng):
     taps = decaying(rng, 5, 50)
     taps[1], taps[2, 1:], taps[3, 7] = 0.0, 0.0, np.nan
     curves, alone = order_curves(taps, 4), order_curves(taps[[0, 4]], 4)
-    assert (curves.l2[[1, 2]] == 0).all() and (curves.bound[[1, 2]] == 0).all()
-    assert np.isnan(curves.l2[3]).all() and np.isnan(curves.bound[3]).all()
+    assert (curves.l2[[1, 2]] == 0).all()
+    assert (curves.bound[[1, 2]] == 0).all()
+    assert np.isnan(curves.l2[3]).all()
+    assert np.isnan(curves.bound[3]).all()
     assert curves.l2[[0, 4]] == pytest.approx(alone.l2, rel=1e-9)
     assert curves.orders_for(0.0).tolist() == [4, 0, 0, 0, 4]
 

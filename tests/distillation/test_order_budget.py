@@ -42,7 +42,8 @@ def falling(seed, rows, columns, *, convex):
 def test_optimal_on_convex_curves(seed, budget, multiple):
     curves = falling(seed, 3, 4, convex=True)
     orders = allocate(curves, budget, multiple=multiple)
-    assert orders.sum() <= budget and (orders % multiple == 0).all()
+    assert orders.sum() <= budget
+    assert (orders % multiple == 0).all()
     assert cost(curves, orders) == pytest.approx(exhaustive(curves, budget, multiple), rel=1e-12)
 
 
@@ -115,7 +116,8 @@ def test_measured_curves_are_those_of_fits():
         asked = order <= np.maximum(2 * np.array([4, 1, 0, 2, 4]), 4)
         assert (curves[asked, order] <= error[asked] * (1 + 2e-3)).all()
         assert curves[asked, order] == pytest.approx(np.minimum(error, curves[:, order - 1])[asked], rel=2e-3)
-    assert (curves[1, 4:] == curves[1, 4]).all() and curves[1, 4] <= curves[1, 1]
+    assert (curves[1, 4:] == curves[1, 4]).all()
+    assert curves[1, 4] <= curves[1, 1]
     assert (np.diff(curves, axis=1) <= 0).all()
 
 
@@ -129,7 +131,8 @@ def test_distilled_within_a_budget_better_than_uniformly():
     taps = ssmid.datasets.hyena_filters().taps[:16]
     shared_out, uniform = ssmid.distill(taps, budget=64, max_order=32), ssmid.distill(taps, 4)
     orders = np.asarray(shared_out.order)
-    assert orders.sum() <= 64 and orders.min() < 4 < orders.max()
+    assert orders.sum() <= 64
+    assert orders.min() < 4 < orders.max()
     assert np.sum(shared_out.error**2) < 0.95 * np.sum(uniform.error**2)
 
 
@@ -146,14 +149,18 @@ def test_filters_without_recurrence_get_no_states(rng):
     taps = np.stack([0.5 ** np.arange(50), np.zeros(50), np.full(50, np.nan), rng.standard_normal(50) * 0.95 ** np.arange(50)])
     fit = ssmid.distill(taps, budget=9, max_order=8)
     orders = np.asarray(fit.order)
-    assert orders[0] == 1 and orders[1] == orders[2] == 0 and orders[3] == 8
-    assert fit.error[0] < 1e-10 and np.isnan(fit.error[2])
+    assert orders[0] == 1
+    assert orders[1] == orders[2] == 0
+    assert orders[3] == 8
+    assert fit.error[0] < 1e-10
+    assert np.isnan(fit.error[2])
 
 
 def test_multiples_of_a_budget():
     fit = ssmid.distill(ssmid.datasets.hyena_filters().taps[:6], budget=30, multiple=4, max_order=16, method="balanced")
     orders = np.asarray(fit.order)
-    assert (orders % 4 == 0).all() and 24 <= orders.sum() <= 30
+    assert (orders % 4 == 0).all()
+    assert 24 <= orders.sum() <= 30
     assert fit.system.poles.shape[-1] % 4 == 0
 
 
