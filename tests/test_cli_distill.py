@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +93,27 @@ def test_a_bad_filter_is_named_and_the_status_is_1(here, capsys):
     named = out[out.index("named filters") :]
     assert "not finite" in named
     assert "6" in named
+
+
+def test_interrupted_it_says_in_one_line_what_to_do(here, capsys, monkeypatch):
+    """Ctrl-C within the second chunk; the same command goes on."""
+    from ssmid.jobs import run as job
+
+    distilled, done = job.distilled_on, []
+
+    def interrupted(*arguments):
+        if done:
+            os.kill(os.getpid(), signal.SIGINT)
+        done.append(1)
+        return distilled(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "distilled_on", interrupted)
+        status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--chunk", "4")
+    assert (status, out, err) == (130, "", "ssmid: interrupted; what is done is kept: the same command goes on from there\n")
+    assert run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--chunk", "4", "-q") == (0, "", "")
+    run(capsys, "distill", "h.npy", "-o", "whole", *ORDER, "--chunk", "4", "-q")
+    assert Path("out/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
 def test_another_job_in_the_folder_is_one_line_that_says_what_differs(here, capsys):

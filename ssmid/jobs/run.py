@@ -98,14 +98,17 @@ class _Job:
 
     def run(self, team: Alone) -> tuple[Report, bool] | None:
         if team.rank:
-            if not team.agree(None):
+            if team.agree(None):
                 self._work(team)
             return None
-        with only_here(self.folder):
-            digest = self._begun()
-            if not team.agree((self.folder / DESCRIPTION).exists()):
-                self._work(team)
-            return self._finished(digest)
+        try:
+            with only_here(self.folder):
+                digest = self._begun()
+                if team.agree(not (self.folder / DESCRIPTION).exists()):
+                    self._work(team)
+                return self._finished(digest)
+        finally:
+            team.dismiss()
 
     def _begun(self) -> Digest | str:
         """The sha256 of the source, perhaps still on the way."""

@@ -27,6 +27,9 @@ class Alone:
     def wait(self) -> None:
         """Until all have come here."""
 
+    def dismiss(self) -> None:
+        """Called by the first process at its end: where it has not agreed on anything, the others have nothing to do."""
+
     def add(self, name: str, amount: int) -> int:
         """Adds to a counter that all share; its new value."""
         self._counters[name] = self._counters.get(name, 0) + amount
@@ -39,8 +42,14 @@ class Together(Alone):
     def __init__(self, distributed: Any, store: Any, device: Any) -> None:
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         self._distributed, self._store, self._device = distributed, store, device
+        self._agreed = False
+
+    def dismiss(self) -> None:
+        if not self._agreed:
+            self.agree(None)
 
     def agree(self, value: Any) -> Any:
+        self._agreed = True
         held = [value]
         self._distributed.broadcast_object_list(held, src=0, device=self._device)
         return held[0]
