@@ -38,9 +38,9 @@ DOUBT = 1e-6
 """Probability, of each filter, over the draw of the one start vector, that an upper bound is none."""
 _DROPPED = 0.01
 """What may be left out of the tail, relative to a lower bound of the norm: it adds its square, 1e-4."""
-_FIRST, _GROWTH, _LEAST, _MOST = 8, 1.25, 64, 1000
+_FIRST, _GROWTH, _LEAST, _MOST = 24, 1.25, 64, 1000
 """Steps before the first look, from look to look, and at most: twice the rows, which is more than exact arithmetic needs."""
-_POINTS = 64
+_POINTS = 32
 _ROUNDING = 64
 _MEMORY = {"host": 2**24, "gpu": 2**33}
 

@@ -165,5 +165,5 @@ def _by_energy(poles: Array, residues: Array) -> Array:
 
 def rounded_up(needed: np.ndarray, most: int) -> np.ndarray:
     """The next of a few sizes, so that what is done to an element does not depend on the others."""
-    allowed = np.array([0, *(1 << k for k in range(1, most.bit_length()) if 1 << k < most), most])
+    allowed = np.array([0, *(4**k for k in range(1, most.bit_length()) if 4**k < most), most])
     return allowed[np.searchsorted(allowed, needed)]
