@@ -294,3 +294,13 @@ def test_wrong_systems(rng):
         distill(ssmid.ImpulseResponse(np.ones(5)), 1)
     with pytest.raises(ValueError, match="budget: expected a bank of scalar systems"):
         distill(unit(rng), budget=4)
+
+
+def test_one_door(rng):
+    """ssmid.distill takes models as it takes filters."""
+    original = bank(rng)
+    fit, same = ssmid.distill(original, 4, method="balanced"), distill(original, 4, method="balanced")
+    np.testing.assert_array_equal(fit.system.residues, same.system.residues)
+    assert ssmid.distill(unit(rng), 4, method="balanced").system.residues.shape == (3, 3, 4)
+    with pytest.raises(ValueError, match="expected one of order, tol and budget, got none"):
+        ssmid.distill(original)
