@@ -22,7 +22,8 @@ class Bank:
     feedthrough : ``(n,)`` tap 0, as it was   scale : ``(n,)`` a power of two next to the largest tap after the first, 1 where that is 0
     kind : ``(n,)`` indices of :data:`KINDS`, on the host   delay : ``(n,)`` taps after tap 0 that are zero before the first that is not
     weights : ``(n, K)`` or ``(1, K)``, over the taps or over frequency, where there are any
-    group : so many neighbours share their poles   bits : 32 or 64, the precision that poles and residues will be rounded to
+    group : so many neighbours share their poles   constrained : whether poles are held to less than the unit disk
+    bits : 32 or 64, the precision that poles and residues will be rounded to
     """
 
     strict: Array
@@ -32,10 +33,11 @@ class Bank:
     delay: np.ndarray
     weights: Array = None
     group: int = 1
+    constrained: bool = False
     bits: int = 64
 
     @classmethod
-    def of(cls, taps: Array, *, weights: Array = None, group: int = 1) -> Bank:
+    def of(cls, taps: Array, *, weights: Array = None, group: int = 1, constrained: bool = False) -> Bank:
         """Of real ``taps`` ``(n, L)``, L at least 1."""
         bits, taps = width(taps), detach(double(taps))
         xp = namespace(taps)
@@ -46,7 +48,8 @@ class Bank:
         scale = xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(xp.where(largest == 0, xp.ones_like(largest), largest))))
         strict = strict / scale[:, None]
         kind, delay = _kinds(clean, strict, largest, sound)
-        return cls(strict, xp.where(sound, taps[:, 0], xp.full_like(taps[:, 0], float("nan"))), scale, kind, delay, weights, group, bits)
+        first = xp.where(sound, taps[:, 0], xp.full_like(taps[:, 0], float("nan")))
+        return cls(strict, first, scale, kind, delay, weights, group, constrained, bits)
 
     @property
     def count(self) -> int:
@@ -69,7 +72,7 @@ class Bank:
         weights = self.weights
         if weights is not None and weights.shape[0] > 1:
             weights = namespace(weights).take(weights, index, axis=0)
-        return Bank(*arrays, self.kind[places], self.delay[places], weights, self.group, self.bits)
+        return Bank(*arrays, self.kind[places], self.delay[places], weights, self.group, self.constrained, self.bits)
 
 
 def _kinds(taps: Array, strict: Array, largest: Array, sound: Array) -> tuple[np.ndarray, np.ndarray]:

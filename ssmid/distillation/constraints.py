@@ -19,6 +19,8 @@ from ssmid.reduction.h2_newton import derivatives
 from ssmid.reduction.h2_request import closed
 from ssmid.reduction.h2_sources import TapsSource
 
+_ROUNDING = 2.0**-43
+"""Of thousands of powers of a pole, relative to the largest."""
 _EASED = 0.9
 """Share of the allowed hyperbolic reach that a start's poles keep; larger ones are squeezed into the rest, in their order."""
 
@@ -43,7 +45,7 @@ class OverAllTime:
 
     def __call__(self, poles: Array, live: Array) -> Misfit:
         local = self.source(poles, live)
-        return Misfit(local.error, local.noise, *derivatives(_Unmapped(poles), local))  # pyright: ignore[reportArgumentType]
+        return Misfit(local.error, local.noise + _ROUNDING**2 * self.energy, *derivatives(_Unmapped(poles), local))  # pyright: ignore[reportArgumentType]
 
     def residues(self, poles: Array, live: Array) -> Array:
         return optimal_residues(self.bank, poles, live)

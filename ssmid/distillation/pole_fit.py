@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.constraints import OverAllTime, constrained_starts, pairs_first, squeezed
 from ssmid.distillation.fitted import Fitted
@@ -24,7 +24,7 @@ from ssmid.distillation.subspace import Subspace
 from ssmid.distillation.weighted import weighted_problem
 from ssmid.reduction.h2_request import prepared
 
-_REPULSIONS = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_REPULSIONS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 """Shares of the squared error that keep poles apart where the modal form would lose digits, until it does not."""
 _LOST = 1e-3
 """The relative rise of a squared error by the rounding of residues up to which the modal form carries it."""
@@ -54,6 +54,9 @@ def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options
     simultaneous), and over the taps alone also from shift invariance. With ``method="balanced"``, of groups only, residues at its
     poles and no search. ``orders`` ``(m,)``, of groups those that are asked for: the result has fewer where a group carries no more.
     """
+    if not orders.any():
+        none = as_complex(bank.strict[:, :0])
+        return Fitted(none, none, orders, bank.scale > 0, namespace(none).ones_like(bank.scale))
     region, found = region_of(options), None
     own = orders.reshape(-1, bank.group).max(-1, initial=0)
     if bank.group > 1:
@@ -62,7 +65,7 @@ def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options
     else:
         assert subspace is not None
         plain = region.real or options.method == "balanced"
-        first = subspace.poles(own) if plain else to_numpy(fit_l2(bank, own, subspace, options).poles)
+        first = subspace.poles(own) if plain else to_numpy(quiet(fit_l2)(bank, own, subspace, options).poles)
     hosts = constrained_starts(pairs_first(first, own), own, bank.length, region)
     free = options.beyond == "free" and not options.weighted
     ringing = ringing_poles(bank, own) if free and not region.real and options.method != "balanced" else None
@@ -96,7 +99,7 @@ def _carried(
     """What a search found, with residues; where their rounding spoils it, as where poles met at a circle, found again with repulsion."""
     limits: dict[str, Any] = {"max_iterations": options.max_iterations, "gtol": options.gtol}
     found = _searched(problem, starts, region, limits | {"restarts": options.restarts})
-    residues, exact = problem.residues(found.poles, found.live), found.error
+    residues, exact, optimum = problem.residues(found.poles, found.live), found.error, (found.poles, found.live)
     reached = exact + _loss(bank, problem, found.poles, residues)
     bad = np.flatnonzero(to_numpy(_is_lost(bank, problem, reached, exact)))
     xp, copies = namespace(exact), residues.shape[0] // max(1, exact.shape[0])
@@ -104,7 +107,7 @@ def _carried(
         if len(bad) == 0:
             break
         rows = from_numpy(bad, found.poles)
-        part, own = problem.take(rows), [tuple(xp.take(x, rows, axis=0) for x in start) for start in starts]
+        part, own = problem.take(rows), [tuple(xp.take(x, rows, axis=0) for x in start) for start in [*starts, optimum]]
         again = _searched(Repelled(part, share * xp.take(exact, rows, axis=0)), own, region, limits)  # pyright: ignore[reportArgumentType]
         again = dataclasses.replace(again, error=part(again.poles, again.live).error)
         new = part.residues(again.poles, again.live)

@@ -19,8 +19,10 @@ from ssmid.reduction.h2_poles import Chart, arranged, chart
 
 _FIRST_RADIUS, _LARGEST_RADIUS = 0.3, 2.0
 _PERTURBATION = 0.3
-_SETTLED = 1e-6
+_SETTLED, _SMALLEST = 1e-6, 1e-12
 """As in h2_newton.py."""
+_SETTLED_APART = 1e-3
+"""The cosine that the least gap leaves where several real poles meet."""
 _LEAST_GAP = 1e-5
 """Of real poles, in the hyperbolic metric: where two would leave the line as a pair they meet."""
 
@@ -100,18 +102,20 @@ class Region:
     real: bool = False
 
     def chart(self, poles: Array, live: Array) -> Chart:
-        """Coordinates of ``poles / radius``, derivatives those of the poles."""
+        """Coordinates of ``poles / radius``."""
         scaled = poles / self.radius
-        return _line(scaled) if self.real else chart(scaled, live, real=True)
+        if self.real:
+            return chart(scaled, namespace(live).zeros_like(live), real=True)
+        return chart(scaled, live, real=True) if self.radius == 1 else _sliding(chart(scaled, live, real=True), self.radius)
 
     def moved(self, here: Chart, step: Array, live: Array) -> Array:
         xp = namespace(step)
-        there = self.radius * here.moved(step)
+        there = self.radius * (here.moved(step) if self.real or self.radius == 1 else _slid(here, step, self.radius))
         there = xp.where(live, there, xp.zeros_like(there))
         return self._spread(there, live) if self.real else there
 
     def derivatives(self, here: Chart, misfit: Misfit) -> tuple[Array, Array]:
-        """Gradient and Hessian in the coordinates of a chart."""
+        """Gradient and Hessian of the squared error in the coordinates of a chart."""
         first, second = self.radius * misfit.first, self.radius**2 * misfit.second
         return here.gradient(first), here.hessian(first, second, namespace(first).zeros_like(second))
 
@@ -129,10 +133,49 @@ class Region:
         return as_complex(self.radius * xp.tanh(xp.where(kept, xp.concat(tops, axis=-1) + ramp, xp.zeros_like(x))))
 
 
-def _line(poles: Array) -> Chart:
-    """Each real pole by itself: disk automorphisms with real steps, h2_poles.py's chart of real poles that are far apart."""
-    nowhere = namespace(poles).zeros_like(namespace(poles).real(poles)) != 0
-    return chart(poles, nowhere, real=True)
+# Conjugate pairs near a smaller circle than the unit circle slide along it: the angle is a coordinate, in the metric of the unit disk,
+# which does not shrink there as that of the smaller disk does.
+
+
+def _slides(here: Chart) -> Array:
+    xp = namespace(here.poles)
+    return here.pair & ~here.near & (xp.abs(here.poles[..., 0::2]) > _SLIDES)
+
+
+_SLIDES = 0.5
+
+
+def _sliding(here: Chart, radius: float) -> Chart:
+    """The chart with the derivatives of ``tanh(s + x) exp(i (a + k y))`` for such pairs."""
+    xp, upper = namespace(here.poles), here.poles[..., 0::2]
+    mask, k = _slides(here)[..., None, None], as_complex(_turn(upper, radius))
+    inside = as_complex(1 - xp.abs(upper) ** 2)
+    outwards = upper / as_complex(xp.clip(xp.abs(upper), min=1e-3))
+    first = [inside * outwards, 1j * k * upper]
+    second = [-2 * inside * upper, 1j * k * inside * outwards, -(k**2) * upper]
+    pairs = [xp.stack([xp.stack(rows, axis=-1), xp.conj(xp.stack(rows, axis=-1))], axis=-2) for rows in (first, second)]
+    return dataclasses.replace(here, first=xp.where(mask, pairs[0], here.first), second=xp.where(mask, pairs[1], here.second))
+
+
+def _slid(here: Chart, step: Array, radius: float) -> Array:
+    xp, upper = namespace(step), here.poles[..., 0::2]
+    size = xp.clip(xp.abs(upper), min=1e-3, max=1 - 1e-15)
+    angle = _turn(upper, radius) * step[..., 1::2]
+    turned = upper / as_complex(size) * (as_complex(xp.cos(angle)) + 1j * as_complex(xp.sin(angle)))
+    there = as_complex(xp.tanh(xp.clip(xp.atanh(size) + step[..., 0::2], max=_FARTHEST))) * turned
+    pairs = xp.reshape(xp.stack([there, xp.conj(there)], axis=-1), here.poles.shape)
+    mask = _slides(here)
+    return xp.where(xp.reshape(xp.stack([mask, mask], axis=-1), here.poles.shape), pairs, here.moved(step))
+
+
+_FARTHEST = 16.0
+"""Hyperbolic distance from the origin, 1 - 2.5e-14."""
+
+
+def _turn(upper: Array, radius: float) -> Array:
+    """The angle that is one step in the metric of the unit disk."""
+    size = radius * namespace(upper).clip(namespace(upper).abs(upper), min=_SLIDES)
+    return (1 - size**2) / size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,8 +233,9 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
     for turn in range(max_iterations + 1):
         state = _arranged(state, turn)
         here = region.chart(state.poles, state.live)
-        step, predicted = step_in_region(*region.derivatives(here, state.misfit), state.radius)
-        ready, failed = _done(problem, state, region, predicted, gtol)
+        gradient, hessian = region.derivatives(here, state.misfit)
+        step, predicted = step_in_region(gradient, hessian, state.radius)
+        ready, failed = _done(problem, state, region, gradient, predicted, gtol)
         stop = ready | failed | (turn == max_iterations)
         converged[places[ready]] = True
         iterations[places[~(ready | failed)]] += turn < max_iterations
@@ -245,16 +289,20 @@ def _slope(poles: Array, misfit: Misfit, region: Region) -> Array:
     return xp.max(slopes, axis=-1) if poles.shape[-1] else xp.zeros_like(misfit.error)
 
 
-def _done(problem: Problem, state: _State, region: Region, predicted: Array, gtol: float) -> tuple[np.ndarray, np.ndarray]:
+def _done(
+    problem: Problem, state: _State, region: Region, gradient: Array, predicted: Array, gtol: float
+) -> tuple[np.ndarray, np.ndarray]:
     xp, error, energy = namespace(state.poles), state.misfit.error, problem.energy
     size = xp.sqrt(xp.clip(energy - error, min=0.0) * xp.clip(error, min=0.0))
     safe = xp.where(size > 0, size, xp.ones_like(size))
-    slope = _slope(state.poles, state.misfit, region)
+    slope = xp.max(xp.abs(gradient), axis=-1) / 4  # a step moves both poles of a pair
     cosine = xp.where(slope > 0, slope / safe, slope)
-    # a radius of 0 says that rounding hides what is left to gain
-    hidden = (state.radius == 0) & ((cosine <= _SETTLED) | (error <= _NOTHING**2 * energy))
+    # a radius of 0 says that rounding hides what is left to gain, and that of real poles that meet shrinks to nothing
+    settled = _SETTLED if not region.real else _SETTLED_APART
+    stuck = (state.radius == 0) | (region.real & (state.radius < _SMALLEST))
+    hidden = stuck & ((cosine <= settled) | (error <= _NOTHING**2 * energy))
     ready = ((cosine <= gtol) & (predicted <= gtol * error)) | (error <= _EXACT**2 * energy) | (energy == 0) | hidden
-    failed = (state.radius < 1e-12) | ~xp.isfinite(error)
+    failed = (state.radius < _SMALLEST) | ~xp.isfinite(error)
     return to_numpy(ready), to_numpy(failed & ~ready)
 
 

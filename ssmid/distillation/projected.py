@@ -131,7 +131,7 @@ class _Solved:
         size = xp.linalg.vector_norm(table, axis=-1)
         shrink = 1 / xp.where(size > 0, size, xp.ones_like(size))
         scaled = table * shrink[:, :, None]
-        Q = adjoint(orthonormalize(transpose(scaled))) * mask
+        Q = adjoint(orthonormalize(transpose(_widened(scaled))))[..., : scaled.shape[-1]] * mask
         eye = xp.eye(poles.shape[-1], dtype=Q.dtype, device=poles.device)
         R = xp.triu(Q @ transpose(scaled)) + eye * (1 - mask)
         fitted = (Q @ rows.target[..., None])[..., 0]
@@ -143,6 +143,12 @@ class _Solved:
         residues = transpose(_unmixed(poles, xp.eye(poles.shape[-1], dtype=poles.dtype, device=poles.device) + 0 * as_complex(R)))
         residues = (residues @ real[..., None])[..., 0]
         return cls(Q, R, shrink, slopes, left, xp.where(live, residues, xp.zeros_like(residues)))
+
+
+def _widened(table: Array) -> Array:
+    """With zeros up to as many columns as rows."""
+    xp, (n, d, length) = namespace(table), table.shape
+    return xp.concat([table, xp.zeros((n, d, max(0, d - length)), dtype=table.dtype, device=table.device)], axis=-1)
 
 
 def _mixed(poles: Array, x: Array) -> Array:

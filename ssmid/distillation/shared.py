@@ -52,7 +52,8 @@ def stacked_poles(bank: Bank, orders: np.ndarray, accuracy: str) -> tuple[np.nda
     most = int(orders.max(initial=0))
     rtol, tail_rtol = _ACCURACY[accuracy]
     found = project(taps, max(1, min(most, bank.length)), bank.length, bank.length, rtol=rtol, tail_rtol=tail_rtol)
-    orders = np.minimum(orders, found.rank)
+    sigma = to_numpy(found.sigma)
+    orders = np.minimum(orders, (sigma > 64 * np.finfo(np.float64).eps * sigma[:, :1]).sum(-1))
     poles = np.zeros((n, int(orders.max(initial=0))), complex)
     for order in np.unique(orders[orders > 0]):
         rows = np.flatnonzero(orders == order)

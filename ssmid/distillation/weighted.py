@@ -42,7 +42,7 @@ def flat_weights(options: Options, batch: tuple[int, ...], length: int, like: Ar
             given = np.broadcast_to(given, (*batch, given.shape[-1]))
         except ValueError:
             raise ValueError(f"weights: expected a batch shape that broadcasts to {batch}, got {given.shape[:-1]}") from None
-    return from_numpy(given.reshape(-1, given.shape[-1]), like)
+    return from_numpy(given.reshape(-1, given.shape[-1]).copy(), like)
 
 
 def input_spectrum(signals: Array, length: int, *, keep: int = 0) -> Array:
