@@ -224,6 +224,32 @@ def test_those_that_did_not_converge_are_counted_and_named(model):
     assert "layer a: 1, 2</span>" in made
 
 
+def test_those_over_the_tolerance_are_not_said_to_have_been_stopped(model):
+    one = model["net.0.filter"]
+    tol = float(np.median(one.certificate.l2))
+    converged = one.certificate.l2 <= tol
+    missed = dataclasses.replace(one, converged=converged, certificate=dataclasses.replace(one.certificate, converged=converged))
+    made = page({"a": missed}, "", {"options": {"tol": tol, "norm": "l2"}})
+    count = int((~converged).sum())
+    assert f"<dt>Tolerance missed</dt><dd><b>{count}</b>" in made
+    assert "<dt>Not converged</dt><dd><b>0</b>" in made
+    assert f"<dt>tolerance missed: {count}</dt>" in made
+    assert "<dt>not converged" not in made
+
+
+def test_bounds_that_are_not_known_of_all_filters(model):
+    """A bank filled up with zeros: curves go on as what they are at most, and nothing falls to zero."""
+    one = model["net.0.filter"]
+    sigma = np.concatenate([one.certificate.sigma, 0.5 * one.certificate.sigma[..., -1:], 0.25 * one.certificate.sigma[..., -1:]], axis=-1)
+    sigma[0, :, -2:] = 0
+    made = page({"a": dataclasses.replace(one, certificate=dataclasses.replace(one.certificate, sigma=sigma))}, "", {})
+    assert 'class="bound ahead"' in made
+    assert "at most: not known of every filter" in made
+    assert "no recurrence gets below 0," not in made
+    assert rows_of(made, "The same order for every filter")[-1][3:5] == ["–", "–"]
+    assert "at most: not known" not in page({"a": one}, "", {})
+
+
 def test_every_layer_has_its_row(text, model):
     rows = rows_of(text, "Every layer")
     assert [row[0] for row in rows] == ["0", "1"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssmid._array import to_numpy
 from ssmid.distillation.bank import NOT_FINITE, TAP_0_ONLY, ZERO
+from ssmid.distillation.certificate import Certificate
 from ssmid.distillation.result import Distillation
 
 
@@ -20,7 +21,8 @@ class Layer:
     batch : the shape they came in   length : taps of each   order : ``(n,)`` states
     l2 : ``(n,)`` relative l2 error   hankel : ``(n,)`` Hankel norm of the error over that of the filter
     ratio : ``(n,)`` Hankel norm of the error over sigma_{order+1}   radius, tail, converged, kind, delay : ``(n,)`` of the certificate
-    sigma : ``(n, k)`` Hankel values over the largest, from below   poles : ``(n, d)``, NaN beyond the order
+    missed : ``(n,)`` boolean: finite, but over the tolerance that was asked for
+    sigma : ``(n, k)`` Hankel values over the largest, from below; NaN where they are not known   poles : ``(n, d)``, NaN beyond the order
     """
 
     name: str
@@ -35,6 +37,7 @@ class Layer:
     converged: np.ndarray
     kind: np.ndarray
     delay: np.ndarray
+    missed: np.ndarray
     sigma: np.ndarray
     poles: np.ndarray
 
@@ -46,6 +49,11 @@ class Layer:
     def fitted(self) -> np.ndarray:
         """``(n,)`` boolean: filters that took a recurrence; the others are not finite, zero, or nothing but tap 0."""
         return ~np.isin(self.kind, (NOT_FINITE, ZERO, TAP_0_ONLY))
+
+    @property
+    def stopped(self) -> np.ndarray:
+        """``(n,)`` boolean: filters whose search did not come to rest; those that missed the tolerance are not among them."""
+        return self.fitted & ~self.converged & ~self.missed
 
     @property
     def past(self) -> int:
@@ -72,8 +80,10 @@ class Layer:
         return places[np.argsort(self.l2[places], kind="stable")]
 
 
-def overview(layers: Mapping[str, Distillation] | Distillation) -> list[Layer]:
+def overview(layers: Mapping[str, Distillation] | Distillation, tol: float | None = None, norm: str = "l2") -> list[Layer]:
     """The layers of a distilled model, or a single bank, as rows of filters. Raises ValueError for an empty mapping.
+
+    tol, norm : what every filter was asked to meet
 
     >>> import ssmid
     >>> (layer,) = overview(ssmid.distill(ssmid.ImpulseResponse([[1.0, 0.5, 0.25, 0.125], [1.0, 0.0, 0.0, 0.0]]), 1))
@@ -84,10 +94,20 @@ def overview(layers: Mapping[str, Distillation] | Distillation) -> list[Layer]:
         layers = {"": layers}
     if not layers:
         raise ValueError("layers: expected at least one, got none")
-    return [_layer(name, distillation) for name, distillation in layers.items()]
+    return [_layer(name, distillation, tol, norm) for name, distillation in layers.items()]
 
 
-def _layer(name: str, distillation: Distillation) -> Layer:
+def relative_error(certificate: Certificate, norm: str) -> np.ndarray:
+    """``(*batch,)`` on the host: the error in a norm over that of the filter without tap 0; 0 where both are 0."""
+    if norm == "l2":
+        return to_numpy(certificate.l2).astype(float)
+    sizes = {"hankel": certificate.sigma[..., 0], "hinf": certificate.filter_hinf, "l1": certificate.filter_l1}
+    error, size = (to_numpy(array).astype(float) for array in (getattr(certificate, norm), sizes[norm]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 0.0, error / size)
+
+
+def _layer(name: str, distillation: Distillation, tol: float | None, norm: str) -> Layer:
     certificate = distillation.certificate
     batch = tuple(distillation.converged.shape)
 
@@ -96,9 +116,12 @@ def _layer(name: str, distillation: Distillation) -> Layer:
 
     sigma = to_numpy(certificate.sigma).astype(float)
     sigma = sigma.reshape(prod(batch), sigma.shape[-1])
-    largest = np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
     order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
+    # banks are filled up with zeros to the values of the filter of which most are known; what is truly zero begins with the bound
+    unknown = np.arange(sigma.shape[1]) >= np.maximum((sigma != 0).sum(axis=1), order + 1)[:, None]
+    unknown &= np.take_along_axis(sigma, np.minimum(order, sigma.shape[1] - 1)[:, None], axis=1) > 0
+    sigma = np.where(unknown, np.nan, sigma) / np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     poles = to_numpy(distillation.system.broadcast_arrays()["poles"])
     poles = poles.reshape(len(order), poles.shape[-1])
     return Layer(
@@ -107,14 +130,15 @@ def _layer(name: str, distillation: Distillation) -> Layer:
         length=distillation.length,
         order=order,
         l2=row(certificate.l2).astype(float),
-        hankel=row(certificate.hankel).astype(float) / largest[:, 0],
+        hankel=relative_error(certificate, "hankel").reshape(-1),
         ratio=row(certificate.ratio).astype(float),
         radius=row(certificate.spectral_radius).astype(float),
         tail=row(certificate.tail_energy).astype(float),
         converged=row(certificate.converged).astype(bool),
         kind=row(certificate.kind).astype(int),
         delay=row(certificate.delay).astype(int),
-        sigma=sigma / largest,
+        missed=np.zeros(len(order), bool) if tol is None else relative_error(certificate, norm).reshape(-1) > tol,
+        sigma=sigma,
         poles=np.where(np.arange(poles.shape[-1]) < order[:, None], poles, np.nan),
     )
 

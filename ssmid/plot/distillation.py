@@ -69,13 +69,13 @@ def _sparse(labels: list[str]) -> list[str]:
 
 
 def distilled_spectrum(model: Model, *, ax: Axes | None = None) -> Axes:
-    """Hankel values relative to the first of each filter: the median, the middle 80 %, and where the orders were chosen."""
+    """Hankel values relative to the first of each filter, as many as are known of all: the median, the middle 80 %, the orders chosen."""
     layers = overview(model)
-    sigma, order = joined(layers, "sigma"), joined(layers, "order")
+    sigma, order = complete(joined(layers, "sigma")), joined(layers, "order")
     with drawing(ax) as ax:
         if len(sigma):
             index = np.arange(1, sigma.shape[1] + 1)
-            _band(ax, index, spread(np.where(sigma > 0, sigma, np.nan)), BLUE, f"Hankel values, median of {len(sigma)}", marker="o")
+            _band(ax, index, spread(sigma), BLUE, f"Hankel values, median of {len(sigma)}", marker="o")
             low, middle, high = spread(order.astype(float), (0.0, 0.5, 1.0))
             ax.axvspan(low + 0.5, high + 0.5, color=GREY, alpha=0.15, linewidth=0, zorder=0) if low < high else None
             name = f"order {low:.0f}" if low == high else f"orders {low:.0f} to {high:.0f}, median {middle:.3g}"

@@ -9,6 +9,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+import numpy as np
+
 import ssmid
 from ssmid.distillation.overview import Layer, overview, short_names
 from ssmid.distillation.result import Distillation
@@ -30,7 +32,8 @@ def write_page(
     """Writes the report of a distilled model to ``path``, whole or not at all.
 
     layers : distillations by the names of their layers, or a single one   metadata : what is known of how it was made, by name; may nest
-        (a DistilledModel's own will do: its ``layers`` are left out, being told in a table)
+        (a DistilledModel's own will do: its ``layers`` are left out, being told in a table). ``tol`` and ``norm`` among its ``options``
+        say which filters missed the tolerance
     filters : ``filters(layer, index)`` gives the taps ``(L,)`` of one filter, index a tuple; asked for the worst and the median filter
         of each layer, and for 32 others (one a layer at least) whose error is followed over the order. Without it filters are drawn
         as they became, not as they were, and other orders are told by their bounds alone.   stage : is told what is being done
@@ -56,7 +59,8 @@ def page(
     layers: Mapping[str, Distillation], title: str, metadata: Mapping[str, Any], filters: Filters | None = None, stage: Stage | None = None
 ) -> str:
     """The HTML that :func:`write_page` writes."""
-    rows = overview(layers)
+    options = metadata.get("options") or {}
+    rows = overview(layers, options.get("tol"), options.get("norm") or "l2")
     sample = None if filters is None else page_orders.sampled(rows, filters, stage)
     labels, common = short_names(list(layers))
     all_poles, layer_poles = page_charts.poles(rows, labels)
@@ -74,6 +78,7 @@ def page(
         orders_key=_key_of_orders(sample),
         orders_charts=page_orders.charts(rows, sample),
         orders_tables=page_orders.tables(rows, sample),
+        spectra_key=_key_of_spectra(rows),
         spectra=page_charts.spectra(rows, labels),
         filters_words=_words_of_filters(filters is not None),
         filters_key=_key(filters is not None),
@@ -113,6 +118,17 @@ def _key_of_orders(sample: page_orders.Sample | None) -> str:
     names = {"bound": "bound, median of the filters", "band": "eight of ten filters", "reached": "reached, median and eight of ten"}
     if sample is not None:
         names |= {"ahead": "bound, estimated", "truncated": "balanced truncation, of the sample"}
+    return _listed(names)
+
+
+def _key_of_spectra(rows: list[Layer]) -> str:
+    names = {"bound": "median of the filters", "band": "eight of ten filters", "cut": "left out at the median order"}
+    if any(np.isnan(layer.sigma[layer.fitted]).any() for layer in rows):
+        names |= {"ahead": "at most: not known of every filter"}
+    return _listed(names)
+
+
+def _listed(names: dict[str, str]) -> str:
     return "".join(f'<li><i class="k-{kind}"></i>{name}</li>' for kind, name in names.items())
 
 
@@ -127,8 +143,7 @@ def _words_of_filters(known: bool) -> str:
 
 
 def _key(known: bool) -> str:
-    after = '<li><i class="k-after"></i>recurrence</li>'
-    return f'<li><i class="k-before"></i>filter</li>{after}<li><i class="k-residual"></i>residual</li>' if known else after
+    return _listed({"before": "filter", "after": "recurrence", "residual": "residual"} if known else {"after": "recurrence"})
 
 
 def _filters(rows: list[Layer], labels: list[str], layers: Mapping[str, Distillation], filters: Filters | None) -> str:

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from ssmid.distillation.overview import Layer, joined, memory, spread
+from ssmid.distillation.overview import Layer, complete, joined, memory, spread
 from ssmid.report import page_svg as draw
 from ssmid.report.page_svg import Scale
 from ssmid.report.page_words import plural, share, span
@@ -29,7 +29,7 @@ def figure(title: str, chart: str, note: str = "") -> str:
 def spectra(layers: list[Layer], labels: list[str]) -> str:
     """The Hankel values of every layer, all on the same axes."""
     values = joined(layers, "sigma")
-    values = values[values > 0]
+    values = values[np.nan_to_num(values) > 0]
     if not values.size:
         return "<p>No filter has a Hankel spectrum: there was nothing to distil.</p>"
     low = max(10.0 ** math.floor(math.log10(float(np.quantile(values, 0.002)))), 1e-16)
@@ -37,12 +37,13 @@ def spectra(layers: list[Layer], labels: list[str]) -> str:
 
 
 def _spectrum(layer: Layer, label: str, low: float) -> str:
-    sigma = np.where(layer.sigma > 0, layer.sigma, np.nan)[layer.fitted]
+    sigma = layer.sigma[layer.fitted]
     count = layer.sigma.shape[1]
     x, y = Scale(0.5, count + 0.5, _LEFT, _RIGHT), Scale(low, 1.0, 158, 22, log=True)
     if not len(sigma):
         return figure(f"Layer {label}", draw.svg(60, "no filter to distil", draw.text(_LEFT, 30, "no filter to distil", "name")))
-    small, middle, large = spread(sigma)
+    known = complete(sigma).shape[1]
+    small, middle, large = spread(np.fmin.accumulate(sigma, axis=1))  # beyond what is known a value is at most the last that is
     at = x(np.arange(1, count + 1))
     order = layer.order[layer.fitted]
     cut = spread(order.astype(float), (0.0, 0.5, 1.0))
@@ -51,12 +52,13 @@ def _spectrum(layer: Layer, label: str, low: float) -> str:
     parts.append(draw.block(float(ends[1]), y.end, x.end - float(ends[1]), y.start - y.end, "cut"))
     if cut[0] < cut[2]:
         parts.append(draw.block(float(ends[0]), y.end - 2, float(ends[2] - ends[0]), 4, "chosen-span"))
-    parts += [draw.band(at, y(small), y(large), "band"), draw.line(at, y(middle), "bound")]
+    for kind, part in (("", slice(0, known)), (" ahead", slice(max(known - 1, 0), count))):
+        parts += [draw.band(at[part], y(small[part]), y(large[part]), f"band{kind}"), draw.line(at[part], y(middle[part]), f"bound{kind}")]
     parts += [draw.rule(float(ends[1]), y.start, float(ends[1]), y.end, "chosen")]
     words = f"order {span(int(cut[0]), int(cut[2]))}"
     left = ends[1] > (x.start + x.end) / 2
     parts.append(draw.text(float(ends[1]) + (-5 if left else 5), y.start - 8, words, "chosen-name", "end" if left else "start"))
-    parts.append("".join(_spectrum_point(at[i], float(y(middle[i])), i, middle[i]) for i in range(count) if np.isfinite(middle[i])))
+    parts.append("".join(_spectrum_point(at[i], float(y(middle[i])), i, middle[i]) for i in range(known) if np.isfinite(middle[i])))
     left_out = share(float(middle[min(int(cut[1]), count - 1)]))
     told = f"Hankel values of layer {label}: in the median the first that is left out is {left_out} of the largest"
     return figure(f"Layer {label}", draw.svg(194, told, *parts), plural(int(layer.fitted.sum()), "filter"))

@@ -14,7 +14,7 @@ from ssmid.report import page_svg as draw
 from ssmid.report.page_charts import figure
 from ssmid.report.page_filters import Filters
 from ssmid.report.page_svg import Scale
-from ssmid.report.page_words import plural, share, size, span, table, times
+from ssmid.report.page_words import plural, share, size, table, times
 from ssmid.report.progress import Stage
 
 _SAMPLE = 32
@@ -102,12 +102,13 @@ def _chart(title: str, kind: str, curve: np.ndarray, ahead: np.ndarray | None, g
     last = max(start + (0 if ahead is None else ahead.shape[1] - 1), *(r for r, _, _ in groups), 1)
     x = Scale(0.0, last + 0.5, _LEFT, _RIGHT)
     y = Scale(_low_end(float(values.min())), max(1.0, float(values.max())), _GROUND, _TOP, log=True)
+    low = 0.999 * y.low
     parts = [draw.axes(x, y, "order (states of a filter)", "error, relative to the filter", x_ticks=8, y_ticks=5)]
     if ahead is not None and ahead.shape[1] > 1:
-        small, middle, large = y(ahead)
+        small, middle, large = y(np.where(ahead >= low, ahead, [[y.low], [np.nan], [y.low]]))
         at = x(np.arange(start, start + ahead.shape[1]))
         parts.append(draw.band(at, small, large, "band ahead") + draw.line(at, middle, f"{kind} ahead"))
-    small, middle, large = y(np.maximum(curve, 1e-300))
+    small, middle, large = y(np.where(curve >= low, curve, [[y.low], [np.nan], [y.low]]))
     at = x(np.arange(start + 1))
     parts.append(draw.band(at, small, large, f"band {kind}-band") + draw.line(at, middle, kind))
     if last <= 40:
@@ -131,7 +132,7 @@ def _point(x: float, y: float, order: int, value: float, kind: str) -> str:
 def _reached(x: Scale, y: Scale, order: int, count: int, reached: np.ndarray, many: bool) -> str:
     if not np.isfinite(reached[1]):
         return ""
-    best, middle, worst = np.maximum(reached, 1e-300)
+    best, middle, worst = np.maximum(reached, y.low)
     place = float(x(order))
     words = f"order {order}, {plural(count, 'filter')}: {share(float(reached[1]))} reached in the median"
     whisker = draw.rule(place, float(y(best)), place, float(y(worst)), "whisker")
@@ -160,7 +161,7 @@ def _by_order(layers: list[Layer], order: np.ndarray, sample: Sample | None) -> 
         place = tried.index(largest)
     else:
         place = next((i for i, r in enumerate(tried) if r * len(order) > now), len(rows))
-        rows.insert(place, [f"{span(int(order.min()), largest)}, as chosen", *_cost(now, now), *[""] * (len(rows[0]) - 3)])
+        rows.insert(place, ["as chosen", *_cost(now, now), *[""] * (len(rows[0]) - 3)])
     rows[place][5], rows[place][-1] = hankel, l2
     truncated = ["truncation, l2"] if sample is not None else []
     columns = ["Order", "State", "of now", "bound, median", "bound, worst", "reached", *truncated, "reached, l2"]

@@ -24,7 +24,7 @@ _LONGEST = 300
 
 def glance(layers: list[Layer], labels: list[str]) -> str:
     """A row of plain numbers, each with what it means."""
-    order, error, ratio, converged = (joined(layers, field) for field in ("order", "l2", "ratio", "converged"))
+    order, error, ratio, missed = (joined(layers, field) for field in ("order", "l2", "ratio", "missed"))
     past, states = sum(layer.past for layer in layers), sum(layer.states for layer in layers)
     lengths = [layer.length for layer in layers]
     count = sum(layer.count for layer in layers)
@@ -40,10 +40,12 @@ def glance(layers: list[Layer], labels: list[str]) -> str:
     if np.isfinite(ratio).any():
         middle, most = spread(ratio, (0.5, 1.0))
         cards.append(("Above the best possible", f"{times(middle)}×", f"median, in Hankel norm; {times(most)}× at the worst"))
-    failed = int((~converged).sum())
+    if missed.any():
+        cards.append(("Tolerance missed", f"{int(missed.sum()):,}", "at the largest order allowed; listed below"))
+    failed = sum(int(layer.stopped.sum()) for layer in layers)
     cards.append(("Not converged", f"{failed:,}", "listed below" if failed else "every search came to rest"))
     cells = [f"<dt>{name}</dt><dd><b>{value}</b> <span>{words}</span></dd>" for name, value, words in cards]
-    marks = [' class="warn"' if name == "Not converged" and failed else "" for name, _, _ in cards]
+    marks = [' class="warn"' if name in ("Tolerance missed", "Not converged") and value != "0" else "" for name, value, _ in cards]
     return f'<dl class="cards">{"".join(f"<div{mark}>{cell}</div>" for mark, cell in zip(marks, cells, strict=True))}</dl>'
 
 
@@ -99,7 +101,7 @@ def layer_table(layers: list[Layer], labels: list[str]) -> str:
             name, f"{layer.count:,}", f"{layer.length:,}", span(int(order.min()), int(order.max())) if order.size else "0",
             size(layer.past), size(layer.states), share(middle), share(high), share(most),
             channel(layer, int(ranked[-1])).removeprefix("channel ") if len(ranked) else "–", times(ratio), times(worst_ratio),
-            _modulus(float(radius)), share(tail), f"{int((~layer.converged & sound).sum()):,}",
+            _modulus(float(radius)), share(tail), f"{int(layer.stopped.sum()):,}",
         ])  # fmt: skip
     return table("Every layer", columns, rows)
 
@@ -116,6 +118,7 @@ _DONE = {
     "constant": "all taps are equal: a step that ends with the last tap, distilled as it is",
     "delayed": "silent after tap 0 for a while: a pure delay costs one state a tap",
     "extreme scale": "taps beyond 2⁶⁰ or below 2⁻⁶⁰: scaled to 1, distilled and scaled back",
+    "tolerance missed": "over the error that was asked for, at the largest order that was allowed",
     "not converged": "the search was stopped before it came to rest; the error is measured all the same",
 }
 
@@ -126,7 +129,8 @@ def special(layers: list[Layer], labels: list[str]) -> str:
     for kind, words in _DONE.items():
         found = {}
         for layer, label in zip(layers, labels, strict=True):
-            places = np.flatnonzero(layer.fitted & ~layer.converged if kind == "not converged" else layer.kind == KINDS.index(kind))
+            states = {"tolerance missed": layer.missed, "not converged": layer.stopped}
+            places = np.flatnonzero(states[kind] if kind in states else layer.kind == KINDS.index(kind))
             if len(places):
                 found[label] = [channel(layer, int(p)).removeprefix("channel ") + _delay(layer, int(p), kind) for p in places]
         if found:

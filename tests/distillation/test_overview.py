@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import ssmid
-from ssmid.distillation.overview import bound_at, complete, joined, least_orders, memory, overview, short_names, spread
+from ssmid.distillation.overview import bound_at, complete, joined, least_orders, memory, overview, relative_error, short_names, spread
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,35 @@ def test_layers_joined(filters):
     np.testing.assert_array_equal(bound_at(sigma, 1), sigma[:, 1])
     assert np.isnan(bound_at(sigma, 99)).all()
     np.testing.assert_array_equal(joined(layers, "order"), [2, 2, 5])
+
+
+def test_values_that_are_not_known_are_not_zeros():
+    """Banks of several orders are filled up with zeros; a filter that two states hold exactly has true ones."""
+    t = np.arange(40)
+    bank = ssmid.distill(np.stack([0.5**t, 0.9**t * np.cos(t), 1.0 / (1 + t)]), 4)
+    sigma = np.array([[1.0, 0, 0, 0, 0, 0, 0], [2.0, 1.0, 0.5, 0.25, 0.125, 0, 0], [4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625]])
+    certificate = dataclasses.replace(bank.certificate, sigma=sigma)
+    (layer,) = overview(dataclasses.replace(bank, certificate=certificate, order=np.array([1, 4, 4])))
+    assert layer.sigma[0].tolist() == [1, 0, 0, 0, 0, 0, 0]
+    np.testing.assert_array_equal(layer.sigma[1], [1, 0.5, 0.25, 0.125, 0.0625, np.nan, np.nan])
+    assert layer.sigma[2].tolist() == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
+    assert complete(layer.sigma).shape == (3, 5)
+
+
+def test_which_filters_missed_the_tolerance(filters):
+    bank = ssmid.distill(filters, 1)
+    for norm in ("l2", "hankel", "hinf", "l1"):
+        error = relative_error(bank.certificate, norm)
+        largest = {"hankel": bank.certificate.sigma[..., 0], "hinf": bank.certificate.filter_hinf, "l1": bank.certificate.filter_l1}
+        if norm != "l2":
+            np.testing.assert_allclose(error[1, 1] * largest[norm][1, 1], getattr(bank.certificate, norm)[1, 1])
+        (layer,) = overview(bank, float(error[1, 1]) * (1 - 1e-9), norm)
+        np.testing.assert_array_equal(layer.missed, [error[0, 0] > error[1, 1] * (1 - 1e-9), False, False, True])
+    converged = np.zeros((2, 2), bool)
+    (layer,) = overview(dataclasses.replace(bank, certificate=dataclasses.replace(bank.certificate, converged=converged)), 1e-9)
+    assert layer.stopped.sum() == 0
+    (layer,) = overview(dataclasses.replace(bank, certificate=dataclasses.replace(bank.certificate, converged=converged)))
+    assert layer.stopped.tolist() == [True, False, False, True]
 
 
 def test_no_layers():
