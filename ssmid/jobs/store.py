@@ -109,7 +109,7 @@ def _joined(
             if any(after for _, after in missing):
                 part = np.pad(part, [(0, 0), *missing])
                 if lost:
-                    part[np.isnan(mapped(path, places["certificate.l2"]))] = np.nan
+                    part[np.isnan(mapped(path, places["certificate.l2"])), ..., 0] = np.nan
             yield part
 
     return Tensor(f"{layer}.{name}", mapped(paths[0], found[0][name]).dtype, (*batch, *core), pieces)

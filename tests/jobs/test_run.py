@@ -56,11 +56,12 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 # ---------------------------------------------------------------- what is written
 
 
-def test_the_folder_gives_back_what_distill_returns_bit_for_bit(here):
-    found = distill_into(here / "out", here / "h.npy", OPTIONS, chunk=4)
+@pytest.mark.parametrize("chunk", [4, 1])
+def test_the_folder_gives_back_what_distill_returns_bit_for_bit(here, chunk):
+    found = distill_into(here / "out", here / "h.npy", OPTIONS, chunk=chunk)
     assert found is not None
     h = np.load(here / "h.npy")
-    expected, model = ssmid.distill(h, **OPTIONS, chunk=4), ssmid.load(here / "out")
+    expected, model = ssmid.distill(h, **OPTIONS, chunk=chunk), ssmid.load(here / "out")
     assert isinstance(model, ssmid.DistilledModel)
     layer = model["filters"]
     assert same(layer.system.arrays["poles"], expected.system.arrays["poles"])
