@@ -223,3 +223,28 @@ def test_repulsion_is_what_keeps_poles_apart(rng: np.random.Generator) -> None:
     assert np.isclose(np.linalg.norm(direct - taps) / np.linalg.norm(taps), found.error, rtol=1e-2)
     assert isinstance(found.system, Modal)
     assert found.error < 0.2
+
+
+@pytest.mark.parametrize("region", [Region(), Region(0.85), Region(0.85, True)])
+def test_coordinates_have_the_derivatives_they_say(rng: np.random.Generator, region: Region) -> None:
+    """Of a pair at the circle, one within, one near the line, and reals, through the steps themselves."""
+    upper = np.array([0.84 * np.exp(2.1j), 0.2 + 0.1j, 0.5 + 0.02j])
+    poles = np.concatenate([np.stack([upper, upper.conj()], -1).ravel(), [0.3, -0.7]])[None]
+    if region.real:
+        poles = np.array([[-0.8, -0.6, -0.3, 0.1, 0.3, 0.5, 0.7, 0.84]], complex)
+    live = np.ones(poles.shape, bool)
+    problem = OverAllTime.of(Bank.of(decaying(rng, 1, 60)))
+    here = region.chart(poles, live)
+    gradient, hessian = region.derivatives(here, problem(poles, live))
+    h = 1e-4
+
+    def error(step: np.ndarray) -> float:
+        return problem(region.moved(here, step[None], live), live).error[0]
+
+    steps = h * np.eye(8)
+    middle = error(np.zeros(8))
+    for i in range(8):
+        assert np.isclose(gradient[0, i], (error(steps[i]) - error(-steps[i])) / (2 * h), rtol=1e-4, atol=1e-6 * middle)
+        for j in range(8):
+            corners = error(steps[i] + steps[j]) - error(steps[i] - steps[j]) - error(steps[j] - steps[i]) + error(-steps[i] - steps[j])
+            assert np.isclose(hessian[0, i, j], corners / (4 * h**2), rtol=1e-3, atol=1e-4 * middle)
