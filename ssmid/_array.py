@@ -302,32 +302,6 @@ def in_threads(function: Callable[..., Any], *items: Any) -> list[Any]:
         return [result for part in pool.map(share, range(pieces)) for result in part]
 
 
-def in_streams(function: Callable[[Any], Any], items: Sequence[Any], like: Array) -> list[Any]:
-    """``function`` of each item, in order. On a GPU a few host threads, each with a stream of its own, take one item after another: while
-    one thread waits for the device or for LAPACK, or is busy launching, the device works for the others."""
-    if len(items) < 2 or not on_gpu(like) or needs_gradient(like):
-        return list(map(function, items))
-    import torch
-
-    place = like.device
-    torch.cuda.current_stream(place).synchronize()
-
-    def work(item: Any) -> Any:
-        if not hasattr(_thread, "streams"):
-            _thread.streams = {}
-        stream = _thread.streams.setdefault(place, torch.cuda.Stream(place))
-        with torch.cuda.device(place), torch.cuda.stream(stream):
-            result = function(item)
-            stream.synchronize()
-        return result
-
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(min(_STREAMS, len(items))) as pool:
-        return list(pool.map(work, items))
-
-
-_STREAMS = 3
-
-
 def in_pieces(function: Callable[..., Any], pieces: int, *arrays: Array) -> tuple[Array, ...]:
     """The arrays that a batched ``function`` gives for ``arrays``, all ``(*batch, ., .)``: of NumPy arrays, ``pieces`` of the batch
     are taken in threads, for which what is between the calls of LAPACK stays in the cache."""

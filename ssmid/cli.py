@@ -240,7 +240,7 @@ def demo(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="core or fit")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="core, fit or distill")],
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small sizes: shows that it runs")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder of measured responses and published systems")] = None,

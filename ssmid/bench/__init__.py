@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-NAMES = ("core", "fit")
+NAMES = ("core", "fit", "distill")
 
 
 def run(
@@ -49,6 +49,10 @@ def run(
             from ssmid.bench.fit import fit
 
             figures = fit(quick=quick, data=folder, progress=progress, device=device)
+        elif name == "distill":
+            from ssmid.bench.distill import distilling
+
+            figures = distilling(quick=quick, data=folder, progress=progress, device=device)
         elif device == "cpu":
             from ssmid.bench.core import core
 

@@ -38,11 +38,11 @@ def device_limits(device: str, *, quick: bool = False, data: Path | None = None,
 
     facts = machine() | accelerator(device)
     small = quick or not device.startswith("cuda")
-    clock = _event_seconds if device.startswith("cuda") else wall_seconds
+    clock = clock_of(device)
     repeats = 3 if small else 20
     generator = torch.Generator(device).manual_seed(20261122)
     progress("limits of the device")
-    ceilings = _ceilings(device, small, clock)
+    ceilings = ceilings_of(device, small)
     bandwidth = ceilings["copy_bytes_per_second"]
     progress("spectrum of a bank of taps")
     spectrum = _spectrum_of_taps(generator, 256 if small else 131_072, bandwidth, repeats, clock)
@@ -103,7 +103,7 @@ def _hankel_values(device: str, data: Path | None, small: bool, repeats: int, cl
     """The leading Hankel values of trained filters: all 1536 where their file is, else the bundled 64 (24 times over)."""
     import torch
 
-    filters, origin = _filters(data)
+    filters, origin = trained_filters(data)
     filters = filters[:8, :512] if small else np.resize(filters, (1536, filters.shape[-1]))
     taps = torch.asarray(filters, device=device)
     bank = ImpulseResponse(taps)
@@ -120,7 +120,8 @@ def _hankel_values(device: str, data: Path | None, small: bool, repeats: int, cl
     return Case("Hankel values", name, (Row(OURS, timing, float(error)),), kind, None, len(filters), 1e-6, found.products * pair, why)
 
 
-def _filters(data: Path | None) -> tuple[np.ndarray, str]:
+def trained_filters(data: Path | None) -> tuple[np.ndarray, str]:
+    """``(n, length)`` and where they are from: all of a model where ``data`` holds them, else the bundled ones."""
     path = data / "hyena_d256_l2048.npz" if data else None
     if path and path.is_file():
         with np.load(path, allow_pickle=False) as archive:
@@ -150,6 +151,11 @@ def accelerator(device: str) -> dict[str, Any]:
     return {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
 
 
+def clock_of(device: str) -> Callable[..., Any]:
+    """Seconds that a function took, and what it returned: by events on a GPU."""
+    return _event_seconds if device.startswith("cuda") else wall_seconds
+
+
 def _event_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     """Between two events on the stream, so that launching what is timed does not count where the GPU is still busy."""
     import torch
@@ -163,8 +169,11 @@ def _event_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     return start.elapsed_time(stop) / 1e3, value
 
 
-def _ceilings(device: str, small: bool, clock: Callable[..., Any]) -> dict[str, float]:
+def ceilings_of(device: str, small: bool) -> dict[str, float]:
+    """Bytes a second of a large copy (read plus write), flops a second of a float64 product."""
     import torch
+
+    clock = clock_of(device)
 
     source = torch.ones(2**22 if small else 2**28, device=device)
     target = torch.empty_like(source)

@@ -18,7 +18,6 @@ from ssmid.reduction.h2_newton import Optimum, optimal_poles, search
 from ssmid.reduction.h2_request import prepared
 from ssmid.reduction.h2_sources import TapsSource
 
-
 _FIRST, _AFTER = 8, 8
 """Newton steps before pairs are exchanged, and after each exchange."""
 

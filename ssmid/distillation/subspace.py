@@ -10,6 +10,7 @@ values are true singular values of H restricted to the space, hence from below, 
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Subspace:
         they were not asked for
     shift : ``(n, k, k)`` the compressed shift, k at most K: its leading blocks are stable state matrices
     inputs, outputs : ``(n, k)`` of the projected realization
+    eigenvalues : ``(n, k)`` of the shift, on the host, where they are known already
     """
 
     sigma: Array
@@ -42,6 +44,11 @@ class Subspace:
     shift: Array
     inputs: Array
     outputs: Array
+    eigenvalues: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        return self.sigma, self.error, self.shift, self.inputs, self.outputs
 
     @property
     def rank(self) -> np.ndarray:
@@ -51,29 +58,50 @@ class Subspace:
 
     def take(self, places: np.ndarray) -> Subspace:
         index = from_numpy(places, self.sigma)
-        return Subspace(*(namespace(self.sigma).take(getattr(self, f.name), index, axis=0) for f in dataclasses.fields(self)))
+        known = None if self.eigenvalues is None else self.eigenvalues[places]
+        return Subspace(*(namespace(self.sigma).take(x, index, axis=0) for x in self.arrays), known)
 
     def poles(self, orders: np.ndarray) -> np.ndarray:
         """``(n, max(orders))`` eigenvalues of the leading block of each order, on the host; zeros beyond."""
         found = np.zeros((len(orders), int(orders.max(initial=0))), complex)
         for order in np.unique(orders[orders > 0]):
             rows = np.flatnonzero(orders == order)
+            if self.eigenvalues is not None and order == self.eigenvalues.shape[-1]:
+                found[rows, :order] = self.eigenvalues[rows]
+                continue
             blocks = namespace(self.shift).take(self.shift, from_numpy(rows, self.shift), axis=0)[:, :order, :order]
             found[rows, :order] = to_numpy(eigvals(blocks))
         return found
 
 
+def width_of(count: int) -> int:
+    """Vectors in the Krylov space of a "loose" subspace of ``count``."""
+    return max(_LEAST_WIDTH, count + max(_BLOCK, count // 2))
+
+
+def products_of(length: int, count: int) -> tuple[int, int]:
+    """Products with a Hankel matrix that a "loose" subspace costs, in single and in double precision."""
+    width = width_of(min(count, length))
+    return 2 * width + (_RESTARTS - 1) * (width - count - 4), width
+
+
 def leading_subspace(bank: Bank, count: int, accuracy: str = "loose") -> Subspace:
     """The subspace of ``count`` vectors of each filter, and ``count + 1`` Hankel values, as far as the filters have them."""
     count = min(count, bank.length)
-    width = max(_LEAST_WIDTH, count + max(_BLOCK, count // 2))
+    width = width_of(count)
     if accuracy == "tight" or 4 * width > bank.length:
         return _iterated(bank.strict, count, *_TIGHT)
     xp, n = namespace(bank.strict), bank.count
     per_filter = 8 * 12 * width * bank.length
     step = max(1, _MEMORY["gpu" if on_gpu(bank.strict) else "host"] // per_filter)
-    pieces = [_loose(bank.strict[i : min(i + step, n), :], count, width) for i in range(0, max(n, 1), step)]
-    return Subspace(*(xp.concat([getattr(piece, f.name) for piece in pieces], axis=0) for f in dataclasses.fields(Subspace)))
+    pieces, known = [], []
+    # eigenvalues are found on the host, which has nothing else to do, while a GPU works on the next piece
+    with ThreadPoolExecutor(1) as host:
+        for start in range(0, max(n, 1), step):
+            pieces.append(_loose(bank.strict[start : min(start + step, n), :], count, width))
+            known.append(host.submit(lambda shift: to_numpy(eigvals(shift)), pieces[-1].shift))
+        eigenvalues = np.concatenate([future.result() for future in known])
+    return Subspace(*(xp.concat(parts, axis=0) for parts in zip(*(piece.arrays for piece in pieces), strict=True)), eigenvalues)
 
 
 def _iterated(strict: Array, count: int, rtol: float, tail_rtol: float) -> Subspace:
@@ -101,8 +129,8 @@ def _replaced(found: Subspace, places: np.ndarray, strict: Array, count: int) ->
     chosen = np.arange(strict.shape[0])
     chosen[places] = strict.shape[0] + np.arange(len(places))
     index = from_numpy(chosen, strict)
-    both = ((getattr(found, f.name), getattr(better, f.name)) for f in dataclasses.fields(Subspace))
-    return Subspace(*(xp.take(xp.concat(pair, axis=0), index, axis=0) for pair in both))
+    pairs = zip(found.arrays, better.arrays, strict=True)
+    return Subspace(*(xp.take(xp.concat(pair, axis=0), index, axis=0) for pair in pairs))
 
 
 def _krylov_space(strict: Array, keep: int, width: int) -> Array:

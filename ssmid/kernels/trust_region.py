@@ -21,13 +21,13 @@ def shifted_step(values: Array, vectors: Array, gradient: Array, radius: Array) 
 
 
 @jit
-def _step(values, vectors, gradient, radius, step, predicted, d, WIDTH: tl.constexpr):  # noqa: N803
+def _step(values, vectors, gradient, radius, step, predicted, d, WIDTH: tl.constexpr):
     element = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, WIDTH)
     on = lane < d
     value = tl.load(values + element * d + lane, on, 0.0)
     i, j = lane[:, None], lane[None, :]
-    V = tl.load(vectors + element * d * d + i * d + j, (i < d) & (j < d), 0.0)  # noqa: N806
+    V = tl.load(vectors + element * d * d + i * d + j, (i < d) & (j < d), 0.0)
     g = tl.load(gradient + element * d + lane, on, 0.0)
     reach = tl.load(radius + element)
     along = tl.sum(V * g[:, None], axis=0)

@@ -302,7 +302,7 @@ def derivatives(here: Chart, local: Local) -> tuple[Array, Array]:
     """
     xp = namespace(here.poles)
     poles, rho, alpha = here.poles, local.rho, local.alpha
-    if here.real and fused(poles):
+    if here.real and fused(poles, poles.shape[-1]):
         return rational_derivatives(poles, rho, alpha, local.slope, here.first, here.second)
     difference = poles[..., :, None] - poles[..., None, :]
     same = difference == 0
@@ -325,7 +325,7 @@ def step_in_region(gradient: Array, hessian: Array, radius: Array) -> tuple[Arra
     hessian = xp.where(finite[:, None, None], hessian, xp.zeros_like(hessian))
     gradient = xp.where(finite[:, None], gradient, xp.zeros_like(gradient))
     values, vectors = eigh(hessian)
-    if fused(values):
+    if fused(values, values.shape[-1]):
         return fused_step(values, vectors, gradient, radius)
     return shifted_step(values, vectors, gradient, radius)
 
