@@ -43,6 +43,20 @@ def test_errors_are_those_of_the_leading_blocks(xp, rng):
             assert curves[i, d] == pytest.approx(written_out(strict[i], A[i, :d, :d], b[i, :d], c[i, :d]), rel=1e-6)
 
 
+def test_what_rings_on_counts_for_at_most_the_state_that_is_left():
+    bank = Bank.of(np.stack([0.999 ** np.arange(40), np.cos(np.arange(40))]))
+    subspace = leading_subspace(bank, 4)
+    curves, rings = error_curves(bank, subspace), []
+    for i in range(2):
+        for d in (1, 2, 4):
+            A, b, c, strict = subspace.shift[i, :d, :d], subspace.inputs[i, :d], subspace.outputs[i, :d], bank.strict[i]
+            left = np.linalg.norm(np.linalg.matrix_power(A, 39) @ b) / np.linalg.norm(strict)
+            true = written_out(strict, A, b, c)
+            assert true * (1 - 1e-12) <= curves[i, d] <= np.hypot(true, left) * (1 + 1e-12)
+            rings.append(left)
+    assert max(rings) > 0.1
+
+
 def test_curve_is_never_below_the_optimum_from_its_poles():
     bank = Bank.of(ssmid.datasets.hyena_filters().taps[:8])
     subspace = leading_subspace(bank, 12)

@@ -189,16 +189,16 @@ def test_other_methods_by_their_own_errors(rng, method):
     assert found.met.any()
 
 
-def test_filters_that_share_poles_have_one_order():
-    taps = ssmid.datasets.hyena_filters().taps[:8].reshape(2, 4, -1)
+def test_filters_that_share_poles_have_one_order_for_the_worst():
+    taps = ssmid.datasets.hyena_filters().taps[:6].reshape(2, 3, -1).copy()
+    taps[:, 0] = 0.5 ** np.arange(taps.shape[-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        fit = ssmid.distill(taps, tol=0.6, shared=1, max_order=8)
-    orders = np.broadcast_to(fit.order, (2, 4))
-    assert (orders == orders[:, :1]).all()
-    assert (orders > 0).all()
+        fit = ssmid.distill(taps, tol=0.4, shared=1, max_order=8)
+    orders = np.broadcast_to(fit.order, (2, 3))
+    assert (orders == orders[:, :1]).all() and (orders > 1).all()
     worst = np.asarray(fit.error).max(1)
-    assert np.asarray(fit.converged).all(1).tolist() == (worst <= 0.6).tolist()
+    assert np.asarray(fit.converged).all(1).tolist() == (worst <= 0.4).tolist()
 
 
 def test_a_budget_of_filters_that_share_poles():
