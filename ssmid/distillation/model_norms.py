@@ -17,8 +17,8 @@ from ssmid.analysis.norms import norm
 from ssmid.linalg import cauchy_product, vandermonde_product
 from ssmid.systems import Modal
 
-_SPREAD = np.array([0.0, 0.3, 0.7, 1.5, 3.0, 7.0])
-"""Distances from the angle of a pole, in units of its distance from the circle, that are looked at on both sides."""
+_SPREAD = np.array([[-3.0, -1.2, -0.4, 0.0, 0.7, 2.0], [-7.0, -2.0, -0.7, 0.4, 1.2, 7.0]])
+"""Distances from the angle of a pole, in units of its distance from the circle, that are looked at: of one pole of a pair, of the other."""
 _UNIFORM, _CANDIDATES, _ROUNDS, _INNER = 129, 4, 7, 5
 _NEGLIGIBLE = 1e-9
 _LONGEST, _CHUNK = 2**17, 2**24
@@ -67,7 +67,7 @@ def natural_length(radius: float) -> int:
 
 def _peak(poles: Array, residues: Array) -> Array:
     xp = namespace(poles)
-    rows = max(1, _CHUNK // (poles.shape[-1] * (len(_SPREAD) * poles.shape[-1] + _UNIFORM)))
+    rows = max(1, _CHUNK // (poles.shape[-1] * (_SPREAD.shape[1] * poles.shape[-1] + _UNIFORM)))
     pieces = [slice(i, min(i + rows, poles.shape[0])) for i in range(0, poles.shape[0], rows)]
     parts = [_peak_of_chunk(poles[piece, :], residues[piece, :]) for piece in pieces]
     return xp.concat(parts, axis=0)
@@ -78,7 +78,7 @@ def _peak_of_chunk(poles: Array, residues: Array) -> Array:
     xp = namespace(poles)
     angle = xp.abs(xp.atan2(xp.imag(poles), xp.real(poles)))
     width = xp.clip(1 - xp.abs(poles), min=1e-15)
-    steps = from_numpy(np.concatenate([-_SPREAD[:0:-1], _SPREAD]), angle)
+    steps = xp.where(xp.imag(poles)[:, :, None] < 0, from_numpy(_SPREAD[1], angle), from_numpy(_SPREAD[0], angle))
     near = angle[:, :, None] + width[:, :, None] * steps
     near = xp.reshape(near, (near.shape[0], near.shape[1] * near.shape[2]))
     even = xp.broadcast_to(from_numpy(np.linspace(0, pi, _UNIFORM), angle), (angle.shape[0], _UNIFORM))
