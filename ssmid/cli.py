@@ -6,6 +6,7 @@ line on the standard error; 130 interrupted. Heavy imports stand in the commands
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -166,6 +167,7 @@ def distill(
     layout: Annotated[str | None, typer.Option("--layout", help="of a checkpoint, where it is not recognized")] = None,
     length: Annotated[int | None, typer.Option("--length", help="taps of implicit filters; others are cut short")] = None,
     key: Annotated[str | None, typer.Option("--key", help="names of the arrays, where a file holds several: h1,h2")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="what no tensor says of a layout")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (or NAME-distilled)")] = None,
     page: Annotated[bool, typer.Option("--report", help="write report.html too: the whole model at a glance")] = False,
     as_json: Json = False,
@@ -183,7 +185,7 @@ def distill(
     }  # fmt: skip
     folder = Path(f"{source.stem}-distilled") if output is None else output
     with progress(quiet=quiet or not is_first()) as stage:
-        where = {"device": device, "chunk": chunk, "layout": layout, "length": length, "key": key}
+        where = {"device": device, "chunk": chunk, "layout": layout, "length": length, "key": key, "settings": _settings(settings)}
         try:
             found = distill_into(folder, source, options, **where, page=page, stage=stage)
         except KeyboardInterrupt as error:
@@ -266,6 +268,20 @@ def _read(file: Path, key: str | None, channel: str | None, fs: float | None, ax
     if mimo and isinstance(system, ImpulseResponse) and len(system.batch_shape) == 1:
         return ImpulseResponse(system.taps[:, None, :], system.dt)
     return system
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE by name; values as JSON has them, or texts."""
+    settings = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--set: expected NAME=VALUE, got {text!r}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
 
 
 def _print(report: Report, as_json: bool, quiet: bool) -> None:

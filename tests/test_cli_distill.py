@@ -134,6 +134,7 @@ def test_another_job_in_the_folder_is_one_line_that_says_what_differs(here, caps
         (("--order", "3", "--method", "magic"), "method: expected one of"),
         (("--order", "3", "--weights", "absent.npy"), "absent.npy"),
         (("--order", "3", "--weights", "h.npy", "--frequency-weights", "h.npy"), "expected weights or frequency_weights, got both"),
+        (("--order", "3", "--set", "L"), "--set: expected NAME=VALUE, got 'L'"),
         (("--order", "3", "--length", "0"), "length: expected at least 1, got 0"),
         (("--order", "3", "--device", "abacus"), "device: expected 'cpu' or 'cuda', got 'abacus'"),
     ],
@@ -154,6 +155,19 @@ def test_a_length_cuts_filters_and_options_reach_the_distiller(here, capsys):
     assert layer.length == 30
     assert (layer.order, layer.system.order) == (4, 4)
     assert np.abs(layer.system.arrays["poles"]).max() <= 0.7 + 1e-12
+
+
+def test_what_no_tensor_says_of_a_layer_can_be_said(here, capsys):
+    """The layers of RTF do not store the length that they were trained with."""
+    rng = np.random.default_rng(0)
+    save = safetensors.numpy.save_file
+    save({"layer.ab": 0.1 * rng.standard_normal((4, 6)).astype(np.float32), "layer.h_0": np.ones(2, np.float32)}, "rtf.safetensors")
+    status, _, err = run(capsys, "distill", "rtf.safetensors", "-o", "out", "--order", "1")
+    assert status == 2
+    assert "trunc_len" in err
+    status, _, err = run(capsys, "distill", "rtf.safetensors", "-o", "out", "--order", "1", "--set", "trunc_len=16", "-q")
+    assert (status, err) == (0, "")
+    assert ssmid.load("out").metadata["options"]["settings"] == {"trunc_len": 16}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_report_is_a_page_and_can_be_had_later(here, capsys):

@@ -38,7 +38,7 @@ from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
 from ssmid.systems import ImpulseResponse, System
 
-CHUNK = {"cpu": 256, "cuda": 8192}
+CHUNK = {"cpu": 256, "cuda": 32_768}
 """Filters in a chunk where nothing is said: some seconds of work. It must not depend on the number of processes, as results would."""
 LOG, TABLE, PAGE = "job.log", "layers.csv", "report.html"
 Results: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, Any]]"
@@ -57,6 +57,7 @@ def distill_into(
     layout: str | None = None,
     length: int | None = None,
     key: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     page: bool = False,
     stage: Stage | None = None,
 ) -> tuple[Report, bool] | None:
@@ -64,7 +65,7 @@ def distill_into(
 
     options : those of :class:`ssmid.jobs.request.Request`   device : "cpu" or "cuda"
     chunk : filters whose results are written at once; what is lost at most when the job is stopped
-    layout, length, key : of the source (:func:`ssmid.jobs.sources.open_source`)   page : whether to write ``report.html`` too
+    layout, length, key, settings : of the source (:func:`ssmid.jobs.sources.open_source`)   page : whether to write ``report.html`` too
 
     Writes ``model.safetensors``, ``model.json``, ``layers.csv`` and a log. Given again after it was stopped, it goes on where it was and
     gives the same bytes, with however many processes: results depend on the chunk alone. Under torchrun the processes share the
@@ -77,10 +78,10 @@ def distill_into(
         raise ValueError(f"chunk: expected at least 1, got {chunk}")
     request = Request.of(options)
     mine = device_of(device)
-    source = open_source(path, key=key, layout=layout, length=length)
+    source = open_source(path, key=key, layout=layout, length=length, settings=settings)
     request.expect_fit(source)
     sizes = [request.chunk_size(layer, chunk or CHUNK[device]) for layer in source.layers]
-    asked = {**request.described(), "device": device, "key": key, "layout": layout, "length": length}
+    asked = {**request.described(), "device": device, "key": key, "layout": layout, "length": length, "settings": settings or None}
     job = _Job(folder, source, request, Manifest.of(source, asked, sizes), mine, page, stage)
     with workers(mine) as team:
         return job.run(team)

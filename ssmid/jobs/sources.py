@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -61,10 +61,17 @@ class Source:
         return sha256_of(self.files)
 
 
-def open_source(path: Path, *, key: str | None = None, layout: str | None = None, length: int | None = None) -> Source:
+def open_source(
+    path: Path,
+    *,
+    key: str | None = None,
+    layout: str | None = None,
+    length: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Source:
     """The layers of a file of filters, or of a checkpoint.
 
-    key, layout, length : those of :func:`ssmid.read_checkpoint`
+    key, layout, length, settings : those of :func:`ssmid.read_checkpoint`
 
     Of plain arrays in npy and safetensors files what is asked for is read; of all else one layer is held at a time. Raises ValueError
     that names the file for what holds no real filters.
@@ -72,7 +79,7 @@ def open_source(path: Path, *, key: str | None = None, layout: str | None = None
     if path.suffix.lower() == ".npy" and layout in (None, PLAIN):
         with about(path):
             return Source(path.name, (path,), (_of_npy(path, key, length),))
-    checkpoint = read_checkpoint(path, key=key, layout=layout, length=length)
+    checkpoint = read_checkpoint(path, key=key, layout=layout, length=length, settings=settings)
     # chunks come in the order of the layers; a config.json beside a checkpoint has a say in what its layers are
     load = lru_cache(maxsize=1)(lambda place: checkpoint.layers[place].load().map(to_numpy))
 
@@ -93,7 +100,7 @@ def open_source(path: Path, *, key: str | None = None, layout: str | None = None
 
 def _length_of(system: System) -> int:
     radius = to_numpy(spectral_radius(system))
-    return natural_length(float(radius[np.isfinite(radius)].max(initial=0.0)))
+    return natural_length(float(radius[radius < 1].max(initial=0.0)))
 
 
 Rows: TypeAlias = "Callable[[int, int], np.ndarray]"
