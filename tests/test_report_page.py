@@ -359,6 +359,7 @@ def test_curves_are_the_taps(model, taps):
         places = read[kind][:count, 1]
         offset = np.median(places - slope * values[:count])  # the residual stands lower, in the same units
         np.testing.assert_allclose(places, slope * values[:count] + offset, atol=0.11)
+    assert read["residual"][:, 1].min() > max(read[kind][:, 1].max() for kind in ("before", "after"))
     across = 44 + 308 * np.log(np.arange(1, 96)) / np.log(95)
     np.testing.assert_allclose(read["before"][:count, 0], across[:count], atol=0.06)
 

@@ -119,7 +119,7 @@ def _layer(name: str, distillation: Distillation, tol: float | None, norm: str) 
     order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
     order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
     # banks are filled up with zeros to the values of the filter of which most are known; what is truly zero begins with the bound
-    unknown = np.arange(sigma.shape[1]) >= np.maximum((sigma != 0).sum(axis=1), order + 1)[:, None]
+    unknown = np.arange(sigma.shape[1]) >= (sigma != 0).sum(axis=1)[:, None]
     unknown &= np.take_along_axis(sigma, np.minimum(order, sigma.shape[1] - 1)[:, None], axis=1) > 0
     sigma = np.where(unknown, np.nan, sigma) / np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     poles = to_numpy(distillation.system.broadcast_arrays()["poles"])
