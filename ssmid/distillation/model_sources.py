@@ -123,11 +123,11 @@ class ModelSource:
         return found | self.errors(nothing, [kind for kind in kinds if kind != "hankel"])
 
 
-def sources_of(system: Scalars, chunk: int) -> list[ModelSource]:
-    """The elements of a flat bank ``(n,)`` of real scalar models in pieces, those with good eigenvectors as modes."""
-    found = []
-    for start in range(0, prod(system.batch_shape), min(chunk, _AT_ONCE)):
-        rows = np.arange(start, min(start + min(chunk, _AT_ONCE), prod(system.batch_shape)))
+def sources_of(system: Scalars, chunk: int | None) -> list[ModelSource]:
+    """The elements of a flat bank ``(n,)`` of real scalar models in pieces of ``chunk``, those with good eigenvectors as modes."""
+    found, step = [], min(chunk or _AT_ONCE, _AT_ONCE)
+    for start in range(0, prod(system.batch_shape), step):
+        rows = np.arange(start, min(start + step, prod(system.batch_shape)))
         piece = system.map(lambda a, rows=rows: _rows(double(a), rows))
         kind = _kinds(piece)
         clean = _cleaned(piece, np.isin(kind, (NOT_FINITE, UNSTABLE)))

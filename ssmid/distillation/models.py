@@ -30,7 +30,7 @@ _KIND_OF_NORM = {"l2": "h2", "hankel": "hankel", "hinf": "hinf", "l1": "l1"}
 _TAPS = ": distill the taps, ssmid.impulse_response(system, length)"
 
 
-def distill_system(system: System, options: Options, *, chunk: int = 1024, length: int | None = None) -> Distillation:
+def distill_system(system: System, options: Options, *, chunk: int | None = None, length: int | None = None) -> Distillation:
     """The small recurrences of models: what :func:`ssmid.distill` does with a system that is no impulse response.
 
     system : discrete and real; a Modal bank, or what :func:`ssmid.to_state_space` takes. Scalar ones give ``(*batch, d)`` modes. A
