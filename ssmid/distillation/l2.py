@@ -18,6 +18,7 @@ from ssmid.reduction.h2_newton import Optimum, optimal_poles, search
 from ssmid.reduction.h2_request import prepared
 from ssmid.reduction.h2_sources import TapsSource
 
+_USUAL_ORDER = 16
 _FIRST, _AFTER = 8, 8
 """Newton steps before pairs are exchanged, and after each exchange."""
 
@@ -27,29 +28,30 @@ def fit_l2(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: O
     assert subspace is not None
     start = prepared(_pairs_first(subspace.poles(orders)), orders, bank.strict, real=True)
     source = TapsSource.of(bank.strict, real=True)
+    size = int(orders.max(initial=0))
     first = min(_FIRST, options.max_iterations)
-    optimum = search(source, [start], options.restarts, real=True, max_iterations=first, gtol=options.gtol)
+    # the more poles the flatter the way to the minimum
+    gtol = options.gtol * min(1.0, (_USUAL_ORDER / max(size, 1)) ** 2)
+    optimum = search(source, [start], options.restarts, real=True, max_iterations=first, gtol=gtol)
     if options.max_iterations:
-        rounds = max(2, (int(orders.max(initial=0)) - 8) // 5) if options.exchanges is None else options.exchanges
-        optimum = exchanged(source, optimum, rounds, max_iterations=_AFTER, gtol=options.gtol)
-        optimum = finished(source, optimum, options)
+        rounds = max(2, (size - 8) // 5) if options.exchanges is None else options.exchanges
+        optimum = exchanged(source, optimum, rounds, max_iterations=_AFTER, gtol=gtol)
+        optimum = finished(source, optimum, options.max_iterations - first, gtol)
     residues = optimal_residues(bank, optimum.poles, optimum.live)
     xp = namespace(residues)
     poles = xp.where(optimum.live, optimum.poles, xp.zeros_like(optimum.poles))
-    size = int(orders.max(initial=0))
     return Fitted(poles[:, :size], residues[:, :size], orders, optimum.converged | (source.energy == 0), optimum.condition)
 
 
-def finished(source: TapsSource, optimum: Optimum, options: Options) -> Optimum:
+def finished(source: TapsSource, optimum: Optimum, max_iterations: int, gtol: float) -> Optimum:
     """The optimum with the elements that have not converged taken further."""
     xp = namespace(optimum.poles)
     places = np.flatnonzero(to_numpy(~optimum.converged & xp.isfinite(optimum.error)))
-    left = options.max_iterations - min(_FIRST, options.max_iterations)
-    if len(places) == 0 or left == 0:
+    if len(places) == 0 or max_iterations == 0:
         return optimum
     rows = from_numpy(places, optimum.poles)
     poles, live = (xp.take(x, rows, axis=0) for x in (optimum.poles, optimum.live))
-    found = optimal_poles(source.take(rows), poles, live, real=True, max_iterations=left, gtol=options.gtol)
+    found = optimal_poles(source.take(rows), poles, live, real=True, max_iterations=max_iterations, gtol=gtol)
     return replaced(optimum, found, places)
 
 

@@ -18,9 +18,11 @@ from ssmid.reduction.h2_newton import Local, Optimum, optimal_poles
 from ssmid.reduction.h2_poles import spread_apart
 from ssmid.reduction.h2_sources import TapsSource
 
-_PAIRS, _SETTLING = 3, 3
+_LEAST_PAIRS, _SETTLING = 3, 4
 """Pairs added and taken away in a round, and Newton steps between the two: of 128 trained filters at order 16 one round took 96 % to a
 better minimum than 20,000 steps of gradient descent from a ring of poles, where Newton's method alone took 66 %."""
+_WORTHWHILE = 1e-4
+"""The relative fall of a squared error in a round after which another is tried."""
 _WIDEST, _RADII = 0.3, 7
 """Distances of the grid to the circle: from this one down to two over the number of taps."""
 _KNOWN = 1e-8
@@ -37,29 +39,30 @@ def exchanged(source: TapsSource, optimum: Optimum, rounds: int, *, max_iteratio
     """
     xp = namespace(optimum.poles)
     places = np.flatnonzero(to_numpy((optimum.error > _KNOWN * optimum.energy) & xp.any(optimum.live[:, 1::2], axis=-1)))
+    pairs = max(_LEAST_PAIRS, optimum.poles.shape[-1] // 16)
     for _ in range(rounds):
         if len(places) == 0:
             break
         index = from_numpy(places, optimum.poles)
         own, poles, live, before = source.take(index), *(xp.take(x, index, axis=0) for x in (optimum.poles, optimum.live, optimum.error))
-        poles, live = _with_new_pairs(own, poles, live)
+        poles, live = _with_new_pairs(own, poles, live, pairs)
         settled = optimal_poles(own, poles, live, real=True, max_iterations=_SETTLING, gtol=gtol)
         poles, live = settled.poles, settled.live
-        for _ in range(_PAIRS):
+        for _ in range(pairs):
             poles, live = _without_weakest(own, poles, live)
         found = optimal_poles(own, poles, live, real=True, max_iterations=max_iterations, gtol=gtol)
         optimum = replaced(optimum, found, places)
-        places = places[to_numpy(found.error < (1 - gtol) * before)]
+        places = places[to_numpy(found.error < (1 - _WORTHWHILE) * before)]
     return optimum
 
 
-def _with_new_pairs(source: TapsSource, poles: Array, live: Array) -> tuple[Array, Array]:
-    """Poles and mask with ``_PAIRS`` pairs more, the best of their neighbourhoods."""
+def _with_new_pairs(source: TapsSource, poles: Array, live: Array, pairs: int) -> tuple[Array, Array]:
+    """Poles and mask with ``pairs`` pairs more, the best of their neighbourhoods."""
     xp = namespace(poles)
     step = max(1, _MEMORY["gpu" if on_gpu(poles) else "host"] // (256 * source.taps.shape[-1]))
     pieces = [slice(i, min(i + step, poles.shape[0])) for i in range(0, poles.shape[0], step)]
-    new = xp.concat([_most_gaining(source.taps[piece, :], poles[piece, :], live[piece, :]) for piece in pieces], axis=0)
-    both = xp.reshape(xp.stack([new, xp.conj(new)], axis=-1), (poles.shape[0], 2 * _PAIRS))
+    new = xp.concat([_most_gaining(source.taps[piece, :], poles[piece, :], live[piece, :], pairs) for piece in pieces], axis=0)
+    both = xp.reshape(xp.stack([new, xp.conj(new)], axis=-1), (poles.shape[0], 2 * pairs))
     return spread_apart(xp.concat([poles, both], axis=-1), real=True), xp.concat([live, xp.abs(both) > 0], axis=-1)
 
 
@@ -89,8 +92,8 @@ def _losses(poles: Array, local: Local) -> Array:
 
 
 @quiet
-def _most_gaining(taps: Array, poles: Array, live: Array) -> Array:
-    """``(batch, _PAIRS)`` points of the upper half disk where a pair takes most from the error, on a grid, one of each neighbourhood."""
+def _most_gaining(taps: Array, poles: Array, live: Array, pairs: int) -> Array:
+    """``(batch, pairs)`` points of the upper half disk where a pair takes most from the error, on a grid, one of each neighbourhood."""
     xp, N = namespace(taps), taps.shape[-1]
     size = 1 << (2 * N - 1).bit_length()
     eta = _eta(astype_width(taps, 32), poles, live, 2 * size)
@@ -108,7 +111,7 @@ def _most_gaining(taps: Array, poles: Array, live: Array) -> Array:
         better = gain > best
         best, radius_of = xp.where(better, gain, best), xp.where(better, xp.full_like(best, radius), radius_of)
     found, place = [], xp.arange(size // 2 + 1, device=eta.device)[None, :]
-    for _ in range(_PAIRS):
+    for _ in range(pairs):
         at = xp.argmax(best, axis=-1)[:, None]
         radius = xp.take_along_axis(radius_of, at, axis=-1)
         found.append(xp.astype(radius, poles.dtype) * xp.take(astype_width(z, 64), at[:, 0], axis=0)[:, None])
