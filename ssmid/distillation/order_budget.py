@@ -125,7 +125,7 @@ def measured_curves(bank: Bank, subspace: Subspace, guess: np.ndarray, method: M
     """``(n, K + 1)`` relative l2 errors of the method itself at two orders an octave, up to twice the ``guess`` ``(n,)``.
 
     Between them, and beyond, the curve is flat, so that no state is spent on what was not measured. On 64 trained filters 8 states
-    each, shared out by these curves, bring the sum of squares 12 % below that of a uniform order; by those of truncations 7 %.
+    each, shared out by these curves, bring the sum of squares 12 % below that of a uniform order; by those of truncations 10 %.
     """
     most = options.max_order
     curves = np.full((bank.count, most + 1), np.inf)

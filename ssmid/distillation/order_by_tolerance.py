@@ -24,7 +24,7 @@ _FIRST_SIZE = 16
 """States of the first subspace; where it does not do, four times as many."""
 _HOPELESS = 4.0
 """No fit is tried where the truncation's l2 error is so many times the tolerance. On 64 trained filters and the orders up to 32 it
-is at most 1.4 times that of the optimum."""
+is at most 1.51 times that of the fit."""
 _CLOSE = 1e-6
 """A truncation that meets the tolerance by less than this is fitted to see."""
 
