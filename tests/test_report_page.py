@@ -426,6 +426,16 @@ def test_a_large_model_stays_small(taps, tmp_path):
     assert ">4 to 16</b>" in text
 
 
+@pytest.mark.parametrize("count", [3, 60])
+def test_long_names_stay_within_a_phone(model, tmp_path, count):
+    if BROWSER is None:
+        pytest.skip("needs chromium (Debian: apt install chromium)")
+    names = [f"{'encoder' if i % 2 else 'a_decoder_with_a_long_name'}.{i}.{'operator' if i % 3 else 'mixer'}_of_{i}" for i in range(count)]
+    made = page({name: model["net.1.filter"] for name in names}, "a_checkpoint_with_a_very_long_name_and_no_spaces_in_it.safetensors", {})
+    said, _ = browse(tmp_path, made, 390, 1200)
+    assert said["wide"] <= 390
+
+
 def test_torch_and_numpy_make_the_same_page(model, taps):
     torch = pytest.importorskip("torch")
     one = model["net.0.filter"]

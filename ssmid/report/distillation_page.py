@@ -82,7 +82,7 @@ def page(
         spectra=page_charts.spectra(rows, labels),
         filters_words=_words_of_filters(filters is not None),
         filters_key=_key(filters is not None),
-        filters=_filters(rows, labels, layers, filters),
+        filters=_filters(rows, labels, layers, filters, stage),
         all_poles=all_poles,
         layer_poles=layer_poles,
         layer_table=page_tables.layer_table(rows, labels),
@@ -146,12 +146,16 @@ def _key(known: bool) -> str:
     return _listed({"before": "filter", "after": "recurrence", "residual": "residual"} if known else {"after": "recurrence"})
 
 
-def _filters(rows: list[Layer], labels: list[str], layers: Mapping[str, Distillation], filters: Filters | None) -> str:
+def _filters(
+    rows: list[Layer], labels: list[str], layers: Mapping[str, Distillation], filters: Filters | None, stage: Stage | None
+) -> str:
     """The layers one after the other; of many the three with the largest errors are open."""
     worst = [float(layer.l2[layer.ranked()[-1]]) if len(layer.ranked()) else -1.0 for layer in rows]
     shown = sorted(range(len(rows)), key=worst.__getitem__, reverse=True)[: len(rows) if len(rows) <= _OPEN else 3]
     parts = []
     for number, (layer, label) in enumerate(zip(rows, labels, strict=True)):
+        if stage is not None:
+            stage("drawing filters", number, len(rows))
         facts = f"{plural(layer.count, 'filter')}{f', worst error {share(worst[number])}' if worst[number] >= 0 else ''}"
         charts = before_and_after(layer, label, layers[layer.name], filters)
         summary = f"<summary>Layer {escape(label)} <span>{facts}</span></summary>"
