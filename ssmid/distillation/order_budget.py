@@ -8,7 +8,6 @@ the states that the last piece would have needed.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from math import prod
 
@@ -170,7 +169,7 @@ class Subspaces:
         if place in self.kept:
             return self.kept[place]
         found = leading_subspace(bank, self.count, self.accuracy)
-        size = 8 * sum(prod(getattr(found, f.name).shape) for f in dataclasses.fields(found))
+        size = 8 * sum(prod(a.shape) for a in found.arrays)
         if size <= self.room:
             self.kept[place], self.room = found, self.room - size
         return found
