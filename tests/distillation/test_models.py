@@ -304,3 +304,24 @@ def test_one_door(rng):
     assert ssmid.distill(unit(rng), 4, method="balanced").system.residues.shape == (3, 3, 4)
     with pytest.raises(ValueError, match="expected one of order, tol and budget, got none"):
         ssmid.distill(original)
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_all_orders_there_are(rng, pairs):
+    """At the full order the model is met to rounding, and what is above it is refused by none."""
+    original = bank(rng, count=3, pairs=pairs)
+    for order in (2 * pairs, 2 * pairs + 5):
+        fit = distill(original, order, method="balanced")
+        assert (fit.error < 1e-10).all()
+        assert fit.order == 2 * pairs
+        assert fit.converged.all()
+
+
+def test_channels_share_poles(rng):
+    """A bank whose arrays broadcast, as layers with few sets of poles store it."""
+    original = bank(rng, count=3)
+    shared = ssmid.Modal(original.poles[0][None, None], original.residues[:, None], original.feedthrough[:, None])
+    fit = distill(shared, 4, method="balanced")
+    assert fit.system.poles.shape == (3, 1, 4)
+    alone = distill(ssmid.Modal(original.poles[0], original.residues[2], original.feedthrough[2]), 4, method="balanced")
+    np.testing.assert_allclose(fit.error[2, 0], alone.error, rtol=1e-8)
