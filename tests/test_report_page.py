@@ -431,7 +431,7 @@ def test_long_names_stay_within_a_phone(model, tmp_path, count):
     if BROWSER is None:
         pytest.skip("needs chromium (Debian: apt install chromium)")
     names = [f"{'encoder' if i % 2 else 'a_decoder_with_a_long_name'}.{i}.{'operator' if i % 3 else 'mixer'}_of_{i}" for i in range(count)]
-    made = page({name: model["net.1.filter"] for name in names}, "a_checkpoint_with_a_very_long_name_and_no_spaces_in_it.safetensors", {})
+    made = page(dict.fromkeys(names, model["net.1.filter"]), "a_checkpoint_with_a_very_long_name_and_no_spaces_in_it.safetensors", {})
     said, _ = browse(tmp_path, made, 390, 1200)
     assert said["wide"] <= 390
 
