@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
+from ssmid._array import Array, from_numpy, namespace, on_gpu, quiet, to_numpy
 from ssmid.analysis.hankel import hankel_triplets
 from ssmid.distillation.bank import KINDS, NOT_FINITE, TAP_0_ONLY, ZERO, Bank
 from ssmid.distillation.error_hankel import hankel_norm
@@ -142,7 +142,7 @@ def certify(bank: Bank, fitted: Fitted, sigma: Array, *, beyond: str = "zero", p
     beyond : "free" counts the given taps only   precision : "float32" takes the products of the Hankel norm in single precision
     """
     xp, n = namespace(bank.strict), bank.count
-    step = max(1, _AT_ONCE // (bank.length + fitted.poles.shape[-1] ** 2))
+    step = max(1, _AT_ONCE["gpu" if on_gpu(bank.strict) else "host"] // (bank.length + fitted.poles.shape[-1] ** 2))
     parts = []
     for start in range(0, max(n, 1), step):
         chosen = np.arange(start, min(start + step, n))
@@ -157,7 +157,7 @@ def certify(bank: Bank, fitted: Fitted, sigma: Array, *, beyond: str = "zero", p
     )
 
 
-_AT_ONCE = 2**25
+_AT_ONCE = {"host": 2**25, "gpu": 2**28}
 """Taps, and pairs of poles, that are worked on together; each norm takes fewer at once where it needs more memory."""
 
 
