@@ -11,10 +11,11 @@ import dataclasses
 
 import numpy as np
 
-from ssmid._array import Array, to_numpy
+from ssmid._array import Array, namespace, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.fitted import optimal_residues
 from ssmid.distillation.pole_search import Misfit, Region
+from ssmid.distillation.projected import Projected, Taps
 from ssmid.reduction.h2_newton import derivatives
 from ssmid.reduction.h2_request import closed
 from ssmid.reduction.h2_sources import TapsSource
@@ -49,6 +50,12 @@ class OverAllTime:
 
     def residues(self, poles: Array, live: Array) -> Array:
         return optimal_residues(self.bank, poles, live)
+
+    def eased(self, poles: Array, live: Array, ridge: Array) -> tuple[Array, Array]:
+        """As :meth:`Projected.eased`, over four times the taps."""
+        xp, strict = namespace(poles), self.bank.strict
+        longer = xp.concat([strict, xp.zeros((strict.shape[0], 3 * strict.shape[1]), dtype=strict.dtype, device=strict.device)], axis=-1)
+        return Projected.of(Taps.of(longer)).eased(poles, live, ridge)
 
     def joined(self, squares: Array) -> Array:
         return squares

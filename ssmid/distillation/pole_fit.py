@@ -100,7 +100,7 @@ def _carried(
     limits: dict[str, Any] = {"max_iterations": options.max_iterations, "gtol": options.gtol}
     found = _searched(problem, starts, region, limits | {"restarts": options.restarts})
     residues, exact, optimum = problem.residues(found.poles, found.live), found.error, (found.poles, found.live)
-    reached = exact + _loss(bank, problem, found.poles, residues)
+    residues, reached = _reached(bank, problem, found, residues)
     bad = np.flatnonzero(to_numpy(_is_lost(bank, problem, reached, exact)))
     xp, copies = namespace(exact), residues.shape[0] // max(1, exact.shape[0])
     for share in _REPULSIONS:
@@ -110,8 +110,7 @@ def _carried(
         part, own = problem.take(rows), [tuple(xp.take(x, rows, axis=0) for x in start) for start in [*starts, optimum]]
         again = _searched(Repelled(part, share * xp.take(exact, rows, axis=0)), own, region, limits)  # pyright: ignore[reportArgumentType]
         again = dataclasses.replace(again, error=part(again.poles, again.live).error)
-        new = part.residues(again.poles, again.live)
-        error = again.error + _loss(bank, part, again.poles, new)
+        new, error = _reached(bank, part, again, part.residues(again.poles, again.live))
         better = to_numpy(~(error >= xp.take(reached, rows, axis=0)))
         values = {f.name: _put(getattr(found, f.name), getattr(again, f.name), bad, better) for f in dataclasses.fields(Found)}
         found, reached = Found(**values), _put(reached, error, bad, better)
@@ -119,6 +118,21 @@ def _carried(
         residues = _put(residues, new, whole, np.repeat(better, copies))
         bad = bad[to_numpy(_is_lost(bank, part, error, again.error))]
     return found, residues
+
+
+def _reached(bank: Bank, problem: Fittable, found: Found, residues: Array) -> tuple[Array, Array]:
+    """Residues, and the squared error that rounding lets them reach; where that is more, residues that make the sum of both least."""
+    reached = found.error + _loss(bank, problem, found.poles, residues)
+    bad = np.flatnonzero(to_numpy(_is_lost(bank, problem, reached, found.error)))
+    if len(bad) == 0 or not hasattr(problem, "eased"):
+        return residues, reached
+    xp, rows = namespace(residues), from_numpy(bad, residues)
+    part, poles, live = problem.take(rows), xp.take(found.poles, rows, axis=0), xp.take(found.live, rows, axis=0)
+    lasting = xp.clip(1 / (1 - xp.abs(poles) ** 2), max=float(bank.length))
+    new, error = part.eased(poles, live, 4 * _rounding(bank) * lasting**0.5)  # pyright: ignore[reportAttributeAccessIssue]
+    error = error + _loss(bank, part, poles, new)
+    better = to_numpy(error < xp.take(reached, rows, axis=0)) | ~np.isfinite(to_numpy(xp.take(reached, rows, axis=0)))
+    return _put(residues, new, bad, better), _put(reached, error, bad, better)
 
 
 def _searched(problem: Problem, starts: list[tuple[Array, Array]], region: Region, limits: dict[str, Any]) -> Found:

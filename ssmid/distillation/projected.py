@@ -70,25 +70,48 @@ class Projected:
         """``(n, d)`` those of least error at given poles, pairs side by side."""
         return self._in_pieces(lambda *a: (_Solved.of(*a).residues,), poles, live)[0]
 
+    def eased(self, poles: Array, live: Array, ridge: Array) -> tuple[Array, Array]:
+        """``(n, d)`` residues of least error plus ``sum (ridge |r|)^2``, ridge ``(n, d)``, and that error ``(n,)`` without the ridge."""
+        found = self._in_pieces(_eased, poles, live, ridge)
+        return found[0], found[1]
+
     def joined(self, squares: Array) -> Array:
         return squares
 
-    def _in_pieces(self, function: Callable[..., tuple[Array, ...]], poles: Array, live: Array) -> tuple[Array, ...]:
+    def _in_pieces(self, function: Callable[..., tuple[Array, ...]], poles: Array, *more: Array) -> tuple[Array, ...]:
         """The tables of a part of the filters at a time: small enough for a cache, in threads, or as large as a GPU takes them."""
         xp, (n, d) = namespace(poles), poles.shape
         room = _PIECE_BYTES["gpu" if on_gpu(poles) else "host"]
         step = max(1, room // (64 * max(1, d) * max(1, self.rows.target.shape[-1])))
         if n <= step:
-            return function(self.rows, poles, live)
+            return function(self.rows, poles, *more)
         edges = list(range(0, n, step))
         parts = [xp.arange(i, min(i + step, n), device=poles.device) for i in edges]
 
         def piece(part: Array) -> tuple[Array, ...]:
-            return function(self.rows.take(part), xp.take(poles, part, axis=0), xp.take(live, part, axis=0))
+            return function(self.rows.take(part), *(xp.take(x, part, axis=0) for x in (poles, *more)))
 
         threaded = isinstance(poles, np.ndarray) and cores() > 1
         found = in_threads(piece, parts) if threaded else [piece(part) for part in parts]
         return tuple(xp.concat([f[i] for f in found], axis=0) for i in range(len(found[0])))
+
+
+def _eased(rows: Rows, poles: Array, live: Array, ridge: Array) -> tuple[Array, Array]:
+    xp = namespace(poles)
+    mask = xp.astype(live, rows.target.dtype)[:, :, None]
+    eye = xp.eye(poles.shape[-1], dtype=rows.target.dtype, device=poles.device)
+    halves = xp.where(xp.imag(poles) != 0, 0.5**0.5 + 0 * ridge, 1 + 0 * ridge)  # of x, whose residues are half as large
+    table = rows.tables(poles)[0] * mask
+    whole = xp.concat([table, eye * (halves * ridge)[:, :, None]], axis=-1)
+    size = xp.linalg.vector_norm(whole, axis=-1)
+    shrink = 1 / xp.where(size > 0, size, xp.ones_like(size))
+    scaled = whole * shrink[:, :, None]
+    Q = adjoint(orthonormalize(transpose(scaled)))
+    R = xp.triu(Q @ transpose(scaled))
+    x = solve(R, Q[..., : table.shape[-1]] @ rows.target[..., None])[..., 0] * shrink
+    left = rows.target - (transpose(table) @ x[..., None])[..., 0]
+    residues = transpose(_unmixed(poles, as_complex(eye) + 0 * as_complex(R))) @ as_complex(x)[..., None]
+    return xp.where(live, residues[..., 0], xp.zeros_like(poles)), xp.sum(left**2, axis=-1)
 
 
 def _misfit(rows: Rows, poles: Array, live: Array) -> tuple[Array, Array, Array, Array]:
