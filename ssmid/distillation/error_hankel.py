@@ -32,6 +32,8 @@ from ssmid._array import (
     to_numpy,
 )
 from ssmid.distillation.error_norms import ACCURACY, Difference, integer_power, replaced, rounded_up
+from ssmid.kernels.compiler import fused
+from ssmid.kernels.lanczos_bounds import POINTS, lanczos_bounds
 from ssmid.linalg import transpose, vandermonde_product
 
 DOUBT = 1e-6
@@ -40,7 +42,6 @@ _DROPPED = 0.01
 """What may be left out of the tail, relative to a lower bound of the norm: it adds its square, 1e-4."""
 _FIRST, _GROWTH, _LEAST, _MOST = 24, 1.25, 64, 1000
 """Steps before the first look, from look to look, and at most: twice the rows, which is more than exact arithmetic needs."""
-_POINTS = 32
 _ROUNDING = 64
 _MEMORY = {"host": 2**24, "gpu": 2**33}
 
@@ -150,7 +151,8 @@ def _bracketed(section: _Section, low: Array, high: Array) -> tuple[Array, Array
         if steps < look and steps < most:
             continue
         look = max(steps + 1, int(_GROWTH * steps))
-        new = _narrowed(xp.stack(alphas), xp.stack(betas), low, high, section.rows)
+        reach = (2 * section.rows / pi) ** 0.5 / DOUBT
+        new = (lanczos_bounds if fused(low) else narrowed)(xp.stack(alphas), xp.stack(betas), low, high, reach)
         finished = from_numpy(done, low)
         low, high = (xp.where(finished, old, x) for old, x in zip((low, high), new, strict=True))
         done = to_numpy(high <= (1 + ACCURACY / 2) * low) | (steps >= most)
@@ -168,15 +170,14 @@ def _bracketed(section: _Section, low: Array, high: Array) -> tuple[Array, Array
 
 
 @quiet
-def _narrowed(alpha: Array, beta: Array, low: Array, high: Array, rows: int) -> tuple[Array, Array]:
+def narrowed(alpha: Array, beta: Array, low: Array, high: Array, reach: float) -> tuple[Array, Array]:
     """Tighter bounds from the Lanczos coefficients ``(k, n)``, by the pivots of ``t - T`` and ``t + T`` at points between the bounds.
 
     Where a pivot is not positive an eigenvalue of T is at least t, and the norm with it. Where all are, ``p_k(t)`` is the product
-    of pivots over ``beta``; the norm is at most t where both products reach ``1 / delta``.
+    of pivots over ``beta``; the norm is at most t where both products are at least ``reach``, ``1 / delta``.
     """
     xp = namespace(low)
-    reach = (2 * rows / pi) ** 0.5 / DOUBT
-    fraction = from_numpy(np.arange(1, _POINTS + 1) / (_POINTS + 1), low)
+    fraction = from_numpy(np.arange(1, POINTS + 1) / (POINTS + 1), low)
     t = low[:, None] * (high / xp.where(low > 0, low, xp.ones_like(low)))[:, None] ** fraction
     t = xp.stack([t, t])
     sign = from_numpy(np.array([1.0, -1.0])[:, None, None], low)

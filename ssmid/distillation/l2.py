@@ -19,6 +19,8 @@ from ssmid.reduction.h2_request import prepared
 from ssmid.reduction.h2_sources import TapsSource
 
 _USUAL_ORDER = 16
+_NEGLIGIBLE = 1e-2
+"""The share of the accuracy that is asked for that rounding may take."""
 _FIRST, _AFTER = 8, 8
 """Newton steps before pairs are exchanged, and after each exchange."""
 
@@ -27,11 +29,11 @@ def fit_l2(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: O
     """Poles and residues of least squared error over all time."""
     assert subspace is not None
     start = prepared(_pairs_first(subspace.poles(orders)), orders, bank.strict, real=True)
-    source = TapsSource.of(bank.strict, real=True)
     size = int(orders.max(initial=0))
     first = min(_FIRST, options.max_iterations)
     # the more poles the flatter the way to the minimum
     gtol = options.gtol * min(1.0, (_USUAL_ORDER / max(size, 1)) ** 2)
+    source = TapsSource.of(bank.strict, real=True, doubtful=_NEGLIGIBLE * gtol)
     optimum = search(source, [start], options.restarts, real=True, max_iterations=first, gtol=gtol)
     if options.max_iterations:
         rounds = max(2, (size - 8) // 5) if options.exchanges is None else options.exchanges

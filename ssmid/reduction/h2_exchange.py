@@ -72,8 +72,7 @@ def _without_weakest(source: TapsSource, poles: Array, live: Array) -> tuple[Arr
     xp, d = namespace(poles), poles.shape[-1]
     losses = _losses(poles, source(poles, live))
     losses = xp.where(xp.isfinite(losses), losses, xp.zeros_like(losses))
-    pair, nothing = live[:, 0::2] & live[:, 1::2], ~live[:, 0::2] & ~live[:, 1::2]
-    losses = xp.where(pair, losses, xp.where(nothing, -xp.ones_like(losses), xp.full_like(losses, float("inf"))))
+    losses = xp.where(live[:, 0::2] & live[:, 1::2], losses, xp.full_like(losses, float("inf")))
     weakest = xp.argmin(losses, axis=-1)[:, None]
     slot = xp.arange(d // 2 - 1, device=poles.device)[None, :]
     kept = slot + xp.astype(slot >= weakest, slot.dtype)
@@ -107,7 +106,8 @@ def _most_gaining(taps: Array, poles: Array, live: Array, pairs: int) -> Array:
         alone, between = 1 / (1 - radius**2), 1 / (1 - radius**2 * z * z)
         determinant = alone**2 - xp.abs(between) ** 2
         usable = determinant > _APART * alone**2
-        gain = 2 * (alone * xp.abs(v) ** 2 - xp.real(v * v * between)) / xp.where(usable, determinant, xp.full_like(determinant, float("inf")))
+        determinant = xp.where(usable, determinant, xp.full_like(determinant, float("inf")))
+        gain = 2 * (alone * xp.abs(v) ** 2 - xp.real(v * v * between)) / determinant
         better = gain > best
         best, radius_of = xp.where(better, gain, best), xp.where(better, xp.full_like(best, radius), radius_of)
     found, place = [], xp.arange(size // 2 + 1, device=eta.device)[None, :]

@@ -18,9 +18,9 @@ from ssmid.reduction.h2_newton import Local, mirrored
 _CHUNK_BYTES = {"host": 2**26, "gpu": 2**33}
 """The cache of a processor, and a share of the memory of a GPU, which would be left waiting for small pieces."""
 _EPS = 2.0**-52
-_DOUBTFUL_ERROR, _DOUBTFUL_SLOPE = 1e-6, 1e-8
+_DOUBTFUL_ERROR = 1e-6
 """Where a GPU, which evaluates at points, hands an element to the host, which filters: below this share of the energy, and where
-rounding is more than this cosine."""
+rounding is felt (:attr:`TapsSource.doubtful`)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,22 +28,24 @@ class TapsSource:
     """Power series ``g(w) = sum_t taps_t w^t``.
 
     taps : ``(batch, length)``, of complex banks the conjugates   real : whether the poles are closed under conjugation
+    doubtful : where rounding is more than this cosine between the error and a change by a pole, a GPU hands an element to the host
     """
 
     taps: Array
     energy: Array
     real: bool
+    doubtful: float
 
     @classmethod
-    def of(cls, taps: Array, *, real: bool) -> TapsSource:
+    def of(cls, taps: Array, *, real: bool, doubtful: float = 1e-8) -> TapsSource:
         """Of strictly proper ``taps`` (without the feedthrough)."""
         xp = namespace(taps)
         taps = taps if real else xp.conj(as_complex(taps))
-        return cls(taps, xp.sum(xp.abs(taps) ** 2, axis=-1), real)
+        return cls(taps, xp.sum(xp.abs(taps) ** 2, axis=-1), real, doubtful)
 
     def take(self, chosen: Array) -> TapsSource:
         xp = namespace(self.taps)
-        return TapsSource(xp.take(self.taps, chosen, axis=0), xp.take(self.energy, chosen, axis=0), self.real)
+        return TapsSource(xp.take(self.taps, chosen, axis=0), xp.take(self.energy, chosen, axis=0), self.real, self.doubtful)
 
     def __call__(self, poles: Array, live: Array) -> Local:
         if not on_gpu(poles):
@@ -59,7 +61,7 @@ class TapsSource:
         """What evaluation at points gives, and the elements for which rounding makes it doubtful."""
         found, xp = self._by_points(poles, live), namespace(poles)
         size = xp.sqrt(xp.clip(self.energy - found.error, min=0.0) * xp.abs(found.error))
-        return found, xp.nonzero((found.error < _DOUBTFUL_ERROR * self.energy) | (found.blur > _DOUBTFUL_SLOPE * size))[0]
+        return found, xp.nonzero((found.error < _DOUBTFUL_ERROR * self.energy) | (found.blur > self.doubtful * size))[0]
 
     def _by_cascade(self, poles: Array, live: Array) -> Local:
         """eta as a sequence, by filtering backwards with the all-pass sections of the poles: accurate however close they stand."""

@@ -339,7 +339,7 @@ def test_memory_is_bounded_without_changing_anything(few, monkeypatch):
     for module in (error_peak, error_hankel):
         monkeypatch.setattr(module, "_MEMORY", {"host": 1})
     monkeypatch.setattr(error_norms, "_BLOCK", 1)
-    monkeypatch.setattr(certificate, "_AT_ONCE", 200)
+    monkeypatch.setitem(certificate._AT_ONCE, "host", 200)
     for name, value in fields(certified(taps, poles, residues)).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-13, err_msg=name)
 

@@ -111,3 +111,21 @@ def test_the_weakest_pair_goes(rng):
     refits = [least_squares_error(taps, np.delete(poles, [2 * k, 2 * k + 1], axis=1)) for k in range(4)]
     np.testing.assert_array_equal(kept[0], np.delete(poles[0], [2 * np.argmin(refits), 2 * np.argmin(refits) + 1]))
     assert live.all()
+
+
+def test_elements_of_several_orders_keep_theirs(rng):
+    """Slots that no pole fills are not taken for pairs that do nothing."""
+    taps = np.stack([decaying(rng), decaying(rng)])
+    poles = np.repeat(pairs(*(0.9 * np.exp(1j * np.linspace(0.4, 2.8, 4)))), 2, axis=0)
+    live = np.array([[True] * 8, [True] * 2 + [False] * 6])
+    poles = np.where(live, poles, 0)
+    start = optimal_poles(source_of(taps), poles, live, real=True, max_iterations=10, gtol=1e-4)
+    found = exchanged(source_of(taps), start, 2, max_iterations=10, gtol=1e-4)
+    np.testing.assert_array_equal(found.live.sum(-1), [8, 2])
+    assert (found.error <= start.error).all()
+    alone = exchanged(source_of(taps[1]), start_of(taps[1], poles[1:, :2]), 2, max_iterations=10, gtol=1e-4)
+    assert found.error[1] == pytest.approx(float(alone.error[0]), rel=1e-3)
+
+
+def start_of(taps, poles):
+    return optimal_poles(source_of(taps), poles, np.ones(poles.shape, bool), real=True, max_iterations=10, gtol=1e-4)
