@@ -10,7 +10,7 @@ from ssmid._array import Array, detach, double, finite_elements, from_numpy, nam
 
 ORDINARY, NOT_FINITE, ZERO, TAP_0_ONLY, CONSTANT, DELAYED, EXTREME, UNSTABLE = range(8)
 KINDS = ("ordinary", "not finite", "zero", "tap 0 only", "constant", "delayed", "extreme scale", "unstable")
-"""What is special about a filter: the first that applies. The first three after "ordinary" need no recurrence; the last is of models only."""
+"""What is special about a filter: the first that applies. The three after "ordinary" need no recurrence; the last is of models only."""
 USUAL = (2.0**-60, 2.0**60)
 
 
@@ -68,11 +68,13 @@ class Bank:
     def take(self, places: np.ndarray) -> Bank:
         """Some of the filters; of those that share poles whole groups."""
         index = from_numpy(places, self.strict)
-        arrays = [namespace(self.strict).take(a, index, axis=0) for a in (self.strict, self.feedthrough, self.scale)]
+        strict, first, scale = (namespace(self.strict).take(a, index, axis=0) for a in (self.strict, self.feedthrough, self.scale))
         weights = self.weights
         if weights is not None and weights.shape[0] > 1:
             weights = namespace(weights).take(weights, index, axis=0)
-        return Bank(*arrays, self.kind[places], self.delay[places], weights, self.group, self.constrained, self.bits)
+        return dataclasses.replace(
+            self, strict=strict, feedthrough=first, scale=scale, kind=self.kind[places], delay=self.delay[places], weights=weights
+        )
 
 
 def _kinds(taps: Array, strict: Array, largest: Array, sound: Array) -> tuple[np.ndarray, np.ndarray]:

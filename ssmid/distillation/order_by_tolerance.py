@@ -96,7 +96,7 @@ class _Search:
             self._measure(new, np.full(len(new), index))
         if len(rows):
             last = np.array(last[::-1])
-            self.high[rows] = last[np.argmin(self.error[np.ix_(rows, last)], axis=1)]
+            self.high[rows] = last[np.argmin(self.error[rows[:, None], last], axis=1)]
 
     def result(self, rows: np.ndarray) -> Found:
         """What was found for some groups, of which all have an order."""

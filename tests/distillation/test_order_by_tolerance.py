@@ -196,7 +196,8 @@ def test_filters_that_share_poles_have_one_order_for_the_worst():
         warnings.simplefilter("ignore", UserWarning)
         fit = ssmid.distill(taps, tol=0.4, shared=1, max_order=8)
     orders = np.broadcast_to(fit.order, (2, 3))
-    assert (orders == orders[:, :1]).all() and (orders > 1).all()
+    assert (orders == orders[:, :1]).all()
+    assert (orders > 1).all()
     worst = np.asarray(fit.error).max(1)
     assert np.asarray(fit.converged).all(1).tolist() == (worst <= 0.4).tolist()
 
