@@ -31,7 +31,59 @@ CHUNK = {"host": 8192, "gpu": 65_536}
 
 
 def distill(filters: Array | System, order: int | str | Array = None, *, chunk: int | None = None, **options: Any) -> Distillation:
-    """Long filters as small recurrences, each with a certificate of how near the best possible it is."""
+    """Long filters as small recurrences, each with a certificate of how near the best possible it is. docs/distilling.md explains.
+
+    filters : real taps ``(*batch, L)`` or an :class:`ImpulseResponse`, NumPy or torch, on any device; or a discrete real system with
+        states (Modal, StateSpace, TransferFunction, ...), which is reduced as it is, without taps: its response has no end
+
+    One of
+
+    order : states of each filter, an integer or integers that broadcast to ``(*batch,)``, or "noise": so many as Hankel values stand
+        above white noise of a level that is read off the others
+    tol : instead, the smallest order whose relative error in ``norm`` ("l2", "hankel", "hinf", "l1") is at most this, filter by filter
+    budget : instead, states in all, shared out so that the sum of the squared relative l2 errors is small
+
+    with
+
+    max_order : the largest order that ``tol``, ``budget`` and "noise" may choose, 64   multiple : of which all orders are, rounded up
+    method : "l2" (the default), "balanced", "hankel", and to be compared with "gradient", "rtf", "modal-truncation", "aaa", "prony"
+    max_modulus : no pole is larger   real_poles : only real poles; both by "l2", the first by "gradient" too
+    shared : so many of the last batch axes share one set of poles, by "l2" and "balanced"; ``chunk`` holds whole groups
+    beyond : "zero", the filter is 0 after its last tap, or "free", nothing after it counts
+    weights : ``(L,)`` or ``(*batch, L)``, not negative: the sum of ``|weights error|^2`` over the taps is made small, by "l2"
+    frequency_weights : instead, ``(k,)`` or ``(*batch, k)`` over ``numpy.linspace(0, pi, k)`` with ``2 (k - 1) >= L``, or a scalar system
+        whose gain they are; :func:`ssmid.input_spectrum` makes them of a layer's input
+    restarts : perturbed copies of each start that are tried too   exchanges : rounds in which pole pairs change places, more of them
+        with the order where left out   max_iterations, gtol : of Newton's method, which stops where the cosine between the error and
+        any change of it by a pole is at most ``gtol``
+    precision : "float32" measures the Hankel errors in single precision
+    chunk : filters that are worked on at once, 8192 and on a GPU 65,536: memory is bounded by it, results do not depend on it but for
+        rounding
+
+    Returns a :class:`Distillation`: ``system``, the :class:`Modal` bank ``(*batch, d)`` of the kind, device and width of the filters, tap
+    0 kept exactly (with ``shared`` poles ``(*batch, 1.., d)``); ``order`` int or ``(*batch,)``; ``error`` relative l2 of the taps after tap
+    0; ``certificate``, ``converged``, ``condition``. Smaller orders are padded with zeros, filters that are zero or have only tap 0 get
+    no states, and those that are not finite are NaN and not converged, without harm to the others. All numerics are in float64.
+
+    Poles start from a Hankel subspace of each filter (Kung, Asilomar 1978), to which the shift is compressed, and whose Ritz values bound
+    from below what any recurrence of the order must miss (Adamjan, Arov & Krein, Math. USSR Sbornik 15, 1971). "l2" then minimizes the
+    squared error over all time with the residues eliminated (Golub & Pereyra, SIAM J. Numer. Anal. 10, 1973), in the closed form of
+    H2 approximation (Gugercin, Antoulas & Beattie, SIAM J. Matrix Anal. Appl. 30, 2008), by Newton's method and exchanges of pole pairs;
+    a local minimum. Distilling long convolutions, and "gradient": Massaroli et al., NeurIPS 2023. Not differentiable.
+
+    Raises ValueError for complex or empty filters, none or several of ``order``, ``tol`` and ``budget``, values out of range, shapes that
+    do not broadcast, and what the method cannot do; TypeError for unknown arguments. Warns where ``tol`` is not met: the best is kept.
+
+    >>> t = np.arange(500)
+    >>> taps = np.stack([0.99**t * np.cos(0.1 * t), 0.9**t + 0.5**t, 1 / (1 + t)])
+    >>> fit = distill(taps, 4)
+    >>> fit.system
+    Modal(order=4, batch=(3,), dt=1, complex128)
+    >>> bool(abs(fit.system.poles).max() < 1), bool((fit.certificate.hankel >= fit.certificate.lower_bound).all())
+    (True, True)
+    >>> distill(taps, tol=1e-2).order
+    array([2, 2, 9])
+    """
     if isinstance(filters, System) and not isinstance(filters, ImpulseResponse):
         return distill_system(filters, Options(order=order, **options), chunk=chunk)
     taps = filters.taps if isinstance(filters, ImpulseResponse) else as_array(filters, "filters")
@@ -66,7 +118,10 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
     parts = [part(i) for i in range(len(starts))]
     _warn_of_missed(parts, chosen)
     found = _assembled(parts, method, tuple(batch), length, width(taps), filters.dt if isinstance(filters, ImpulseResponse) else 1)
-    return dataclasses.replace(found, system=with_shared_poles(found.system, chosen.shared)) if chosen.shared else found
+    if not chosen.shared:
+        return found
+    assert isinstance(found.system, Modal)
+    return dataclasses.replace(found, system=with_shared_poles(found.system, chosen.shared))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,14 +190,14 @@ def _assembled(parts: list[_Part], method: Method, batch: tuple[int, ...], lengt
     certificate = Certificate(**fields)
     orders = host([part.orders for part in parts])
     same = orders.size and (orders == orders.flat[0]).all()
-    poles, residues, feedthrough = (whole([getattr(part, name) for part in parts]) for name in ("poles", "residues", "feedthrough"))
+    poles, residues, first = (whole([getattr(part, name) for part in parts]) for name in ("poles", "residues", "feedthrough"))
     # also where a wider chunk has poles that this one has not
     lost = xp.isnan(certificate.l2)[..., None]
     poles, residues = (xp.where(lost, xp.full_like(x, np.nan), x) for x in (poles, residues))
     return Distillation(
-        system=Modal(*(astype_width(a, bits) for a in (poles, residues, feedthrough)), dt),
+        system=Modal(astype_width(poles, bits), astype_width(residues, bits), astype_width(first, bits), dt),
         method=method.title,
-        order=int(orders.flat[0]) if same else from_numpy(orders, feedthrough),
+        order=int(orders.flat[0]) if same else from_numpy(orders, first),
         converged=certificate.converged,
         condition=whole([part.condition for part in parts]),
         certificate=certificate,
