@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ssmid._array import Array
+from ssmid._array import Array, is_complex
 from ssmid.analysis.conversion import to_state_space
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.h2_coupled import h2_of_coupled_system, h2_of_coupled_taps
@@ -25,6 +25,7 @@ def h2_approximation(
     max_order: int | None = None,
     start: Start | Sequence[Start] = "balanced",
     restarts: int = 0,
+    exchanges: int = 0,
     weights: Array | None = None,
     frequency_weights: Array | System | None = None,
     mimo: bool = False,
@@ -42,6 +43,10 @@ def h2_approximation(
         the dominant ones), or for scalar systems a system or a result of the same order, or several of these: the best end is kept.
         There are many local minima; the start decides.
     restarts : so many perturbed copies of each start of a scalar system are tried too, in one batch; the result is the same each time.
+    exchanges : of real taps without ``mimo`` or weights: so many rounds, at most, out of the minimum that was found. Pole pairs are
+        added where the error says that they take most from it, the weakest go, and Newton's method runs again (h2_exchange.py).
+        The error never rises, and a response that a round did not improve takes no further part. Where one did, ``iterations`` and
+        ``history`` are those of its last search.
     weights : of taps, ``(*batch, length)`` or ``(length,)``, not negative: the sum of ``|weights error|^2`` over the taps is made small.
     frequency_weights : of taps, ``(*batch, k)`` or ``(k,)``, not negative, on the grid of ``frequency_response(points=n)``, n at least
         the length, or a scalar system whose gain they are: ``|weights error|^2`` over the grid is made small. With either,
@@ -62,7 +67,8 @@ def h2_approximation(
     finite are NaN and not converged. Not differentiable. Sources: Meier & Luenberger, IEEE Trans. Automat. Control 12, 1967; Golub
     & Pereyra, SIAM J. Numer. Anal. 10, 1973; Gugercin, Antoulas & Beattie, SIAM J. Matrix Anal. Appl. 30, 2008.
 
-    Raises ValueError for an order out of range, both or neither of ``order`` and ``tol``, and a start of another order.
+    Raises ValueError for an order out of range, both or neither of ``order`` and ``tol``, a start of another order, and ``exchanges`` of
+    anything but real taps.
 
     >>> import numpy as np
     >>> t = np.arange(200)
@@ -71,7 +77,9 @@ def h2_approximation(
     >>> round(float(fit.error), 4), bool(fit.converged), bool(fit.interpolation_residual < 1e-8)
     (0.2151, True, True)
     """
-    request = H2Request.of(order, tol, max_order, start, max_iterations, gtol, restarts)
+    request = H2Request.of(order, tol, max_order, start, max_iterations, gtol, restarts, exchanges)
+    if exchanges:
+        _check_exchangeable(system, mimo=mimo, weighted=weights is not None or frequency_weights is not None)
     if weights is not None or frequency_weights is not None:
         if not isinstance(system, ImpulseResponse) or mimo:
             raise ValueError(f"weights: expected an ImpulseResponse without mimo, got {type(system).__name__} with mimo={mimo}")
@@ -80,6 +88,14 @@ def h2_approximation(
         return h2_of_coupled_taps(system, request) if mimo else h2_of_taps(system, request)
     states = system if isinstance(system, Modal) and not mimo else to_state_space(system, mimo=mimo)
     return _of_model(states, request) if request.tol is None else _by_tolerance(states, request)
+
+
+def _check_exchangeable(system: System, *, mimo: bool, weighted: bool) -> None:
+    taps = isinstance(system, ImpulseResponse)
+    if not taps or mimo or weighted or is_complex(system.taps):
+        what = f"{'complex ' if taps and is_complex(system.taps) else ''}{type(system).__name__}"
+        with_ = " and ".join(["mimo"] * mimo + ["weights"] * weighted)
+        raise ValueError(f"exchanges: expected 0, or real taps without mimo or weights, got {what}{' with ' if with_ else ''}{with_}")
 
 
 def _of_model(system: StateSpace | Modal, request: H2Request) -> H2Reduction:

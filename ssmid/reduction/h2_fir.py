@@ -13,6 +13,7 @@ from ssmid._array import Array, as_complex, astype_width, from_numpy, is_complex
 from ssmid.analysis.hankel import channels, hankel_shape, normalized
 from ssmid.linalg import eigvals
 from ssmid.reduction.fir import a_priori_bound, truncated
+from ssmid.reduction.h2_exchange import exchanged
 from ssmid.reduction.h2_newton import Optimum, search
 from ssmid.reduction.h2_realization import cascade_realization
 from ssmid.reduction.h2_request import H2Request, prepared, start_of_system
@@ -94,6 +95,8 @@ def _solved(
         starts.append(prepared(own, orders, taps, real=real))
     limits = {"max_iterations": request.max_iterations, "gtol": request.gtol}
     optimum = search(source, starts, request.restarts, real=real, **limits)
+    if request.exchanges:
+        optimum = exchanged(source, optimum, request.exchanges, **limits)
     A, B, C = cascade_realization(optimum.poles, optimum.live, source.sections(optimum.poles, optimum.live), real=real)
     size = int(orders.max(initial=0))
     relative = optimum.history / xp.where(source.energy > 0, source.energy, xp.ones_like(source.energy))[:, None]

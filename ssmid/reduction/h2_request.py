@@ -29,6 +29,7 @@ class H2Request:
     max_iterations: int
     gtol: float
     restarts: int
+    exchanges: int = 0
 
     @classmethod
     def of(
@@ -40,6 +41,7 @@ class H2Request:
         max_iterations: int,
         gtol: float,
         restarts: int,
+        exchanges: int = 0,
     ) -> H2Request:
         starts: tuple[Any, ...] = tuple(start) if isinstance(start, (list, tuple)) else (start,)
         for one in starts:
@@ -49,7 +51,7 @@ class H2Request:
                 raise TypeError(f"start: expected 'balanced', a System or a Result (or several of these), got {type(one).__name__}")
         if not starts:
             raise ValueError("start: expected at least one, got none")
-        for name, value in (("max_iterations", max_iterations), ("restarts", restarts)):
+        for name, value in (("max_iterations", max_iterations), ("restarts", restarts), ("exchanges", exchanges)):
             if isinstance(value, bool) or int(value) != value or value < 0:
                 raise ValueError(f"{name}: expected an integer of at least 0, got {value}")
         if not gtol > 0:
@@ -57,7 +59,7 @@ class H2Request:
         order_or_tolerance(order, tol, max_order)
         if tol is not None and any(not isinstance(s, str) for s in starts):
             raise ValueError("start: expected 'balanced' with tol, whose order is not known beforehand")
-        return cls(order, tol, max_order, starts, int(max_iterations), float(gtol), int(restarts))
+        return cls(order, tol, max_order, starts, int(max_iterations), float(gtol), int(restarts), int(exchanges))
 
 
 def start_of_system(start: System | Result, batch: tuple[int, ...], order: int, *, real: bool) -> np.ndarray:

@@ -412,6 +412,59 @@ def test_reversed_signs_mirror_the_poles(rng):
     np.testing.assert_allclose(turned.error, plain.error, rtol=1e-8)
 
 
+# ---------------------------------------------------------------- exchanges
+
+
+def test_exchanges_leave_minima_of_trained_filters(xp):
+    """Never worse, most of them better, by the error of the whole response; and still at a minimum."""
+    if xp.name == "strict":
+        pytest.skip("the exchange leaves axes out of an index")
+    response = ssmid.ImpulseResponse(xp.asarray(ssmid.datasets.hyena_filters().taps[::8, :512]))
+    once = ssmid.h2_approximation(response, 12)
+    more = ssmid.h2_approximation(response, 12, exchanges=2)
+    ratio = xp.numpy(more.error) / xp.numpy(once.error)
+    assert ratio.max() <= 1 + 1e-6
+    assert np.median(ratio) < 0.995
+    assert xp.numpy(more.converged).all()
+    assert xp.numpy(more.interpolation_residual).max() < 1e-5
+    for array in (*more.system.arrays.values(), more.history, more.condition):
+        assert xp.owns(array)
+
+
+def test_exchanges_change_nothing_where_there_is_nothing_to_gain(rng):
+    """Exact systems and single poles stay as they are; a bad element spoils no other, and a batch equals a loop."""
+    exact = ssmid.impulse_response(ssmid.zpk([], [0.8, 0.5 + 0.5j, 0.5 - 0.5j], 1.0), 120).taps
+    single = ssmid.ImpulseResponse(smooth_taps(rng))
+    np.testing.assert_array_equal(ssmid.h2_approximation(single, 1, exchanges=3).error, ssmid.h2_approximation(single, 1).error)
+    taps = np.stack([exact, smooth_taps(rng), smooth_taps(rng), smooth_taps(rng)])
+    taps[2, 5] = np.inf
+    bank = ssmid.h2_approximation(ssmid.ImpulseResponse(taps), 3, exchanges=2)
+    assert bank.converged.tolist() == [True, True, False, True]
+    assert bank.error[0] < 1e-9
+    for k in (1, 3):
+        alone = ssmid.h2_approximation(ssmid.ImpulseResponse(taps[k]), 3, exchanges=2)
+        np.testing.assert_allclose(bank.error[k], alone.error, rtol=1e-6)
+        assert alone.error <= ssmid.h2_approximation(ssmid.ImpulseResponse(taps[k]), 3).error * (1 + 1e-12)
+
+
+def test_a_tolerance_takes_no_more_states_with_exchanges():
+    response = ssmid.ImpulseResponse(ssmid.datasets.hyena_filters().taps[::16, :256])
+    once = ssmid.h2_approximation(response, tol=0.3)
+    more = ssmid.h2_approximation(response, tol=0.3, exchanges=2)
+    assert (more.error <= 0.3).all()
+    assert np.sum(more.order) <= np.sum(once.order)
+
+
+@pytest.mark.parametrize(
+    "system",
+    [ssmid.ImpulseResponse(np.ones(9) + 1j), ssmid.Modal(np.array([0.5]), np.array([1.0])), ssmid.ss(0.5, 1, 1)],
+    ids=["complex taps", "modes", "states"],
+)
+def test_exchanges_are_of_real_taps_only(system):
+    with pytest.raises(ValueError, match=r"exchanges: expected 0, or real taps without mimo or weights, got (complex Imp|Modal|State)"):
+        ssmid.h2_approximation(system, 1, exchanges=1)
+
+
 # ---------------------------------------------------------------- requests
 
 
@@ -470,6 +523,11 @@ def test_an_order_beyond_the_rank_is_met_by_the_rank_in_a_batch(rng):
         ({"order": 2, "max_iterations": -1}, "max_iterations: expected"),
         ({"order": 2, "gtol": 0.0}, "gtol: expected"),
         ({"order": 2, "restarts": -1}, "restarts: expected"),
+        ({"order": 2, "exchanges": -1}, "exchanges: expected an integer of at least 0, got -1"),
+        ({"order": 2, "exchanges": 1.5}, "exchanges: expected an integer of at least 0, got 1.5"),
+        ({"order": 2, "exchanges": 1, "mimo": True}, "exchanges: expected 0, or real taps without mimo or weights, got .* with mimo"),
+        ({"order": 2, "exchanges": 1, "weights": np.ones(120)}, "exchanges: expected 0, or real taps .* with weights"),
+        ({"order": 2, "exchanges": 1, "frequency_weights": np.ones(61)}, "exchanges: expected 0, or real taps .* with weights"),
         ({"order": 2, "mimo": True}, "mimo"),
     ],
 )
