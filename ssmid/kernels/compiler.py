@@ -16,10 +16,13 @@ except ImportError:
 tl: Any = language
 
 
-def fused(array: Array, size: int = 0, largest: int = 32) -> bool:
-    """Whether a kernel can take ``array``, with matrices of ``size`` rows and columns in it: those that a program keeps in registers are
-    at most ``largest``; compiling one of 128 x 128 takes minutes."""
-    return triton is not None and on_gpu(array) and size <= largest
+LARGEST_MATRIX = 32
+"""Matrices that a program keeps in registers: compiling one of 128 x 128 takes minutes."""
+
+
+def fused(array: Array, size: int = 0) -> bool:
+    """Whether a kernel can take ``array``, with matrices of ``size`` rows and columns in it."""
+    return triton is not None and on_gpu(array) and size <= LARGEST_MATRIX
 
 
 def jit(function: Callable[..., Any]) -> Any:

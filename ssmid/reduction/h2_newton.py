@@ -20,7 +20,7 @@ import numpy as np
 from ssmid._array import Array, from_numpy, namespace, quiet, to_numpy
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.rational_derivatives import rational_derivatives
-from ssmid.kernels.trust_region import trust_region_step
+from ssmid.kernels.trust_region import shifted_step as fused_step
 from ssmid.linalg import eigh
 from ssmid.reduction.h2_poles import Chart, arranged, chart
 
@@ -324,9 +324,13 @@ def step_in_region(gradient: Array, hessian: Array, radius: Array) -> tuple[Arra
     finite = xp.all(xp.isfinite(hessian), axis=(-2, -1)) & xp.all(xp.isfinite(gradient), axis=-1)
     hessian = xp.where(finite[:, None, None], hessian, xp.zeros_like(hessian))
     gradient = xp.where(finite[:, None], gradient, xp.zeros_like(gradient))
-    if fused(hessian, hessian.shape[-1] // 2):
-        return trust_region_step(gradient, hessian, radius)
     values, vectors = eigh(hessian)
+    return (fused_step if fused(values, values.shape[-1]) else shifted_step)(values, vectors, gradient, radius)
+
+
+def shifted_step(values: Array, vectors: Array, gradient: Array, radius: Array) -> tuple[Array, Array]:
+    """:func:`step_in_region` from the eigenvalues ``(batch, d)`` and eigenvectors of the Hessian: a bisection for the shift."""
+    xp = namespace(values)
     along = (xp.matrix_transpose(vectors) @ gradient[..., None])[..., 0]
     size = xp.max(xp.abs(values), axis=-1, keepdims=True)
     floor = 1e-14 * size + float(xp.finfo(size.dtype).smallest_normal)
