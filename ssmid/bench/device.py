@@ -30,6 +30,8 @@ HANKEL_SECONDS = 1.0
 
 _EXACT = 3
 """Elements of a batch whose result is computed again in float64 on the host."""
+_BANK = 1536
+"""Filters whose Hankel values are timed, as many as the language model has."""
 
 
 def device_limits(device: str, *, quick: bool = False, data: Path | None = None, progress: Progress = print) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def _hankel_values(device: str, data: Path | None, small: bool, repeats: int, cl
     import torch
 
     filters, origin = trained_filters(data)
-    filters = filters[:8, :512] if small else np.resize(filters, (1536, filters.shape[-1]))
+    origin += ", repeated" if not small and len(filters) < _BANK else ""
+    filters = filters[:8, :512] if small else np.resize(filters, (_BANK, filters.shape[-1]))
     taps = torch.asarray(filters, device=device)
     bank = ImpulseResponse(taps)
     ((timing, found),) = measure({OURS: lambda: hankel_spectrum(bank, values, rtol=1e-6)}, repeats, 10.0, clock).values()
@@ -126,7 +129,7 @@ def trained_filters(data: Path | None) -> tuple[np.ndarray, str]:
     if path and path.is_file():
         with np.load(path, allow_pickle=False) as archive:
             return archive["filters"].reshape(-1, archive["filters"].shape[-1]), "all of a language model"
-    return datasets.hyena_filters().taps, "64 of a language model, repeated"
+    return datasets.hyena_filters().taps, "of a language model"
 
 
 # ---------------------------------------------------------------- clocks and ceilings

@@ -122,7 +122,7 @@ def _notes(tool: dict[str, Any]) -> str:
 
 
 def _footnotes(cases: list[dict[str, Any]]) -> list[str]:
-    notes = [f"error: {kind}" for kind in dict.fromkeys(case["error_kind"] for case in cases)]
+    notes = [f"error: {kind}" for kind in dict.fromkeys(case["error_kind"] for case in cases) if kind]
     return notes + [f"floor: {kind}" for kind in dict.fromkeys(case["floor_kind"] for case in cases) if kind]
 
 
