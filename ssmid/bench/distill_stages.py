@@ -26,22 +26,16 @@ def stages(taps: Any, order: int, bandwidth: float, clock: Callable[..., Any]) -
     bank = Bank.of(taps)
     n, N = bank.count, bank.length
     size = 1 << (2 * N - 2).bit_length()
-    seconds, subspace = _second(lambda: leading_subspace(bank, order), clock)
+    seconds, subspace = clock(lambda: leading_subspace(bank, order))
     single, exact = products_of(N, order)
     moved = n * (single * _product_bytes(N, size, 4) + exact * _product_bytes(N, size, 8))
     cases = [_case("Hankel subspace", seconds, moved, bandwidth, n, f"{single} products in float32 and {exact} in float64")]
     orders = np.where(bank.empty, 0, np.minimum(order, subspace.rank))
-    seconds, fitted = _second(lambda: fit_l2(bank, orders, subspace, Options(order=order)), clock)
+    seconds, fitted = clock(lambda: fit_l2(bank, orders, subspace, Options(order=order)))
     cases.append(_case("l2 optimum", seconds, n * 8 * N * _EVALUATIONS, bandwidth, n, f"the taps read for {_EVALUATIONS} evaluations"))
-    seconds, _ = _second(lambda: certify(bank, fitted, subspace.sigma), clock)
+    seconds, _ = clock(lambda: certify(bank, fitted, subspace.sigma))
     moved = n * (_LANCZOS * _product_bytes(N, size, 8) + 16 * 8 * N)
     return [*cases, _case("certificate", seconds, moved, bandwidth, n, f"{_LANCZOS} products in float64, and the taps of the error")]
-
-
-def _second(function: Callable[[], Any], clock: Callable[..., Any]) -> tuple[float, Any]:
-    """The first call compiles."""
-    function()
-    return clock(function)
 
 
 def _product_bytes(N: int, size: int, width: int) -> int:
