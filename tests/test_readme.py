@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
 import re
@@ -126,3 +127,26 @@ def test_every_function_that_the_chapter_on_fitting_names_exists():
         names = re.findall(r"^   ([a-z]\w+)$", part[: part.index("\n\n", part.index("nosignatures") + 20)], re.MULTILINE)
         assert len(names) > 3
         assert set(names) <= {name for name, _ in calls}, title
+
+
+def test_the_chapter_on_distilling_names_all_that_there_is():
+    """Methods, verdicts, fields of the certificate and arguments; in the chapter on checkpoints, the layouts and their settings."""
+    from ssmid.checkpoints import LAYOUTS
+    from ssmid.distillation.certificate import VERDICTS
+    from ssmid.distillation.methods import METHODS
+    from ssmid.distillation.options import Options
+
+    text = (ROOT / "docs" / "distilling.md").read_text()
+    first_cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+    assert [cell for cell in first_cells if cell in VERDICTS] == list(VERDICTS)
+    assert {cell.strip('`"') for cell in first_cells if cell.startswith('`"')} == set(METHODS)
+    fields = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    assert fields >= {field.name for field in dataclasses.fields(ssmid.Certificate)}
+    docstring = inspect.getdoc(ssmid.distill) or ""
+    for field in dataclasses.fields(Options):
+        assert re.search(rf"\b{field.name}\b", docstring), field.name
+
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| (.*) \|$", (ROOT / "docs" / "checkpoints.md").read_text(), re.MULTILINE))
+    assert set(rows) == {*LAYOUTS, "plain"}
+    for name, layout in LAYOUTS.items():
+        assert re.findall(r"`(\w+)`", rows[name]) == list(layout.settings), name
