@@ -8,6 +8,7 @@ from pathlib import Path
 import control
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.signal
 import torch
 
@@ -145,6 +146,53 @@ def test_errors(rng):
     difference = long - response(fit.system, 4060)
     relative = np.linalg.norm(difference, axis=-1) / np.linalg.norm(long, axis=-1)
     np.testing.assert_allclose(fit.error, relative, rtol=1e-8)
+
+
+def test_errors_of_distilling(rng):
+    """Tap 0 plays no part, however large; what comes after the last tap does, or does not on request."""
+    taps = decaying(rng, 3, 60)
+    taps[:, 0] = [0.0, 1e6, -5.0]
+    fit = ssmid.distill(taps, 4)
+    np.testing.assert_array_equal(fit.system.feedthrough, taps[:, 0])
+    long = np.pad(taps, ((0, 0), (0, 4000)))[:, 1:]
+    difference = long - response(fit.system, 4060)[:, 1:]
+    relative = np.linalg.norm(difference, axis=-1) / np.linalg.norm(long, axis=-1)
+    np.testing.assert_allclose(fit.error, relative, rtol=1e-8)
+    t = np.arange(60)
+    ringing = 1 + 0.5 * np.cos(0.3 * t) + 0.3 * np.cos(1.1 * t)
+    free = ssmid.distill(ringing, 3, beyond="free")
+    over_taps = np.linalg.norm((ringing - response(free.system, 60))[1:]) / np.linalg.norm(ringing[1:])
+    np.testing.assert_allclose(free.error, over_taps, rtol=1e-8)
+    assert free.error < 0.8 * ssmid.distill(ringing, 3).error
+
+
+def test_order_of_distilling(rng):
+    t = np.arange(200)
+    bank = np.stack([0.9**t * np.cos(0.4 * t), 0.8**t, decaying(rng, 200)])
+    fit = ssmid.distill(bank, np.array([2, 1, 4]))
+    assert fit.order.tolist() == [2, 1, 4]
+    assert fit.system.poles.shape == (3, 4)
+    assert (np.abs(fit.system.poles) > 0).sum(-1).tolist() == [2, 1, 4]
+    assert np.max(fit.error[:2]) < 1e-8  # a decaying cosine is a pair, which is two states, and an exponential one
+    assert ssmid.to_state_space(ssmid.Modal(fit.system.poles[0, :2], fit.system.residues[0, :2])).order == 2
+
+
+def test_certificate(rng):
+    """Against the singular values of the whole Hankel matrices, filter and error, and the gain on a fine grid."""
+    taps = 1e3 * decaying(rng, 4, 80)
+    certificate = ssmid.distill(taps, 3).certificate
+    modelled = response(ssmid.distill(taps, 3).system, 400)
+    for k in range(4):
+        own = scipy.linalg.svdvals(scipy.linalg.hankel(taps[k, 1:]))
+        assert certificate.lower_bound[k] <= own[3] * (1 + 1e-12)
+        assert (certificate.sigma[k] <= own[: certificate.sigma.shape[-1]] * (1 + 1e-12)).all()
+        error = np.pad(taps[k], (0, 320)) - modelled[k]
+        hankel = scipy.linalg.svdvals(scipy.linalg.hankel(error[1:]))[0]
+        assert hankel * (1 - 1e-9) <= certificate.hankel[k] <= hankel * 1.001
+        assert np.abs(np.fft.rfft(error[1:], 8192)).max() <= certificate.hinf[k]
+        assert np.abs(error[1:]).sum() * (1 - 1e-12) <= certificate.l1[k]
+        assert certificate.ratio[k] >= hankel / own[3] * (1 - 1e-9) >= 1 - 1e-9
+        assert certificate.l2[k] < 1 < certificate.hankel[k]
 
 
 def test_precision(rng):
