@@ -6,6 +6,7 @@ import numpy as np
 
 from ssmid._array import from_numpy, namespace
 from ssmid.distillation.bank import Bank
+from ssmid.distillation.by_order import closed_residues
 from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.options import Options
 from ssmid.distillation.subspace import Subspace
@@ -29,6 +30,7 @@ def fit_balanced(bank: Bank, orders: np.ndarray, subspace: Subspace | None, opti
     # states that were masked are zero rows and columns: their poles are 0 and nothing reaches them
     order = xp.argsort(xp.astype(residues == 0, xp.int64), axis=-1, stable=True)
     poles, residues = (xp.take_along_axis(x, order, axis=-1) for x in (poles, residues))
+    residues = closed_residues(poles, residues)
     if size == 0:  # nothing but filters without a recurrence
         return Fitted(poles, residues, orders, bank.scale > 0, xp.ones_like(bank.scale))
     sigma = singular_values(V)

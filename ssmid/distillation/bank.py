@@ -37,9 +37,9 @@ class Bank:
     bits: int = 64
 
     @classmethod
-    def of(cls, taps: Array, *, weights: Array = None, group: int = 1, constrained: bool = False) -> Bank:
-        """Of real ``taps`` ``(n, L)``, L at least 1."""
-        bits, taps = width(taps), detach(double(taps))
+    def of(cls, taps: Array, *, weights: Array = None, group: int = 1, constrained: bool = False, bits: int | None = None) -> Bank:
+        """Of real ``taps`` ``(n, L)``, L at least 1; ``bits`` are theirs where none are given."""
+        bits, taps = bits or width(taps), detach(double(taps))
         xp = namespace(taps)
         sound = finite_elements(taps, 1)
         clean = xp.where(sound[:, None], taps, xp.zeros_like(taps))

@@ -52,7 +52,7 @@ class Certificate:
     The filter is the finite response that it is: what the model does after the last tap counts as error too, unless
     ``beyond="free"`` was asked for. NaN where a filter or its model is not finite, infinite where the model is unstable.
 
-    sigma : ``(*batch, k)`` Hankel singular values of the filter, from below (Ritz values)
+    sigma : ``(*batch, k)`` Hankel singular values of the filter, from below (Ritz values); NaN beyond those that were sought
     lower_bound : ``(*batch,)`` of the Hankel norm of the error of any model of this order: sigma_{order+1} from below (Adamjan, Arov &
         Krein, Math. USSR Sbornik 15, 1971), 0 where the order reaches the rank. With ``beyond="free"``, of the square Hankel matrix of
         the taps alone (Eckart & Young, Psychometrika 1, 1936)
@@ -152,8 +152,9 @@ def certify(bank: Bank, fitted: Fitted, sigma: Array, *, beyond: str = "zero", p
     values = {name: xp.concat([part[name] for part in parts]) for name in parts[0]}
     sound = from_numpy(bank.kind != NOT_FINITE, sigma)
     values = {name: xp.where(sound, x, xp.full_like(x, float("nan"))) for name, x in values.items()}
+    known = xp.where(sound[:, None], sigma, xp.full_like(sigma, float("nan")))
     return Certificate(
-        sigma=sigma * bank.scale[:, None], converged=fitted.converged & sound, kind=bank.kind, delay=bank.delay, **values
+        sigma=known * bank.scale[:, None], converged=fitted.converged & sound, kind=bank.kind, delay=bank.delay, **values
     )
 
 

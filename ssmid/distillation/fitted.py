@@ -38,6 +38,15 @@ Fit: TypeAlias = "Callable[[Bank, np.ndarray, Subspace | None, Options], Fitted]
 """A method: ``fit(bank, orders (n,), subspace, options)``; orders are at most ``bank.length`` and 0 where a filter is empty."""
 
 
+def taken_fits(fitted: Fitted, places: np.ndarray) -> Fitted:
+    """Some of the fits, of the width of the largest order among them."""
+    xp, index = namespace(fitted.poles), from_numpy(places, fitted.poles)
+    orders = fitted.orders[places]
+    width = int(orders.max(initial=0))
+    poles, residues = (xp.take(x[:, :width], index, axis=0) for x in (fitted.poles, fitted.residues))
+    return Fitted(poles, residues, orders, xp.take(fitted.converged, index, axis=0), xp.take(fitted.condition, index, axis=0))
+
+
 def optimal_residues(bank: Bank, poles: Array, live: Array) -> Array:
     """``(n, d)`` those of least l2 error over all time, of taps that end with the last, at given poles (pairs side by side).
 
@@ -50,7 +59,7 @@ def residues_of_rho(rho: Array, poles: Array, live: Array) -> Array:
     """``rho_j (1 - |p_j|^2) prod_k (1 - p_k* p_j) / (p_j - p_k)``, over the other live poles."""
     xp = namespace(poles)
     d = poles.shape[-1]
-    apart = from_numpy(~np.eye(d, dtype=bool), poles) & live[:, None, :]
+    apart = from_numpy(~np.eye(d, dtype=bool), poles) & live[:, None, :] & live[:, :, None]
     one = xp.ones((), dtype=poles.dtype, device=poles.device)
     gaps = xp.where(apart, poles[:, :, None] - poles[:, None, :], one)
     reach = xp.where(apart, 1 - poles[:, :, None] * xp.conj(poles)[:, None, :], one)

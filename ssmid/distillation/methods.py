@@ -14,6 +14,7 @@ from ssmid.distillation.modal_truncation import fit_modal_truncation
 from ssmid.distillation.options import Options
 from ssmid.distillation.pole_fit import fit_poles
 from ssmid.distillation.prony import fit_prony
+from ssmid.distillation.rounding import in_its_precision
 from ssmid.distillation.rtf import fit_rtf
 
 
@@ -47,10 +48,16 @@ def method_named(name: str) -> Method:
 
 
 def method_for(options: Options) -> Method:
-    """The method that is asked for, as constraints, shared poles, weights and the end of the taps have it.
+    """The method that is asked for, as constraints, shared poles, weights and the end of the taps have it; its fits are rounded to the
+    precision of the result.
 
     Raises ValueError for an unknown name, and where the method cannot do what is asked.
     """
+    method = _method_for(options)
+    return dataclasses.replace(method, fit=in_its_precision(method.fit))
+
+
+def _method_for(options: Options) -> Method:
     method, asked = method_named(options.method), _asked(options)
     able = [name for name, can in _ABLE.items() if set(asked) <= can]
     if asked and options.method not in able:

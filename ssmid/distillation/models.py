@@ -24,6 +24,7 @@ from ssmid.distillation.model_sources import REDUCTIONS, ModelSource, Scalars, s
 from ssmid.distillation.options import Options
 from ssmid.distillation.order_budget import allocate, sampled_orders
 from ssmid.distillation.result import Distillation
+from ssmid.distillation.rounding import rounded
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SparseStateSpace, StateSpace, System
 
 _KIND_OF_NORM = {"l2": "h2", "hankel": "hankel", "hinf": "hinf", "l1": "l1"}
@@ -55,7 +56,8 @@ def distill_system(system: System, options: Options, *, chunk: int | None = None
     if isinstance(system, StateSpace) and system.outputs * system.inputs != 1:
         return distill_coupled(system, options, length)
     states = system if isinstance(system, (Modal, StateSpace)) else to_state_space(system)
-    batch, bits = system.batch_shape, width(next(iter(states.arrays.values())))
+    bits = 32 if options.precision == "float32" else width(next(iter(states.arrays.values())))
+    batch = system.batch_shape
     flat = dataclasses.replace(
         states,
         **{
@@ -65,7 +67,7 @@ def distill_system(system: System, options: Options, *, chunk: int | None = None
     )
     sources = sources_of(flat, chunk)
     chosen = _orders(sources, batch, options)
-    parts = [(source, *_fit(source, orders, met, options)) for source, (orders, met) in zip(sources, chosen, strict=True)]
+    parts = [(source, *_fit(source, orders, met, options, bits)) for source, (orders, met) in zip(sources, chosen, strict=True)]
     if length is None:
         length = natural_length(max((float(source.radius.max(initial=0.0)) for source in sources), default=0.0))
     missed = sum(int(np.sum(~met)) for _, met in chosen)
@@ -158,8 +160,8 @@ def _by_budget(sources: list[ModelSource], options: Options) -> list[tuple[np.nd
     ]
 
 
-def _fit(source: ModelSource, orders: np.ndarray, met: np.ndarray, options: Options) -> tuple[Fitted, Array]:
-    fitted = source.fit(orders, options)
+def _fit(source: ModelSource, orders: np.ndarray, met: np.ndarray, options: Options, bits: int) -> tuple[Fitted, Array]:
+    fitted = rounded(source.fit(orders, options), source.scale, bits)
     return fitted, fitted.converged & from_numpy(met, fitted.converged)
 
 

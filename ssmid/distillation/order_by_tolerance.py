@@ -13,10 +13,10 @@ import numpy as np
 from ssmid._array import from_numpy, namespace, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.curves import error_curves
-from ssmid.distillation.fitted import Fitted
+from ssmid.distillation.fitted import Fitted, taken_fits
 from ssmid.distillation.methods import Method
 from ssmid.distillation.options import Options
-from ssmid.distillation.orders import Found, fit_by_order, held, joined_fits, no_states, taken_fits, widened
+from ssmid.distillation.orders import Found, fit_by_order, held, joined_fits, no_states, widened
 from ssmid.distillation.relative_error import filter_norms, relative_errors
 from ssmid.distillation.subspace import leading_subspace
 
@@ -185,7 +185,7 @@ def _joined(parts: list[tuple[np.ndarray, Found]], group: int) -> Found:
     """One result in the order of the bank."""
     places = np.concatenate([p for p, _ in parts])
     back = (group * np.argsort(places)[:, None] + np.arange(group)).reshape(-1)
-    sigma = widened([found.sigma for _, found in parts])
+    sigma = widened([found.sigma for _, found in parts], known=False)
     xp = namespace(sigma)
     return Found(
         taken_fits(joined_fits([found.fitted for _, found in parts]), back),

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, from_numpy, namespace, to_numpy
+from ssmid._array import Array, as_complex, namespace, to_numpy
 from ssmid.distillation.bank import Bank
-from ssmid.distillation.fitted import Fitted
+from ssmid.distillation.fitted import Fitted, taken_fits
 from ssmid.distillation.methods import Method
 from ssmid.distillation.options import Options
 from ssmid.distillation.subspace import Subspace, leading_subspace
@@ -20,7 +20,7 @@ from ssmid.identification.order import order_above_noise
 class Found:
     """Fits of a bank at the orders that were chosen.
 
-    sigma : ``(n, K)`` Hankel values from below, 0 where they were not sought
+    sigma : ``(n, K)`` Hankel values from below, NaN where they were not sought
     met : ``(n,)`` on the host, whether a tolerance is met; all True where there is none
     """
 
@@ -99,15 +99,6 @@ def joined_fits(parts: list[Fitted]) -> Fitted:
     return Fitted(poles, residues, np.concatenate([part.orders for part in parts]), *rest)
 
 
-def taken_fits(fitted: Fitted, places: np.ndarray) -> Fitted:
-    """Some of the fits, of the width of the largest order among them."""
-    xp, index = namespace(fitted.poles), from_numpy(places, fitted.poles)
-    orders = fitted.orders[places]
-    width = int(orders.max(initial=0))
-    poles, residues = (xp.take(x[:, :width], index, axis=0) for x in (fitted.poles, fitted.residues))
-    return Fitted(poles, residues, orders, xp.take(fitted.converged, index, axis=0), xp.take(fitted.condition, index, axis=0))
-
-
 def no_states(bank: Bank) -> Fitted:
     """What is left of a bank where nothing is fitted."""
     xp = namespace(bank.strict)
@@ -115,13 +106,15 @@ def no_states(bank: Bank) -> Fitted:
     return Fitted(none, none, np.zeros(bank.count, int), bank.scale > 0, xp.ones_like(bank.scale))
 
 
-def widened(arrays: list[Array]) -> Array:
-    """``(n_i, k_i)`` one below the other, filled up with zeros."""
+def widened(arrays: list[Array], known: bool = True) -> Array:
+    """``(n_i, k_i)`` one below the other, filled up with zeros; with NaN where what follows is not ``known``, the last not being 0."""
     xp, most = namespace(arrays[0]), max(a.shape[1] for a in arrays)
     padded = []
     for a in arrays:
-        zeros = xp.zeros((a.shape[0], most - a.shape[1]), dtype=a.dtype, device=a.device)
-        padded.append(xp.concat([a, zeros], axis=-1))
+        filler = xp.zeros((a.shape[0], most - a.shape[1]), dtype=a.dtype, device=a.device)
+        if not known and a.shape[1]:
+            filler = xp.where(a[:, -1:] == 0, filler, xp.full_like(filler, float("nan")))
+        padded.append(xp.concat([a, filler], axis=-1))
     return xp.concat(padded, axis=0)
 
 

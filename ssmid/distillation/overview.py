@@ -22,11 +22,13 @@ class Layer:
     l2 : ``(n,)`` relative l2 error   hankel : ``(n,)`` Hankel norm of the error over that of the filter
     ratio : ``(n,)`` Hankel norm of the error over sigma_{order+1}   radius, tail, converged, kind, delay : ``(n,)`` of the certificate
     missed : ``(n,)`` boolean: finite, but over the tolerance that was asked for
+    channels : outputs and inputs of each, ``()`` where it is a single filter
     sigma : ``(n, k)`` Hankel values over the largest, from below; NaN where they are not known   poles : ``(n, d)``, NaN beyond the order
     """
 
     name: str
     batch: tuple[int, ...]
+    channels: tuple[int, ...]
     length: int
     order: np.ndarray
     l2: np.ndarray
@@ -58,7 +60,7 @@ class Layer:
     @property
     def past(self) -> int:
         """Numbers that the convolutions keep of their past inputs: length - 1 each."""
-        return self.count * (self.length - 1)
+        return self.count * prod(self.channels[1:]) * (self.length - 1)
 
     @property
     def states(self) -> int:
@@ -118,15 +120,14 @@ def _layer(name: str, distillation: Distillation, tol: float | None, norm: str) 
     sigma = sigma.reshape(prod(batch), sigma.shape[-1])
     order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
     order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
-    # banks are filled up with zeros to the values of the filter of which most are known; what is truly zero begins with the bound
-    unknown = np.arange(sigma.shape[1]) >= (sigma != 0).sum(axis=1)[:, None]
-    unknown &= np.take_along_axis(sigma, np.minimum(order, sigma.shape[1] - 1)[:, None], axis=1) > 0
-    sigma = np.where(unknown, np.nan, sigma) / np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
+    sigma = sigma / np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     poles = to_numpy(distillation.system.broadcast_arrays()["poles"])
-    poles = poles.reshape(len(order), poles.shape[-1])
+    # coupled channels have their poles in common: those of the first are all
+    poles = poles.reshape(len(order), prod(poles.shape[len(batch) : -1]), poles.shape[-1])[:, 0, :]
     return Layer(
         name=name,
         batch=batch,
+        channels=distillation.system.batch_shape[len(batch) :],
         length=distillation.length,
         order=order,
         l2=row(certificate.l2).astype(float),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_array, astype_width, from_numpy, is_complex, namespace, on_gpu, width
+from ssmid._array import Array, as_array, astype_width, check_finite, from_numpy, is_complex, namespace, on_gpu, quiet, width
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.certificate import Certificate, certify
 from ssmid.distillation.fitted import Fitted
@@ -19,12 +19,14 @@ from ssmid.distillation.models import distill_system
 from ssmid.distillation.options import Options
 from ssmid.distillation.order_budget import Subspaces, orders_within_budget
 from ssmid.distillation.order_by_tolerance import fit_to_tolerance
-from ssmid.distillation.orders import fit_at_orders, of_width, orders_of_each, rounded_up
+from ssmid.distillation.orders import Found, fit_at_orders, no_states, of_width, orders_of_each, rounded_up, widened
 from ssmid.distillation.result import Distillation
+from ssmid.distillation.rounding import Cost, cost_of, sampled, worst
 from ssmid.distillation.shared import group_size, with_shared_poles
 from ssmid.distillation.subspace import Subspace
 from ssmid.distillation.weighted import flat_weights
 from ssmid.systems import ImpulseResponse, Modal, System
+from ssmid.systems.base import computed
 
 CHUNK = {"host": 8192, "gpu": 65_536}
 """Filters that are worked on at once; each stage takes fewer where it needs more memory."""
@@ -56,14 +58,16 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
     restarts : perturbed copies of each start that are tried too   exchanges : rounds in which pole pairs change places, more of them
         with the order where left out   max_iterations, gtol : of Newton's method, which stops where the cosine between the error and
         any change of it by a pole is at most ``gtol``
-    precision : "float32" measures the Hankel errors in single precision
+    precision : "float32" gives poles and residues in single precision, whatever that of the filters, and measures Hankel errors in it;
+        ``cost`` says by how much that changes the errors of up to 64 of the filters, which are distilled in float64 too
     chunk : filters that are worked on at once, 8192 and on a GPU 65,536: memory is bounded by it, results do not depend on it but for
         rounding
 
     Returns a :class:`Distillation`: ``system``, the :class:`Modal` bank ``(*batch, d)`` of the kind, device and width of the filters, tap
     0 kept exactly (with ``shared`` poles ``(*batch, 1.., d)``); ``order`` int or ``(*batch,)``; ``error`` relative l2 of the taps after tap
     0; ``certificate``, ``converged``, ``condition``. Smaller orders are padded with zeros, filters that are zero or have only tap 0 get
-    no states, and those that are not finite are NaN and not converged, without harm to the others. All numerics are in float64.
+    no states, and those that are not finite are NaN and not converged, without harm to the others. All numerics are in float64;
+    certified are poles and residues as they are rounded to the width of the result.
 
     Poles start from a Hankel subspace of each filter (Kung, Asilomar 1978), to which the shift is compressed, and whose Ritz values bound
     from below what any recurrence of the order must miss (Adamjan, Arov & Krein, Math. USSR Sbornik 15, 1971). "l2" then minimizes the
@@ -71,8 +75,9 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
     H2 approximation (Gugercin, Antoulas & Beattie, SIAM J. Matrix Anal. Appl. 30, 2008), by Newton's method and exchanges of pole pairs;
     a local minimum. Distilling long convolutions, and "gradient": Massaroli et al., NeurIPS 2023. Not differentiable.
 
-    Raises ValueError for complex or empty filters, none or several of ``order``, ``tol`` and ``budget``, values out of range, shapes that
-    do not broadcast, and what the method cannot do; TypeError for unknown arguments. Warns where ``tol`` is not met: the best is kept.
+    Raises ValueError for complex filters and those without taps, a single one that is not finite, none or several of ``order``, ``tol``
+    and ``budget``, values out of range, shapes that do not broadcast, and what the method cannot do; TypeError for unknown arguments.
+    Warns where ``tol`` is not met: the best is kept.
 
     >>> t = np.arange(500)
     >>> taps = np.stack([0.99**t * np.cos(0.1 * t), 0.9**t + 0.5**t, 1 / (1 + t)])
@@ -89,9 +94,10 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
     taps = filters.taps if isinstance(filters, ImpulseResponse) else as_array(filters, "filters")
     if is_complex(taps) or taps.ndim == 0 or taps.shape[-1] == 0:
         raise ValueError(f"filters: expected real taps of shape (*batch, length), got {taps.dtype} of shape {tuple(taps.shape)}")
+    check_finite(taps, "filters", 1)
     chosen = Options(order=order, **options)
     method = method_for(chosen)
-    xp = namespace(taps)
+    xp, bits = namespace(taps), 32 if chosen.precision == "float32" else width(taps)
     *batch, length = taps.shape
     flat = xp.reshape(taps, (prod(batch), length))
     group, weights = group_size(chosen.shared, tuple(batch)), flat_weights(chosen, tuple(batch), length, flat)
@@ -100,7 +106,7 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
 
     def bank(start: int) -> Bank:
         own = weights[start : start + chunk, :] if weights is not None and weights.shape[0] > 1 else weights
-        return Bank.of(flat[start : start + chunk, :], weights=own, group=group, constrained=chosen.constrained)
+        return Bank.of(flat[start : start + chunk, :], weights=own, group=group, constrained=chosen.constrained, bits=bits)
 
     def banks() -> Iterator[Bank]:
         yield from map(bank, starts)
@@ -113,12 +119,15 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
         wanted = [orders[i : i + chunk] for i in starts]
 
     def part(i: int) -> _Part:
-        return _distilled(bank(starts[i]), wanted[i], subspaces.kept.get(i), method, chosen)
+        own, stop = bank(starts[i]), min(starts[i] + chunk, flat.shape[0])
+        found = _distilled(own, wanted[i], subspaces.kept.get(i), method, chosen)
+        sample = sampled(starts[i], stop, flat.shape[0], group) if chosen.precision == "float32" else np.zeros(0, np.int64)
+        return dataclasses.replace(found, cost=_cost(own, found, sample, method, chosen)) if sample.size else found
 
     parts = [part(i) for i in range(len(starts))]
     _warn_of_missed(parts, chosen)
-    found = _assembled(parts, method, tuple(batch), length, width(taps), filters.dt if isinstance(filters, ImpulseResponse) else 1)
-    if not chosen.shared:
+    found = _assembled(parts, method, tuple(batch), length, bits, filters.dt if isinstance(filters, ImpulseResponse) else 1)
+    if not chosen.shared or flat.shape[0] == 0:
         return found
     assert isinstance(found.system, Modal)
     return dataclasses.replace(found, system=with_shared_poles(found.system, chosen.shared))
@@ -126,7 +135,8 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Part:
-    """A chunk: what was found in the scale of the taps. missed : how many filters do not meet the tolerance"""
+    """A chunk: what was found in the scale of the taps. missed : how many filters do not meet the tolerance
+    cost : of single precision, where that was asked for"""
 
     poles: Array
     residues: Array
@@ -135,11 +145,17 @@ class _Part:
     condition: Array
     certificate: Certificate
     missed: int
+    cost: Cost | None = None
 
 
 def _distilled(bank: Bank, wanted: Any, subspace: Subspace | None, method: Method, options: Options) -> _Part:
     xp = namespace(bank.strict)
-    found = fit_to_tolerance(bank, method, options) if options.tol is not None else fit_at_orders(bank, wanted, subspace, method, options)
+    if bank.count == 0:
+        found = Found(no_states(bank), bank.strict[:, :1], np.zeros(0, bool))
+    elif options.tol is not None:
+        found = fit_to_tolerance(bank, method, options)
+    else:
+        found = fit_at_orders(bank, wanted, subspace, method, options)
     fitted = _ordered(found.fitted)
     fitted = of_width(fitted, rounded_up(fitted.poles.shape[-1], options.multiple))
     scale = xp.astype(bank.scale[:, None], fitted.residues.dtype)
@@ -148,7 +164,18 @@ def _distilled(bank: Bank, wanted: Any, subspace: Subspace | None, method: Metho
     certificate = certify(bank, fitted, found.sigma, beyond=options.beyond, precision=options.precision)
     certificate = dataclasses.replace(certificate, converged=certificate.converged & from_numpy(found.met, bank.scale))
     missed = int(np.sum(~found.met))
-    return _Part(fitted.poles + nan, fitted.residues * scale + nan, bank.feedthrough, fitted.orders, fitted.condition, certificate, missed)
+    residues = quiet(lambda: fitted.residues * scale + nan)()
+    return _Part(fitted.poles + nan, residues, bank.feedthrough, fitted.orders, fitted.condition, certificate, missed)
+
+
+def _cost(bank: Bank, found: _Part, places: np.ndarray, method: Method, options: Options) -> Cost:
+    """Of the filters at ``places``, against the same distilled in float64 at the orders that were found."""
+    options = dataclasses.replace(options, order=1, tol=None, budget=None, multiple=1, precision="float64")
+    exact = _distilled(dataclasses.replace(bank.take(places), bits=64), found.orders[places], None, method, options).certificate
+    index = from_numpy(places, bank.strict)
+    measured = {f.name: getattr(found.certificate, f.name) for f in dataclasses.fields(Certificate)}
+    measured = {k: x[places] if isinstance(x, np.ndarray) else namespace(x).take(x, index, axis=0) for k, x in measured.items()}
+    return cost_of(Certificate(**measured), exact)
 
 
 def _warn_of_missed(parts: list[_Part], options: Options) -> None:
@@ -186,6 +213,7 @@ def _assembled(parts: list[_Part], method: Method, batch: tuple[int, ...], lengt
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Certificate):
         values = [getattr(part.certificate, field.name) for part in parts]
+        values = [widened(values, known=False)] if field.name == "sigma" else values
         fields[field.name] = host(values) if field.name in ("kind", "delay") else whole(values)
     certificate = Certificate(**fields)
     orders = host([part.orders for part in parts])
@@ -193,13 +221,14 @@ def _assembled(parts: list[_Part], method: Method, batch: tuple[int, ...], lengt
     poles, residues, first = (whole([getattr(part, name) for part in parts]) for name in ("poles", "residues", "feedthrough"))
     # also where a wider chunk has poles that this one has not
     lost = xp.isnan(certificate.l2)[..., None]
-    poles, residues = (xp.where(lost, xp.full_like(x, np.nan), x) for x in (poles, residues))
+    poles, residues = (astype_width(xp.where(lost, xp.full_like(x, np.nan), x), bits) for x in (poles, residues))
     return Distillation(
-        system=Modal(astype_width(poles, bits), astype_width(residues, bits), astype_width(first, bits), dt),
+        system=computed(Modal, poles=poles, residues=residues, feedthrough=astype_width(first, bits), dt=dt, real=True),
         method=method.title,
         order=int(orders.flat[0]) if same else from_numpy(orders, first),
         converged=certificate.converged,
         condition=whole([part.condition for part in parts]),
         certificate=certificate,
         length=length,
+        cost=worst([part.cost for part in parts if part.cost is not None]),
     )

@@ -21,6 +21,7 @@ from ssmid._array import to_numpy
 from ssmid.distillation.certificate import Certificate
 from ssmid.distillation.model import DistilledModel
 from ssmid.distillation.result import Distillation
+from ssmid.distillation.rounding import Cost
 from ssmid.io.files import about, parsing
 from ssmid.io.models import load_system
 from ssmid.io.tensors import entries, mapped
@@ -87,6 +88,7 @@ def layer_of(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Dist
         condition=parts["condition"],
         certificate=certificate,
         length=facts["length"],
+        cost=Cost(**facts["single_precision"]) if "single_precision" in facts else None,
     )
 
 

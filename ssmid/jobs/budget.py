@@ -11,7 +11,7 @@ from ssmid.distillation.bank import Bank
 from ssmid.distillation.curves import error_curves
 from ssmid.distillation.methods import method_for
 from ssmid.distillation.options import Options
-from ssmid.distillation.order_budget import allocate, measured_curves
+from ssmid.distillation.order_budget import measured_curves
 from ssmid.distillation.subspace import leading_subspace
 from ssmid.distillation.weighted import flat_weights
 from ssmid.systems import ImpulseResponse, System
@@ -41,24 +41,16 @@ def curves_of(system: System, arguments: Mapping[str, Any], group: int, size: in
     found = np.empty((count, options.max_order + 1))
     for i in range(0, count, size):
         own = weights[i : i + size, :] if weights is not None and weights.shape[0] > 1 else weights
-        bank = Bank.of(taps[i : i + size, :], weights=own, group=group)
+        bank = Bank.of(taps[i : i + size, :], weights=own, group=group, bits=32 if options.precision == "float32" else None)
         subspace = leading_subspace(bank, options.max_order, method.subspace or "loose")
         part = error_curves(bank, subspace) if guess is None else measured_curves(bank, subspace, guess[i : i + size], method, options)
         found[i : i + size] = np.pad(part, ((0, 0), (0, found.shape[1] - part.shape[1])), mode="edge")
     return found
 
 
-def shared_out(curves: Sequence[np.ndarray], groups: Sequence[int], options: Options) -> list[np.ndarray]:
-    """The orders ``(n,)`` of the filters of each layer, from their curves ``(n, max_order + 1)``.
-
-    Filters that share poles have one order: their squared errors add up, and a state of theirs is one of each.
-    Raises ValueError where layers differ in how many do.
-    """
-    assert options.budget is not None
-    group = groups[0]
-    if any(other != group for other in groups):
+def common_group(groups: Sequence[int]) -> int:
+    """How many filters share poles, the same in every layer; ValueError where layers differ in that."""
+    if len(set(groups)) > 1:
         sizes = " and ".join(map(str, sorted(set(groups))))
         raise ValueError(f"budget: expected layers in which equally many filters share their poles, got {sizes}")
-    together = [np.sqrt(np.nansum(c.reshape(-1, group, c.shape[1]) ** 2, axis=1)) for c in curves]
-    orders = np.repeat(allocate(np.concatenate(together), options.budget // group, multiple=options.multiple), group)
-    return np.split(orders, np.cumsum([len(c) for c in curves])[:-1])
+    return groups[0]

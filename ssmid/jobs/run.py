@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import dataclasses
 import errno
 import json
 import os
@@ -21,11 +23,12 @@ from ssmid._array import double, namespace, one_blas_thread
 from ssmid.analysis.impulse import impulse_response
 from ssmid.distillation.models import distill_system
 from ssmid.distillation.options import Options
+from ssmid.distillation.order_budget import shared_out
 from ssmid.distillation.pipeline import distill
 from ssmid.distillation.result import Distillation
 from ssmid.io.distilled import DESCRIPTION, FORMAT, TENSORS, VERSION, arrays_of, layers_in, read_distilled
 from ssmid.io.files import write_bytes
-from ssmid.jobs.budget import curves_of, passes, shared_out
+from ssmid.jobs.budget import common_group, curves_of, passes
 from ssmid.jobs.manifest import Chunk, Digest, Manifest, settled
 from ssmid.jobs.pieces import Pieces
 from ssmid.jobs.request import Request
@@ -36,9 +39,9 @@ from ssmid.jobs.workers import Alone, device_of, workers
 from ssmid.report.distillation_page import write_page
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
-from ssmid.systems import ImpulseResponse, System
+from ssmid.systems import ImpulseResponse, StateSpace, System
 
-CHUNK = {"cpu": 256, "cuda": 32_768}
+CHUNK = {"cpu": 256, "cuda": 65_536}
 """Filters in a chunk where nothing is said: some seconds of work. It must not depend on the number of processes, as results would."""
 LOG, TABLE, PAGE = "job.log", "layers.csv", "report.html"
 Results: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, Any]]"
@@ -184,6 +187,8 @@ class _Job:
         def work(size: int) -> Results:
             found = distilled_on(self.device, system, arguments, size, group)
             facts = {"method": found.method, "length": found.length, "dt": found.system.dt, "shared": self.request.shared_axes(layer)}
+            if found.cost is not None:
+                facts["single_precision"] = dataclasses.asdict(found.cost)
             return arrays_of(found), facts
 
         return pieces.run(work, chunk.count, group)
@@ -203,8 +208,8 @@ class _Job:
         curves: list[list[np.ndarray]] = [[] for _ in self.source.layers]
         for chunk in self.manifest.chunks():
             curves[chunk.layer].append(store.read(chunk)["curves"])
-        groups = [self.request.group(layer) for layer in self.source.layers]
-        return shared_out([np.concatenate(parts) for parts in curves], groups, self.options)
+        group = common_group([self.request.group(layer) for layer in self.source.layers])
+        return shared_out([np.concatenate(parts) for parts in curves], group, self.options)
 
     def _finished(self, digest: Digest | str) -> tuple[Report, bool]:
         """Joins the chunks and describes them; of a job that is finished already, says it again."""
@@ -230,19 +235,36 @@ class _Job:
         store.remove()
         content = json.loads(path.read_text(encoding="utf-8"))
         names = [TENSORS, DESCRIPTION, TABLE]
-        if self.page:
-            self.stage("drawing the report")
-            names.append(PAGE)
-            write_page(self.folder / PAGE, read_distilled(self.folder), title=self.source.title, metadata=content, filters=self._filter)
+        trouble = self._draw(content) if self.page else ""
+        names += [PAGE] if self.page and not trouble else []
         written = {"written": [str(self.folder / name) for name in names]}
-        return report_of(f"{self.source.title}: distilled", content["layers"], written, options.norm, options.tol)
+        report, good = report_of(f"{self.source.title}: distilled", content["layers"], written, options.norm, options.tol)
+        return (dataclasses.replace(report, words=[*report.words, trouble]) if trouble else report), good and not trouble
+
+    def _draw(self, content: Mapping[str, Any]) -> str:
+        """Writes the page; where that fails, what to say: the model is on the disk by then, and hours of work may be in it."""
+        self.stage("drawing the report")
+        layers = read_distilled(self.folder)
+        try:
+            write_page(self.folder / PAGE, layers, title=self.source.title, metadata=content, filters=self._filter, stage=self.stage)
+        except Exception as error:
+            kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}".removesuffix(": ")
+            log(self.folder, f"{PAGE} was not written: {reason}")
+            return f"{PAGE} WAS NOT WRITTEN ({reason}). The results stand."
+        return ""
 
     def _filter(self, name: str, index: tuple[int, ...]) -> np.ndarray:
-        """The taps of one filter as it was, of a model as many as its certificate counts."""
+        """The taps of one filter as it was, of a model as many as its certificate counts. Of coupled channels one pair."""
         layer = next(layer for layer in self.source.layers if layer.name == name)
-        system = layer.take(int(np.ravel_multi_index(index, layer.batch)) if index else 0, 1)
+        place, pair = index[: len(layer.batch)], index[len(layer.batch) :]
+        system = layer.take(int(np.ravel_multi_index(place, layer.batch)) if place else 0, 1)
         if isinstance(system, ImpulseResponse):
             return system.taps[0]
+        if pair and isinstance(system, StateSpace):
+            output, inlet = pair
+            B, C = system.B[..., inlet : inlet + 1], system.C[..., output : output + 1, :]
+            system = StateSpace(system.A, B, C, system.D[..., output : output + 1, inlet : inlet + 1], system.dt)
         length = self.manifest.options.get("length") or layer.natural_length()
         return np.ravel(impulse_response(system, length).taps)
 

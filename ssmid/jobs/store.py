@@ -73,7 +73,8 @@ class Store:
     def merge(self, path: Path) -> None:
         """All chunks as one file of tensors ``<layer>.<name>`` of the shape ``(*batch, ...)``, written whole or not at all.
 
-        Where chunks differ in the number of poles, zeros fill up to the largest of the layer; of filters without a result, NaN.
+        Where chunks differ in the number of poles, zeros fill up to the largest of the layer; of filters without a result, NaN. So do
+        Hankel values that are not known.
         """
         places: list[list[dict[str, Entry]]] = [[] for _ in self._manifest.layers]
         paths: list[list[Path]] = [[] for _ in self._manifest.layers]
@@ -108,6 +109,9 @@ def _joined(
             missing = [(0, size - own) for size, own in zip(core, part.shape[1:], strict=True)]
             if any(after for _, after in missing):
                 part = np.pad(part, [(0, 0), *missing])
+                if name == "certificate.sigma":
+                    own = part.shape[1] - missing[0][1]
+                    part[part[:, own - 1] != 0, own:] = np.nan  # none is larger than the one before
                 if lost:
                     part[np.isnan(mapped(path, places["certificate.l2"])), ..., 0] = np.nan
             yield part

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssmid._array import quiet, to_numpy
+from ssmid._array import to_numpy
 from ssmid.distillation.bank import KINDS
-from ssmid.distillation.certificate import Certificate
+from ssmid.distillation.overview import relative_error
 from ssmid.distillation.result import Distillation
+from ssmid.distillation.rounding import Cost, worst
 from ssmid.report.tables import Report, Table, plain
 
 _NAMED = 8
@@ -48,16 +49,6 @@ def facts_of(layer: Distillation, norm: str = "l2", tol: float | None = None) ->
     return facts
 
 
-@quiet
-def relative_error(certificate: Certificate, norm: str) -> np.ndarray:
-    """``(*batch,)`` the error in a norm over the norm of the filter without tap 0; 0 where both are 0."""
-    if norm == "l2":
-        return to_numpy(certificate.l2)
-    size = {"hankel": lambda c: c.sigma[..., 0], "hinf": lambda c: c.filter_hinf, "l1": lambda c: c.filter_l1}[norm](certificate)
-    error, size = to_numpy(getattr(certificate, norm)), to_numpy(size)
-    return np.where(error == 0, 0.0, error / size)
-
-
 Layers: TypeAlias = "Mapping[str, dict[str, Any]]"
 """What :func:`facts_of` says of each layer, by name."""
 
@@ -65,14 +56,20 @@ Layers: TypeAlias = "Mapping[str, dict[str, Any]]"
 def report_of(title: str, layers: Layers, facts: Mapping[str, Any], norm: str, tol: float | None) -> tuple[Report, bool]:
     """The report that is printed, and whether every filter converged and met the tolerance."""
     failed = sum(f["not_converged"] for f in layers.values())
+    lost = sum(f["named"].get(kind, 0) for f in layers.values() for kind in ("not finite", "unstable"))
     missed = sum(f.get("over_tolerance", 0) for f in layers.values())
     total, states = sum(f["filters"] for f in layers.values()), sum(f["states"] for f in layers.values())
     words = []
-    if failed:
-        where = ", ".join(name for name, f in layers.items() if f["not_converged"])
-        words.append(f"NOT CONVERGED: {failed} of {total} filters ({where}). The others stand.")
+    if lost:
+        words.append(f"NO RESULT for {lost} of {_filters(total)}: named above. The others stand.")
+    if failed > lost:
+        where = [name for name, f in layers.items() if f["not_converged"] > sum(f["named"].get(kind, 0) for kind in ("not finite", "unstable"))]
+        words.append(f"NOT CONVERGED: {failed - lost} of {_filters(total)}{_in(where, layers)}. The errors are measured all the same.")
     if missed:
-        words.append(f"The tolerance {tol:g} ({norm}) IS NOT MET by {missed} of {total} filters: allow a larger --max-order.")
+        words.append(f"The tolerance {tol:g} ({norm}) IS NOT MET by {missed} of {_filters(total)}: allow a larger --max-order.")
+    cost = worst([Cost(**f["single_precision"]) for f in layers.values() if "single_precision" in f])
+    if cost is not None:
+        words.append(f"{cost.words}.")
     tables = [Table("layers", COLUMNS, [_row(name, f) for name, f in layers.items()], limit=40)]
     named = [
         (name, kind, count, _few(f["which"][kind], count), DONE[kind]) for name, f in layers.items() for kind, count in f["named"].items()
@@ -124,6 +121,16 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
     if finite.size == 0:
         return {"smallest": None, "median": None, "largest": None}
     return {"smallest": plain(finite.min()), "median": plain(np.median(finite)), "largest": plain(finite.max())}
+
+
+def _filters(count: int) -> str:
+    return f"{count} {'filter' if count == 1 else 'filters'}"
+
+
+def _in(names: list[str], layers: Layers) -> str:
+    """Which layers, where there are several."""
+    shown = ", ".join(names if len(names) <= _NAMED else [*names[:_NAMED], "..."])
+    return f" ({shown})" if len(layers) > 1 else ""
 
 
 def _few(places: list[int], count: int) -> str:

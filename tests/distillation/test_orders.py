@@ -7,9 +7,10 @@ import pytest
 
 import ssmid
 from ssmid.distillation.bank import Bank
+from ssmid.distillation.fitted import taken_fits
 from ssmid.distillation.methods import method_named
 from ssmid.distillation.options import Options
-from ssmid.distillation.orders import fit_by_order, held, joined_fits, no_states, of_width, rounded_up, taken_fits
+from ssmid.distillation.orders import fit_by_order, held, joined_fits, no_states, of_width, rounded_up
 from ssmid.distillation.subspace import leading_subspace
 
 

@@ -56,17 +56,21 @@ def test_layers_joined(filters):
     np.testing.assert_array_equal(joined(layers, "order"), [2, 2, 5])
 
 
-def test_values_that_are_not_known_are_not_zeros():
-    """Banks of several orders are filled up with zeros; a filter that two states hold exactly has true ones."""
-    t = np.arange(40)
-    bank = ssmid.distill(np.stack([0.5**t, 0.9**t * np.cos(t), 1.0 / (1 + t)]), 4)
-    sigma = np.array([[1.0, 0, 0, 0, 0, 0, 0], [2.0, 1.0, 0.5, 0.25, 0.125, 0, 0], [4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625]])
-    certificate = dataclasses.replace(bank.certificate, sigma=sigma)
-    (layer,) = overview(dataclasses.replace(bank, certificate=certificate, order=np.array([1, 4, 4])))
-    assert layer.sigma[0].tolist() == [1, 0, 0, 0, 0, 0, 0]
-    np.testing.assert_array_equal(layer.sigma[1], [1, 0.5, 0.25, 0.125, 0.0625, np.nan, np.nan])
-    assert layer.sigma[2].tolist() == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
-    assert complete(layer.sigma).shape == (3, 5)
+def test_values_that_are_not_known_are_not_zeros(rng):
+    """A tolerance is met with few Hankel values of one filter and needs many of another; so do the orders of two chunks."""
+    t = np.arange(200)
+    taps = np.stack([0.5**t, np.zeros(200), rng.standard_normal(200) * 0.99**t])
+    bank = ssmid.distill(taps, tol=0.3, max_order=64)
+    (layer,) = overview(bank)
+    assert layer.sigma.shape[1] == 65
+    few = np.isfinite(layer.sigma[0]).sum()
+    assert layer.order[0] < few < 65
+    assert np.isnan(layer.sigma[0, few:]).all()
+    assert (layer.sigma[1] == 0).all()
+    assert (layer.sigma[2] > 0).all()
+    assert complete(layer.sigma).shape == (3, few)
+    (layer,) = overview(ssmid.distill(taps, np.array([1, 1, 9]), chunk=1))
+    assert np.isfinite(layer.sigma).sum(axis=1).tolist() == [2, 10, 10]
 
 
 def test_which_filters_missed_the_tolerance(filters):
