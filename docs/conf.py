@@ -52,5 +52,11 @@ def list_parameters(app, what, name, obj, options, lines):
     lines[:] = out
 
 
+def on_a_page_of_its_own(app, what, name, obj, skip, options):
+    """What ``ssmid`` itself offers is left out of the page of the module that it comes from."""
+    return True if what == "module" and name in ssmid.__all__ and getattr(ssmid, name) is obj else None
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", list_parameters)
+    app.connect("autodoc-skip-member", on_a_page_of_its_own)
