@@ -32,6 +32,23 @@ def test_continuous_l1_in_closed_form(zeta):
     assert norm(tf([1.0], [1.0, 2 * zeta, 1.0], dt=0), "l1") == pytest.approx(exact, rel=3e-8)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-16, 1e-14, 1e-11])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_l1_of_systems_that_all_but_cancel(discrete, channels, apart):
+    """What is left is rounding, and so are the states of a balanced realization of it: unstable ones, that grow until they overflow."""
+    rng = np.random.default_rng(0)  # fixed: whether rounding is stable is a matter of chance
+    A = 0.95 * np.kron(np.diag(np.cos(np.arange(4))), np.eye(2)) + 0.95 * np.kron(np.diag(np.sin(np.arange(4))), [[0, 1], [-1, 0]])
+    A = A if discrete else A - np.eye(8)
+    B, C = rng.standard_normal((8, channels)), rng.standard_normal((channels, 8))
+    zero = np.zeros((8, 8))
+    pair = np.block([[A, zero], [zero, A * (1 + apart * rng.standard_normal((8, 8)))]])
+    found = float(norm(StateSpace(pair, np.vstack([B, B]), np.hstack([C, -C]), np.zeros((channels, channels)), dt=int(discrete)), "l1"))
+    alone = float(norm(StateSpace(A, B, C, np.zeros((channels, channels)), dt=int(discrete)), "l1"))
+    assert found <= (1e4 * apart + 1e-12) * alone
+    assert found >= 1e-2 * apart * alone or apart < 1e-13
+
+
 def test_stiff_and_lightly_damped_systems_in_continuous_time():
     """Heat conduction never changes its sign, so that the l1 norm is the dc gain."""
     system = heat()
