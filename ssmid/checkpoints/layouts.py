@@ -106,6 +106,8 @@ class Layout:
     settings : what the formula needs and no tensor says, with defaults (:data:`REQUIRED` where nothing is right for all); looked up in
         ``config.json`` beside the checkpoint, at any depth, and given by the caller as ``settings=``
     accepts : of sizes and settings, where shapes alone do not tell layouts apart
+    least : taps, where ``length`` is the name of a size; shorter ones are the short convolutions that stand beside the long ones, and
+        are passed over
     automatic : whether it is tried unasked; else it must be named, ``layout=``
     """
 
@@ -118,6 +120,7 @@ class Layout:
     length: int | str | Callable[[Context], int] = 0
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     accepts: Callable[[Mapping[str, int], Mapping[str, Any]], bool] | None = None
+    least: int = 0
     automatic: bool = True
 
     def batch_of(self, context: Context) -> tuple[int, ...]:
@@ -130,6 +133,10 @@ class Layout:
             return self.length(context)
         own = context.sizes[self.length] if isinstance(self.length, str) else self.length
         return own if context.length is None or own == 0 else min(own, context.length)
+
+    def too_short(self, sizes: Mapping[str, int]) -> bool:
+        """Whether it is a short convolution beside the long ones."""
+        return isinstance(self.length, str) and sizes[self.length] < self.least
 
 
 LAYOUTS: dict[str, Layout] = {}

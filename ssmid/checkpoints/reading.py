@@ -29,6 +29,8 @@ PLAIN = "plain"
 _FILTERS = re.compile(r"(.*_)?(filters?|kernels?|taps|impulse_responses?)")
 _FEWEST_TAPS = 16
 """Shorter rows under such names are the short convolutions that most of these models have beside the long ones."""
+_ANOTHER_KIND = 0.5
+"""A place with no more than this share of a layout is a layer of another kind, and not a damaged one of this."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -202,7 +204,10 @@ def _found(tensors: TensorFiles, wanted: list[Layout], settings: dict[str, Any])
         found, missed = find_layers(known, tensors)
         misses += missed
         for match in found:
-            if known.accepts is None or known.accepts(match.sizes, resolved(known, tensors.config, settings)):
+            if known.too_short(match.sizes):
+                few = f"{match.sizes[str(known.length)]} taps, of a long convolution at least {known.least}"
+                misses.append(Miss(known.name, match.prefix, match.all_names(), (few,), _ANOTHER_KIND))
+            elif known.accepts is None or known.accepts(match.sizes, resolved(known, tensors.config, settings)):
                 matches.append(match)
             else:
                 misses.append(Miss(known.name, match.prefix, match.all_names(), (f"{_words(match.sizes)} do not go together",), 1.0))
@@ -219,7 +224,7 @@ def _nearly(layers: list[Layer], misses: list[Miss]) -> list[Miss]:
     """Places that have most of what a layout found elsewhere needs, and belong to no layer: a layer damaged, not another kind."""
     layouts = {layer.layout for layer in layers}
     claimed = {name for layer in layers for name in layer.tensors}
-    return [miss for miss in misses if miss.layout in layouts and miss.share > 0.5 and claimed.isdisjoint(miss.names)]
+    return [miss for miss in misses if miss.layout in layouts and miss.share > _ANOTHER_KIND and claimed.isdisjoint(miss.names)]
 
 
 def _words(sizes: Mapping[str, int]) -> str:
@@ -244,8 +249,8 @@ def _layer(name: str, match: Match, tensors: TensorFiles, length: int | None, se
     values = resolved(layout, tensors.config, settings)
     missing = [setting for setting, value in values.items() if value is REQUIRED]
     if missing:
-        which = f"{', '.join(missing)} in a config.json beside the checkpoint or in settings="
-        raise ValueError(f"{name}: expected {which}: no tensor of layout {layout.name!r} says it")
+        which = f"{', '.join(missing)} in a config.json beside the checkpoint or in settings= (--set NAME=VALUE)"
+        raise ValueError(f"{name}: expected {which}: no tensor says it of layout {layout.name!r} ({layout.words})")
     context = Context(match.sizes, values, length, match.prefix)
     with _of_layer(name):
         batch, taps = layout.batch_of(context), layout.length_of(context)

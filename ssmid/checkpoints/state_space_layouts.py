@@ -25,7 +25,7 @@ _LEAST_TAPS = 16
 
 # ---------------------------------------------------------------- S4 and S4D
 
-_TRANSFORMS = {"real_transform": "exp", "imag_transform": "none", "dt_transform": "exp"}
+_TRANSFORMS = {"real_transform": "exp", "imag_transform": "none", "dt_transform": "exp", "dt_fast": False}
 
 
 def _tensors(at: str, step: str, real: str, imag: str) -> dict[str, TensorSpec]:
@@ -44,7 +44,7 @@ def _low_rank(at: str, length: str) -> dict[str, TensorSpec]:
 
 
 def _s4(given: Given, context: Context, sign: int) -> StateSpace:
-    given = dict(given)
+    given = _steps(given, context)
     trained = given.pop("length", None)
     transforms = _transforms(context)
     return s4(**given, trained_length=0 if trained is None else int(np.asarray(trained).reshape(-1)[0]), imaginary_sign=sign, **transforms)
@@ -53,13 +53,19 @@ def _s4(given: Given, context: Context, sign: int) -> StateSpace:
 def _s4d(given: Given, context: Context, sign: int) -> Modal:
     limit = context.settings["bandlimit"]
     return s4d(
-        **given,
+        **_steps(given, context),
         discretization=context.settings["disc"],
         imaginary_sign=sign,
         bandlimit=None if limit is None else context.number("bandlimit"),
         length=_length(context),
         **_transforms(context),
     )
+
+
+def _steps(given: Given, context: Context) -> Given:
+    """With ``dt_fast`` the hyperbolic sine is taken of what is stored, before the transform."""
+    fast = "dt_fast" in context.settings and context.flag("dt_fast")
+    return {**given, "step": np.sinh(given["step"])} if fast else dict(given)
 
 
 def _transforms(context: Context) -> dict[str, Any]:
@@ -96,7 +102,7 @@ S4_LAYOUTS = [
     *_version("-safari", " of safari and H3", "HazyResearch/safari, src/models/sequence/ssm/ss_kernel_diag.py", "kernel.kernel.",
               ("log_dt", "inv_A_real", "A_imag"), "L", 1, "bilinear"),
 ]  # fmt: skip
-"""settings of S4D: ``disc``, the discretization; ``l_max`` for "dss"; ``bandlimit``; transforms, from version 4 on"""
+"""settings of S4D: ``disc``, the discretization; ``l_max`` for "dss"; ``bandlimit``; transforms and ``dt_fast``, from version 4 on"""
 
 S4D_REAL = Layout(
     name="s4d-real",
@@ -195,12 +201,19 @@ def _is_rtf(sizes: Mapping[str, int], settings: Mapping[str, Any]) -> bool:
 
 
 def _rtf(given: Given, context: Context) -> TransferFunction:
-    return rtf(given["ab"], given["h_0"], context.taps("trunc_len"), given.get("scalar"))
+    return rtf(given["ab"], given["h_0"], context.taps("trunc_len"), given.get("scalar"), recurrent=_is_rtf2(context))
 
 
 def _rtf_taps(given: Given, context: Context) -> ImpulseResponse:
-    taps = rtf_kernel(given["ab"], given["h_0"], context.taps("trunc_len"), given.get("scalar")).taps
-    return ImpulseResponse(taps[:, : _rtf_length(context)])
+    kernel = rtf_kernel(given["ab"], given["h_0"], context.taps("trunc_len"), given.get("scalar"), recurrent=_is_rtf2(context))
+    return ImpulseResponse(kernel.taps[:, : _rtf_length(context)])
+
+
+def _is_rtf2(context: Context) -> bool:
+    """Both classes store the same names and shapes, and mean another numerator."""
+    if context.settings["rtf_class"] not in ("RTF", "RTF2"):
+        raise ValueError(f"rtf_class: expected RTF or RTF2, got {context.settings['rtf_class']!r}")
+    return context.settings["rtf_class"] == "RTF2"
 
 
 def _rtf_length(context: Context) -> int:
@@ -208,14 +221,15 @@ def _rtf_length(context: Context) -> int:
     return trained if context.length is None else min(trained, context.length)
 
 
-_RTF_WORDS = "(channels,), of a layer that runs both ways (2 channels,)"
+_RTF_WORDS = "(channels,), of a layer that runs both ways (2 channels,); rtf_class: RTF or RTF2, trunc_len: the length in training"
+_RTF_SETTINGS = {"trunc_len": REQUIRED, "rtf_class": REQUIRED}
 RTF = Layout(
     "rtf", f"RTF as transfer functions, {_RTF_WORDS}", "ruke1ire/RTF, rtf.py", _RTF, _rtf, ("channels",),
-    settings={"trunc_len": REQUIRED}, accepts=_is_rtf,
+    settings=_RTF_SETTINGS, accepts=_is_rtf,
 )  # fmt: skip
 RTF_TAPS = Layout(
     "rtf-taps", f"RTF as taps, for denominators that are not stable, {_RTF_WORDS}", "ruke1ire/RTF, rtf.py", _RTF, _rtf_taps, ("channels",),
-    length=_rtf_length, settings={"trunc_len": REQUIRED}, accepts=_is_rtf, automatic=False,
+    length=_rtf_length, settings=_RTF_SETTINGS, accepts=_is_rtf, automatic=False,
 )  # fmt: skip
 
 # ---------------------------------------------------------------- StripedHyena and Evo 2
@@ -270,7 +284,7 @@ EVO2_MEDIUM = Layout(
     formula=_explicit,
     batch=("filters",),
     length="L",
-    accepts=lambda sizes, settings: sizes["L"] >= _LEAST_TAPS,
+    least=_LEAST_TAPS,
 )
 EVO2_TRAINING = Layout(
     name="evo2-training",
@@ -288,7 +302,7 @@ EVO2_TRAINING_MEDIUM = Layout(
     formula=_explicit,
     batch=("filters",),
     length="L",
-    accepts=lambda sizes, settings: sizes["L"] >= _LEAST_TAPS,
+    least=_LEAST_TAPS,
 )
 
 STATE_SPACES = (

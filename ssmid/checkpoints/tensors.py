@@ -1,13 +1,18 @@
 """Tensors in checkpoints by name, with shapes, read when they are asked for: safetensors and torch files, sharded or not.
 
 No pickle is executed: files of torch.save are read with ``weights_only=True``, which builds tensors, dicts, lists and numbers and refuses
-everything else, and what it refuses is refused here.
+everything else, and what it refuses is refused here. One more kind is let through, ``io.BytesIO``, a string of bytes that stays unread:
+published weights of Evo 2 have the scales of their FP8 layers in such (Zymrael/vortex, ``custom_load_state_dict``).
+
+Files of torch.save are mapped into memory. One that another program cuts short is told by its size before its tensors are read; where
+that happens while they are read, the operating system ends the process.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import re
@@ -231,7 +236,7 @@ def _of_torch(path: Path) -> dict[str, StoredTensor]:
     if size == 0:
         raise ValueError("expected a checkpoint, got an empty file")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([io.BytesIO]):
             warnings.simplefilter("ignore", UserWarning)
             # files of before torch 1.6 are no archives, and cannot be mapped
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipfile.is_zipfile(path) else None)
@@ -241,7 +246,8 @@ def _of_torch(path: Path) -> dict[str, StoredTensor]:
     for name, tensor in _flat(_unwrapped(content), ""):
         if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > size:
             raise ValueError(f"{name}: expected a tensor no larger than its file, got shape {tuple(tensor.shape)} in {size} bytes")
-        found[name or "tensor"] = StoredTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _values(path, name, tensor))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        found[name or "tensor"] = StoredTensor(tuple(tensor.shape), dtype, _values(path, size, name, tensor))
     return found
 
 
@@ -284,9 +290,12 @@ def _flat(content: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{name}.{key}" if name else str(key))
 
 
-def _values(path: Path, name: str, tensor: Any) -> Callable[[], np.ndarray]:
+def _values(path: Path, size: int, name: str, tensor: Any) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         import torch
+
+        if not path.is_file() or path.stat().st_size < size:
+            raise ValueError(f"{path}: expected a file that stays as it was, {size} bytes, got one that became shorter")
 
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise ValueError(f"{path}: {name}: expected a dense tensor with values, got {tensor.layout} on {tensor.device}")

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from ssmid._array import Array, astype_width, double, fft_of, harmonize, namespace
 from ssmid.parametrizations.modes import widest
+from ssmid.parametrizations.s4 import matrix_power
 from ssmid.systems import ImpulseResponse, TransferFunction
 
 _MARGIN = 1e-6
 
 
-def rtf(ab: Array, h_0: Array, length: int, scalar: Array = None) -> TransferFunction:
+def rtf(ab: Array, h_0: Array, length: int, scalar: Array = None, *, recurrent: bool = False) -> TransferFunction:
     """The transfer functions ``(channels,)`` whose responses are the kernels of an RTF layer, tap for tap up to ``length``.
 
     ab : ``(A + channels, n)``, first the denominators, A dividing the channels, each shared by neighbours, then the numerators
     h_0 : ``(channels,)``   length : the number of taps trained with (``trunc_len``), more than n; not stored in a checkpoint
     scalar : ``(A,)``, which the layer has where it constrains denominators by ``a / (|a|_1 + |scalar| + 1e-6)`` ("l1_montel")
+    recurrent : whether the numerators are the C of a recurrence read after its update, ``h_t = C A^t B``, as in the class ``RTF2`` of
+        that code, which multiplies them by ``I - A^length`` before it transforms; tensors do not tell the classes apart
 
     Of a layer that also runs backwards there are twice as many channels, the second half of which run backwards. Nothing but that
     constraint keeps a denominator stable: :func:`rtf_kernel` has the taps of unstable ones. Differentiable. Raises ValueError for
@@ -31,7 +34,7 @@ def rtf(ab: Array, h_0: Array, length: int, scalar: Array = None) -> TransferFun
     array([[ 3. , -0.5]])
     """
     a, _, _, bits = _coefficients(ab, h_0, length, scalar)
-    taps = _kernel(ab, h_0, length, scalar)
+    taps = _kernel(ab, h_0, length, scalar, recurrent)
     xp, n = namespace(a), a.shape[-1]
     monic = xp.concat([xp.ones_like(a[:, :1]), a], axis=-1)
     # of the product of denominator and response all terms beyond the n-th vanish; tap 0 is the feedthrough times the denominator
@@ -41,7 +44,7 @@ def rtf(ab: Array, h_0: Array, length: int, scalar: Array = None) -> TransferFun
     return TransferFunction(*(astype_width(x, bits) for x in (num, monic)))
 
 
-def rtf_kernel(ab: Array, h_0: Array, length: int, scalar: Array = None) -> ImpulseResponse:
+def rtf_kernel(ab: Array, h_0: Array, length: int, scalar: Array = None, *, recurrent: bool = False) -> ImpulseResponse:
     """The kernels ``(channels, length)`` of an RTF layer as it runs them, stable or not. Arguments as of :func:`rtf`. Differentiable.
 
     >>> import numpy as np
@@ -49,16 +52,26 @@ def rtf_kernel(ab: Array, h_0: Array, length: int, scalar: Array = None) -> Impu
     array([3. , 1. , 0.5])
     """
     *_, bits = _coefficients(ab, h_0, length, scalar)
-    return ImpulseResponse(astype_width(_kernel(ab, h_0, length, scalar), bits))
+    return ImpulseResponse(astype_width(_kernel(ab, h_0, length, scalar, recurrent), bits))
 
 
-def _kernel(ab: Array, h_0: Array, length: int, scalar: Array) -> Array:
+def _kernel(ab: Array, h_0: Array, length: int, scalar: Array, recurrent: bool) -> Array:
     a, b, h_0, _ = _coefficients(ab, h_0, length, scalar)
     xp, transform = namespace(a), fft_of(a)
     points = length + length % 2  # the public code pads odd lengths by one
     zero, one = xp.zeros_like(a[:, :1]), xp.ones_like(a[:, :1])
-    num, den = (transform.rfft(xp.concat([first, x], axis=-1), n=points, axis=-1) for first, x in ((zero, b), (one, a)))
+    numerator = xp.concat([_wrapped(a, b, length), zero] if recurrent else [zero, b], axis=-1)
+    num, den = (transform.rfft(x, n=points, axis=-1) for x in (numerator, xp.concat([one, a], axis=-1)))
     return transform.irfft(num / den + h_0[:, None], n=points, axis=-1)[:, :length]
+
+
+def _wrapped(a: Array, b: Array, length: int) -> Array:
+    """``b (I - A^length)`` for the companion matrices A with the denominators, negative, in the first row."""
+    xp, n = namespace(a), a.shape[-1]
+    eye = xp.eye(n, dtype=a.dtype, device=a.device)
+    below = xp.broadcast_to(eye[: n - 1, :], (a.shape[0], n - 1, n))
+    A = xp.concat([-a[:, None, :], below], axis=-2)
+    return b - (b[:, None, :] @ matrix_power(A, length))[:, 0, :]
 
 
 def _coefficients(ab: Array, h_0: Array, length: int, scalar: Array) -> tuple[Array, Array, Array, int]:

@@ -116,6 +116,17 @@ def test_options_of_s4d_that_no_tensor_says(tmp_path, rng):
     assert np.isfinite(loaded(path, "s4d", settings={"disc": "dss", "l_max": 64})[1]).all()
 
 
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_fast_steps(tmp_path, rng, low_rank):
+    """dt_fast: the logarithms of the steps are stored as their inverse hyperbolic sines."""
+    tensors = {f"kernel.{name}": value for name, value in s4_tensors(rng, VERSIONS[""][1], low_rank=low_rank).items()}
+    layout = "s4" if low_rank else "s4d"
+    _, expected = loaded(write(tmp_path, tensors), layout)
+    tensors["kernel.inv_dt"] = np.log(single(tensors["kernel.inv_dt"]) + np.sqrt(single(tensors["kernel.inv_dt"]) ** 2 + 1))
+    _, taps = loaded(write(tmp_path, tensors, config={"dt_fast": True}), layout)
+    np.testing.assert_allclose(taps, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_real_modes(tmp_path, rng):
     C, B = rng.standard_normal((HEADS, H, N)), rng.standard_normal((1, S, N))
     step, A_real = rng.uniform(-4, -1, (H, 1)), rng.uniform(-1, 0, (S, N))
@@ -177,7 +188,7 @@ def test_lru(tmp_path, rng):
 @pytest.mark.parametrize("trained", [STEPS, STEPS + 1])
 def test_rtf(tmp_path, rng, trained):
     ab, h_0 = rng.uniform(-0.2, 0.2, (S + H, N)), rng.standard_normal(H)
-    path = write(tmp_path, {"ab": ab, "h_0": h_0}, config={"trunc_len": trained})
+    path = write(tmp_path, {"ab": ab, "h_0": h_0}, config={"trunc_len": trained, "rtf_class": "RTF"})
     layer, taps = loaded(path, "rtf")
     points = trained + trained % 2
     ratio = [np.fft.rfft([0, *single(ab)[S + c]], points) / np.fft.rfft([1, *single(ab)[c * S // H]], points) for c in range(H)]
@@ -187,8 +198,26 @@ def test_rtf(tmp_path, rng, trained):
     assert layer.shape == (H, trained)
     np.testing.assert_allclose(layer.load().taps[:, :STEPS], expected, rtol=1e-8, atol=1e-10)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"expected trunc_len in a config\.json beside the checkpoint or in settings="):
+    missing = r"expected trunc_len, rtf_class in a config\.json beside the checkpoint or in settings= \(--set NAME=VALUE\)"
+    with pytest.raises(ValueError, match=missing + ".*rtf_class: RTF or RTF2"):
         read_checkpoint(path)
+
+
+def test_both_classes_of_rtf_store_the_same_tensors(tmp_path, rng):
+    """RTF2 runs ``C A^t B`` with the C that is stored, RTF with that C times the inverse of ``I - A^P``, a sample later."""
+    a, c = np.array([-0.9, 0.3]), rng.standard_normal(2)
+    path = write(tmp_path, {"ab": np.stack([a, c]), "h_0": np.array([0.5])}, config={"trunc_len": STEPS})
+    with pytest.raises(ValueError, match=r"expected rtf_class in a config\.json"):  # never guessed
+        read_checkpoint(path)
+    A, C = np.array([[-single(a)[0], -single(a)[1]], [1, 0]]), single(c)
+    taps = loaded(path, "rtf", settings={"rtf_class": "RTF2"})[1][0]
+    powers = [np.linalg.matrix_power(A, t)[:, 0] for t in range(STEPS)]
+    np.testing.assert_allclose(taps - 0.5 * (np.arange(STEPS) == 0), [C @ x for x in powers], rtol=1e-9, atol=1e-12)
+    taps = loaded(path, "rtf", settings={"rtf_class": "RTF"})[1][0]
+    C = np.linalg.solve((np.eye(2) - np.linalg.matrix_power(A, STEPS)).T, C)
+    np.testing.assert_allclose(taps[1:], [C @ x for x in powers[:-1]], rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="rtf_class: expected RTF or RTF2, got 'rtf2'"):
+        loaded(path, "rtf", settings={"rtf_class": "rtf2"})
 
 
 def test_striped_hyena(tmp_path, rng):
@@ -208,8 +237,7 @@ def test_evo2(tmp_path, rng, channels):
     h, short = rng.standard_normal((H, 1, 128)), rng.standard_normal((H, 1, 7))
     tensors = {"blocks.2.filter.log_poles": log_poles, "blocks.2.filter.residues": residues, "blocks.2.filter.D": D}
     tensors |= {"blocks.1.filter.h": h, "blocks.1.filter.D": D, "blocks.0.filter.h": short}
-    with pytest.warns(UserWarning, match="left out: evo2-medium at 'blocks.0.'"):  # 7 taps are no long convolution
-        layers = read_checkpoint(write(tmp_path, tensors, "")).layers
+    layers = read_checkpoint(write(tmp_path, tensors, "")).layers  # 7 taps are no long convolution, and no damage to warn of
     found = [(layer.name, layer.layout, layer.shape) for layer in layers]
     assert found == [("blocks.1", "evo2-medium", (H, 128)), ("blocks.2.filter", "evo2-long", (H, 0))]
     bypass = single(D) if channels == H else np.zeros(H)
@@ -219,6 +247,12 @@ def test_evo2(tmp_path, rng, channels):
     expected = np.stack([(single(residues) * np.exp(single(log_poles)[..., 0] * t)).sum(-1) for t in range(STEPS)], axis=-1)
     expected[:, 0] += bypass
     np.testing.assert_allclose(taps, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_short_convolutions_alone(tmp_path, rng):
+    path = write(tmp_path, {"blocks.0.filter.h": rng.standard_normal((H, 1, 7))}, "")
+    with pytest.raises(ValueError, match=r"evo2-medium at 'blocks\.0\.'.*7 taps, of a long convolution at least 16"):
+        read_checkpoint(path)
 
 
 def test_evo2_in_training(tmp_path, rng):

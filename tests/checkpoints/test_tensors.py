@@ -2,6 +2,7 @@
 
 import builtins
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -247,6 +248,26 @@ def test_bytes_changed_within(tmp_path):
         except ValueError:
             continue
         assert layers
+
+
+def test_strings_of_bytes_beside_the_tensors(tmp_path):
+    """As the scales of FP8 layers stand in published weights of Evo 2. What is in them is not looked at."""
+    inside = io.BytesIO(pickle.dumps(Malicious(os.mkdir, str(tmp_path / "touched"))))
+    torch.save(state() | {"blocks.0.projections._extra_state": inside}, tmp_path / "m.pt")
+    expect_both(tmp_path / "m.pt")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_a_file_cut_short_after_it_was_opened(tmp_path, kept):
+    """Without a look at its size the process dies of a bus error."""
+    path = tmp_path / "m.pt"
+    torch.save({"kernel": torch.ones(3, 2**16)}, path)
+    size = path.stat().st_size
+    (layer,) = ssmid.read_checkpoint(path).layers
+    os.truncate(path, int(kept * size))
+    with pytest.raises(ValueError, match=rf"m\.pt: expected a file that stays as it was, {size} bytes, got one that became shorter"):
+        layer.load()
 
 
 def test_tensors_larger_than_their_file(tmp_path):

@@ -56,6 +56,34 @@ def test_numerator_is_the_c_of_the_recurrence(rng, length):
     np.testing.assert_allclose(scipy.signal.lfilter(system.num[0], system.den[0], np.eye(length)[0]), taps, rtol=1e-10)
 
 
+@pytest.mark.parametrize("sets", [2, 6])
+@pytest.mark.parametrize("length", [16, 17])
+def test_numerators_of_a_recurrence_read_after_its_update(xp, rng, sets, length):
+    """``x_t = A x_{t-1} + B u_t, y_t = C x_t + h_0 u_t``, step by step; transformed on an even number of points, which shows where the
+    length is odd."""
+    ab, h_0 = layer(rng, sets)
+    points = length + length % 2
+    expected = np.zeros((CHANNELS, length))
+    for c in range(CHANNELS):
+        A = np.diag(np.ones(ORDER - 1), -1)
+        A[0] = -ab[c * sets // CHANNELS]
+        x, C = np.eye(ORDER)[0], ab[sets + c]
+        taps = []
+        for _ in range(60 * points):
+            taps.append(C @ x)
+            x = A @ x
+        taps = np.array(taps)
+        wrapped = taps.copy()
+        wrapped[: len(taps) - length] -= taps[length:]  # C (I - A^length)
+        expected[c] = wrapped[: 59 * points].reshape(59, points).sum(0)[:length]
+        expected[c, 0] += h_0[c]
+        if length == points:
+            np.testing.assert_allclose(expected[c, 1:], taps[1:length], rtol=1e-9, atol=1e-12)
+    given = xp.asarray(ab), xp.asarray(h_0), length
+    np.testing.assert_allclose(xp.numpy(rtf_kernel(*given, recurrent=True).taps), expected, atol=1e-11)
+    np.testing.assert_allclose(xp.numpy(ssmid.impulse_response(rtf(*given, recurrent=True), length).taps), expected, atol=1e-11)
+
+
 def test_constraint(rng):
     ab, h_0 = layer(rng, 2, spread=3.0)
     scalar = rng.standard_normal(2)
