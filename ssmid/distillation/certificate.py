@@ -176,7 +176,9 @@ def _measured(
     l1 = l1_norm(error)
     hinf = xp.minimum(hinf_norm(error), l1)
     scale = error.scale
-    hankel = xp.maximum(hankel_norm(error, bound / scale, hinf, precision)[1] * scale, bound)
+    hankel = hankel_norm(error, bound / scale, hinf, precision)[1]
+    # of a pole within rounding of the circle nothing but that bound is known
+    hankel = xp.maximum(xp.where(xp.isnan(hankel), hinf, hankel) * scale, bound)
 
     def shown(array: Array, unit: Array) -> Array:
         return (array + error.size) * unit

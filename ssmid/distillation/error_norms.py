@@ -130,7 +130,10 @@ def l1_norm(difference: Difference) -> Array:
         later, known = later * integer_power(poles, known), 2 * known
         rest = _by_moduli(poles, later)
         found = replaced(found, places, total + rest)
-    return replaced(found, places, total + xp.minimum(rest, _by_energy(poles, later))) if places.size else found
+    if not places.size:
+        return found
+    least = _by_energy(poles, later)  # unknown where a pole is within rounding of the circle
+    return replaced(found, places, total + xp.where(least < rest, least, rest))
 
 
 def replaced(values: Array, places: np.ndarray, new: Array) -> Array:
