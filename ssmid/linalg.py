@@ -175,6 +175,11 @@ def scaled_least_squares(columns: Array, right: Array) -> tuple[Array, Array]:
     return solve(R, adjoint(Q) @ right) / transpose(length), sigma[..., 0] / sigma[..., -1]
 
 
+def numerical_rank(sigma: np.ndarray) -> np.ndarray:
+    """``(*batch,)`` how many of the singular values ``(*batch, k)``, on the host and descending, are more than rounding."""
+    return (sigma > 64 * np.finfo(np.float64).eps * sigma[..., :1]).sum(-1)
+
+
 def state_scales(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
     """Powers of two for the states that make rows and columns of ``[A B; C 0]`` alike in size. NumPy on the host.
 

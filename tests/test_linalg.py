@@ -118,3 +118,12 @@ def test_block_jacobi_marks_what_is_not_finite(rng):
     values = linalg.jacobi_svd(A)[1]
     assert np.isnan(values[1]).all()
     np.testing.assert_allclose(values[[0, 2]], np.linalg.svd(A[[0, 2]])[1], rtol=1e-12)
+
+
+def test_numerical_rank_counts_what_is_more_than_rounding(rng):
+    """Of products of known rank, at any scale; nothing of zeros, and nothing of what is not a number."""
+    matrices = rng.standard_normal((4, 30, 5)) @ rng.standard_normal((4, 5, 30)) * np.array([1.0, 1e-200, 1e150, 0.0])[:, None, None]
+    sigma = np.linalg.svd(matrices)[1]
+    assert linalg.numerical_rank(sigma).tolist() == [5, 5, 5, 0]
+    assert linalg.numerical_rank(np.array([1.0, 1e-13, 1e-15])) == 2
+    assert linalg.numerical_rank(np.full(3, np.nan)) == 0

@@ -21,6 +21,7 @@ from ssmid.distillation.model_norms import natural_length
 from ssmid.distillation.model_sources import REDUCTIONS, warn_of_missed
 from ssmid.distillation.options import Options
 from ssmid.distillation.result import Distillation
+from ssmid.linalg import numerical_rank
 from ssmid.parametrizations.s4 import matrix_power
 from ssmid.systems import Modal, StateSpace
 from ssmid.systems.base import ConversionWarning
@@ -80,7 +81,7 @@ def _element(system: StateSpace | None, wanted: int, options: Options, length: i
     b, c = (_power_of_two(M) for M in (system.B, system.C))
     proper = StateSpace(system.A, system.B / b, system.C / c)
     sigma = to_numpy(hankel_singular_values(proper))
-    degree = int((sigma > 64 * np.finfo(np.float64).eps * sigma.max(initial=0.0)).sum())
+    degree = int(numerical_rank(sigma))
     if degree == 0:
         return _nothing(like, TAP_0_ONLY if through else ZERO)
     kinds = set(_KINDS.values()) if proper.order <= _QUICK else {"h2", "hankel", _KINDS[options.norm]}

@@ -19,7 +19,7 @@ from ssmid.distillation.bank import EXTREME, NOT_FINITE, ORDINARY, TAP_0_ONLY, U
 from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.model_norms import difference, modal_norm
 from ssmid.distillation.options import Options
-from ssmid.linalg import eig, eigvals, inverse
+from ssmid.linalg import eig, eigvals, inverse, numerical_rank
 from ssmid.reduction.balanced import balanced_truncation
 from ssmid.reduction.h2 import h2_approximation
 from ssmid.reduction.hankel_norm import hankel_norm_approximation
@@ -65,8 +65,7 @@ class ModelSource:
     @property
     def degree(self) -> np.ndarray:
         """``(n,)`` how many states each carries to rounding."""
-        sigma = to_numpy(self.sigma)
-        return (sigma > 64 * np.finfo(np.float64).eps * sigma[:, :1]).sum(-1)
+        return numerical_rank(to_numpy(self.sigma))
 
     @property
     def radius(self) -> np.ndarray:

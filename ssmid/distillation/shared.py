@@ -10,7 +10,7 @@ import numpy as np
 from ssmid._array import Array, from_numpy, namespace, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.pole_search import Misfit, Problem
-from ssmid.linalg import eigvals
+from ssmid.linalg import eigvals, numerical_rank
 from ssmid.reduction.h2_request import closed
 from ssmid.reduction.hankel_projection import project
 from ssmid.systems import Modal
@@ -53,7 +53,7 @@ def stacked_poles(bank: Bank, orders: np.ndarray, accuracy: str) -> tuple[np.nda
     rtol, tail_rtol = _ACCURACY[accuracy]
     found = project(taps, max(1, min(most, bank.length)), bank.length, bank.length, rtol=rtol, tail_rtol=tail_rtol)
     sigma = to_numpy(found.sigma)
-    orders = np.minimum(orders, (sigma > 64 * np.finfo(np.float64).eps * sigma[:, :1]).sum(-1))
+    orders = np.minimum(orders, numerical_rank(sigma))
     poles = np.zeros((n, int(orders.max(initial=0))), complex)
     for order in np.unique(orders[orders > 0]):
         rows = np.flatnonzero(orders == order)
