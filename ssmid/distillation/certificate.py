@@ -22,7 +22,8 @@ VERDICTS = {
     "exact": "the filter is a recurrence of this order, to rounding",
     "still ringing": "{ringing:.0%} of the squared error is what the model does after the last tap: longer filters, or beyond='free' "
     "where nothing after it is ever used",
-    "may be refined": "another model of this order may be up to {ratio:.3g} times nearer in Hankel norm; method='hankel' finds the nearest",
+    "may be refined": "a model of this order up to {ratio:.3g} times nearer in Hankel norm is not ruled out, by a bound that may itself "
+    "be a tenth low: method='hankel' finds the nearest, which is not what least l2 error aims at",
     "near the best": "no model of this order is much nearer",
     "order pays": "no model of this order is much nearer, but from order {half} to {order} the least error fell {decay:.3g} times: raise "
     "the order",
@@ -85,7 +86,8 @@ class Certificate:
         """``(*batch,)`` Hankel norm of the error over the lower bound, at least 1; NaN where the bound is 0 to rounding.
 
         The error from above over the bound from below: never better than the truth. It exceeds the truth by at most 0.1 %, and by as much
-        as the Ritz value is below sigma: for the subspaces that fits start from, a tenth on filters whose Hankel values end in noise.
+        as the Ritz value is below sigma: for the subspaces that fits start from, a tenth on filters whose Hankel values end in noise (on 32
+        trained ones at order 16 from 5 to 15 %, which makes a largest ratio of 1.41 one of 1.56).
         """
         xp = namespace(self.hankel)
         known = self.lower_bound > _ROUNDING * self.sigma[..., 0]
