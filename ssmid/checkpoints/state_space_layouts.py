@@ -69,7 +69,7 @@ def _steps(given: Given, context: Context) -> Given:
 
 
 def _transforms(context: Context) -> dict[str, Any]:
-    names = {"real_transform": "transform", "imag_transform": "imaginary_transform", "dt_transform": "step_transform"}
+    names = {"real_type": "transform", "real_transform": "transform", "imag_transform": "imaginary_transform", "dt_transform": "step_transform"}
     return {ours: context.settings[theirs] for theirs, ours in names.items() if theirs in context.settings}
 
 
@@ -80,7 +80,7 @@ def _length(context: Context) -> int | None:
 
 def _version(name: str, words: str, source: str, at: str, names: tuple[str, str, str], length: str, sign: int, disc: str) -> list[Layout]:
     """S4 and S4D of one version of the code: S4 has a low-rank part beside all that S4D has."""
-    settings: dict[str, Any] = _TRANSFORMS if sign < 0 else {}
+    settings: dict[str, Any] = _TRANSFORMS if sign < 0 else {"real_type": "exp"}
     diagonal = {**settings, "disc": disc, "bandlimit": None, "l_max": None}
     plain = _tensors(at, *names)
     batch = ("heads", "channels")
@@ -99,10 +99,26 @@ S4_LAYOUTS = [
               ("log_dt", "inv_w_real", "w_imag"), "L", 1, "bilinear"),
     *_version("-v2", " of version 2", f"{_S4_CODE} v2, src/models/sequence/ss/kernel.py", "kernel.kernel.",
               ("log_dt", "log_w_real", "w_imag"), "L", 1, "bilinear"),
-    *_version("-safari", " of safari and H3", "HazyResearch/safari, src/models/sequence/ssm/ss_kernel_diag.py", "kernel.kernel.",
+    *_version("-safari", " of safari and H3, and of version 3", "HazyResearch/safari, src/models/sequence/ssm/ss_kernel_diag.py",
+              "kernel.kernel.",
               ("log_dt", "inv_A_real", "A_imag"), "L", 1, "bilinear"),
 ]  # fmt: skip
-"""settings of S4D: ``disc``, the discretization; ``l_max`` for "dss"; ``bandlimit``; transforms and ``dt_fast``, from version 4 on"""
+"""settings of S4D: ``disc``, the discretization; ``l_max`` for "dss"; ``bandlimit``; transforms and ``dt_fast``, from version 4 on, ``real_type`` before"""
+
+S4D_SAFARI_SIMPLE = Layout(
+    name="s4d-safari-simple",
+    words="S4D of safari's own file, without B, (heads, channels)",
+    source="HazyResearch/safari, src/models/sequence/ssm/s4d.py",
+    tensors={
+        "C": TensorSpec("kernel.kernel.C", ("heads", "channels", "modes", 2)),
+        "step": TensorSpec("kernel.kernel.log_dt", ("channels",)),
+        "A_real": TensorSpec("kernel.kernel.log_w_real", ("sets", "modes")),
+        "A_imag": TensorSpec("kernel.kernel.w_imag", ("sets", "modes")),
+        "D": TensorSpec("D", [(None, "channels"), ("channels",)], optional=True),
+    },
+    formula=lambda given, context: s4d(**given, imaginary_sign=1),
+    batch=("heads", "channels"),
+)
 
 S4D_REAL = Layout(
     name="s4d-real",
@@ -306,6 +322,6 @@ EVO2_TRAINING_MEDIUM = Layout(
 )
 
 STATE_SPACES = (
-    *S4_LAYOUTS, S4D_REAL, S4D_STANDALONE, DSS_EXP, DSS, LRU, RTF, RTF_TAPS, STRIPED_HYENA, EVO2_LONG, EVO2_MEDIUM, EVO2_TRAINING,
+    S4D_SAFARI_SIMPLE, *S4_LAYOUTS, S4D_REAL, S4D_STANDALONE, DSS_EXP, DSS, LRU, RTF, RTF_TAPS, STRIPED_HYENA, EVO2_LONG, EVO2_MEDIUM, EVO2_TRAINING,
     EVO2_TRAINING_MEDIUM,
 )  # fmt: skip

@@ -102,6 +102,33 @@ def test_s4(tmp_path, rng, version, length):
         np.testing.assert_allclose(taps[c, h], expected, rtol=1e-8, atol=1e-10)
 
 
+def test_s4d_of_safari_without_inputs(tmp_path, rng):
+    """No B and a hold; with B it is another layer, sampled by the bilinear map."""
+    tensors, D = s4_tensors(rng, VERSIONS["-v2"][1], low_rank=False), rng.standard_normal((HEADS, H))
+    held = {f"kernel.kernel.{name}": value for name, value in tensors.items()} | {"D": D}
+    assert loaded(write(tmp_path, held), "s4d-v2")[0].batch == (HEADS, H)
+    del held["kernel.kernel.B"]
+    _, taps = loaded(write(tmp_path, held), "s4d-safari-simple")
+    A = np.tile(-np.exp(single(tensors["log_w_real"])) + 1j * single(tensors["w_imag"]), (H // S, 1))
+    x = A * np.exp(single(tensors["log_dt"]))[:, None]
+    expected = [2 * (numbers(tensors["C"]) * np.expm1(x) / A * np.exp(x * t)).sum(-1).real for t in range(STEPS)]
+    expected[0] = expected[0] + single(D)
+    np.testing.assert_allclose(taps, np.stack(expected, axis=-1), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("version", ["-v3", "-safari"])
+def test_real_parts_of_other_types(tmp_path, rng, version, low_rank):
+    """``real_type`` of the code before version 4."""
+    at, names, _, _ = VERSIONS[version]
+    tensors = {f"{at}{name}": value for name, value in s4_tensors(rng, names, low_rank=low_rank).items()}
+    layout = f"s4{version}" if low_rank else f"s4d{version}"
+    _, expected = loaded(write(tmp_path, tensors), layout)
+    real = single(tensors[f"{at}{names[1]}"])
+    _, taps = loaded(write(tmp_path, {**tensors, f"{at}{names[1]}": np.log(np.expm1(np.exp(real)))}, config={"real_type": "softplus"}), layout)
+    np.testing.assert_allclose(taps, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_options_of_s4d_that_no_tensor_says(tmp_path, rng):
     tensors = {f"kernel.{name}": value for name, value in s4_tensors(rng, VERSIONS[""][1], low_rank=False).items()}
     path = write(tmp_path, tensors, config={"disc": "bilinear", "real_transform": "softplus"})
