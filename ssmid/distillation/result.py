@@ -13,7 +13,7 @@ from ssmid.distillation.rounding import Cost
 from ssmid.reduction.result import Result
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Distillation(Result):
     """A :class:`Modal` bank in the place of filters.
 
@@ -37,6 +37,10 @@ class Distillation(Result):
     def error(self) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(*batch,)`` relative l2 error of the taps after tap 0, which is kept exactly."""
         return self.certificate.l2
+
+    def __repr__(self) -> str:
+        """One line, also of a hundred thousand filters."""
+        return f"Distillation({self._words_of_error().rstrip('.').partition(';')[0]}; {self.system!r})"
 
     def _words_of_bound(self) -> str:
         ratio = to_numpy(self.certificate.ratio)
