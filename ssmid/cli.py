@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = app(args=None if arguments is None else list(arguments), prog_name="ssmid", standalone_mode=False)
         except (KeyboardInterrupt, typer.Abort) as error:
-            return _fail(str(error) or "interrupted", INTERRUPTED)
+            return _interrupted(str(error))
         except MemoryError as error:
             return _fail(f"expected to fit into memory: {error}", WRONG_INPUT)
         except (ValueError, OSError) as error:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
             return _fail(message, WRONG_INPUT) if message else WRONG_INPUT  # without arguments the help has been printed
     # typer makes this status of a KeyboardInterrupt, without a word
-    return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or DONE)
+    return _interrupted() if status == INTERRUPTED else int(status or DONE)
 
 
 @app.callback(invoke_without_command=True)
@@ -175,7 +175,7 @@ def distill(
 ) -> int:
     """Filters of a model, thousands at once, to small recurrences with certificates. Given again, a stopped job goes on."""
     from ssmid.jobs.run import distill_into
-    from ssmid.jobs.workers import is_first
+    from ssmid.jobs.workers import are_several, is_first
     from ssmid.report import progress
 
     options = {
@@ -194,7 +194,8 @@ def distill(
         return DONE
     report, good = found
     _print(report, as_json, quiet)
-    return DONE if good else NOT_MET
+    # torchrun takes any status but 0 for a process that failed, and prints a traceback of its own
+    return DONE if good or are_several() else NOT_MET
 
 
 @app.command()
@@ -303,6 +304,13 @@ def _write(text: str) -> None:
     except BrokenPipeError:
         # the reader has gone (`ssmid ... | head`), which is no error; keep the interpreter from flushing into the closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupted(message: str = "") -> int:
+    """Of several processes all are interrupted, and one says so."""
+    from ssmid.jobs.workers import is_first
+
+    return _fail(message or "interrupted", INTERRUPTED) if is_first() else INTERRUPTED
 
 
 def _fail(message: str, status: int) -> int:

@@ -89,7 +89,8 @@ def test_a_bad_filter_is_named_and_the_status_is_1(here, capsys):
     np.save("bad.npy", h)
     status, out, err = run(capsys, "distill", "bad.npy", "-o", "out", *ORDER)
     assert (status, err) == (1, "")
-    assert "NOT CONVERGED: 1 of 8 filters (filters). The others stand." in out
+    assert "NO RESULT for 1 of 8 filters: named above. The others stand." in out
+    assert "NOT CONVERGED" not in out
     named = out[out.index("named filters") :]
     assert "not finite" in named
     assert "6" in named
@@ -128,7 +129,7 @@ def test_another_job_in_the_folder_is_one_line_that_says_what_differs(here, caps
     ("arguments", "words"),
     [
         ((), "expected one of order, tol and budget, got none"),
-        (("--order", "few"), "order: expected 'noise', got 'few'"),
+        (("--order", "few"), "order: expected a whole number or 'noise', got 'few'"),
         (("--order", "3", "--norm", "linf"), "norm: expected 'l2' or"),
         (("--order", "3", "--shared", "3"), "shared: expected at most 2, the batch axes of the filters, got 3"),
         (("--order", "3", "--method", "magic"), "method: expected one of"),
@@ -178,6 +179,53 @@ def test_the_report_is_a_page_and_can_be_had_later(here, capsys):
     assert "out/report.html" in out.replace("\n", "")
     assert Path("out/report.html").read_text().startswith("<!doctype html>")
     assert Path("out/model.safetensors").read_bytes() == before
+
+
+def test_a_page_that_fails_is_said_beside_results_that_stand(here, capsys, monkeypatch):
+    from ssmid.jobs import run as job
+
+    def fails(*_, **__):
+        raise IndexError("no such place")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "write_page", fails)
+        status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--report")
+    assert (status, err) == (1, "")
+    assert "report.html WAS NOT WRITTEN (IndexError: no such place). The results stand." in " ".join(out.split())
+    assert "out/report.html" not in out.replace("\n", "")
+    assert len(ssmid.load("out")) == 1  # pyright: ignore[reportArgumentType]
+    assert run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--report", "-q") == (0, "", "")
+    assert Path("out/report.html").exists()
+
+
+def test_the_page_tells_how_far_it_is(here, monkeypatch):
+    from ssmid.jobs.run import distill_into
+
+    said: list[str] = []
+    options = {"order": 3, "method": "balanced"}
+    distill_into(here / "out", here / "model.safetensors", options, page=True, stage=lambda words, *_: said.append(words))
+    assert said.count("reading what was distilled") == 2
+    assert said.count("drawing filters") == 2
+
+
+def test_one_of_several_processes_speaks_and_none_is_taken_to_have_failed(here, capsys, monkeypatch):
+    """torchrun takes any status but 0 for a failure; interrupted, every process would say the same."""
+    from ssmid.jobs import run as job
+    from ssmid.report import Report
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(job, "distill_into", lambda *_, **__: (Report("h", words=["NOT CONVERGED: 1 of 2 filters."]), False))
+    status, out, _ = run(capsys, "distill", "h.npy", "-o", "out", *ORDER)
+    assert status == 0
+    assert "NOT CONVERGED" in out
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt("interrupted; go on")
+
+    monkeypatch.setattr(job, "distill_into", interrupted)
+    for rank, words in (("0", "ssmid: interrupted; go on\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert run(capsys, "distill", "h.npy", "-o", "out", *ORDER) == (130, "", words)
 
 
 def test_it_can_be_started_as_a_module(here):

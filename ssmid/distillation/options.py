@@ -42,7 +42,8 @@ class Options:
         if len(asked) != 1:
             raise ValueError(f"expected one of order, tol and budget, got {' and '.join(asked) or 'none'}")
         if isinstance(self.order, str):
-            _one_of("order", self.order, ("noise",))
+            if self.order != "noise":
+                raise ValueError(f"order: expected a whole number or 'noise', got {self.order!r}")
         elif is_array(self.order) and not isinstance(self.order, np.generic):
             _whole_numbers("order", to_numpy(self.order))
         elif self.order is not None:

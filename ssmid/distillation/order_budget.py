@@ -113,10 +113,10 @@ def orders_within_budget(banks: Callable[[], Iterable[Bank]], subspaces: Subspac
     for i, bank in enumerate(banks()):
         curves.append(error_curves(bank, subspaces(i, bank)))
         group = bank.group
-    orders = _shared_out(curves, group, options)
+    orders = shared_out(curves, group, options)
     if method.subspace != "tight":
         curves = [measured_curves(bank, subspaces(i, bank), orders[i], method, options) for i, bank in enumerate(banks())]
-        orders = _shared_out(curves, group, options)
+        orders = shared_out(curves, group, options)
     return orders
 
 
@@ -147,8 +147,11 @@ def sampled_orders(most: int, multiple: int) -> list[int]:
     return [multiple * size for size in sorted({min(size, last) for k in range(last.bit_length()) for size in (1 << k, 3 << k)})]
 
 
-def _shared_out(curves: list[np.ndarray], group: int, options: Options) -> list[np.ndarray]:
-    """Filters that share poles have one order: their squared errors add up, and a state of theirs is one of each."""
+def shared_out(curves: list[np.ndarray], group: int, options: Options) -> list[np.ndarray]:
+    """The orders ``(n,)`` of the filters of each bank, from their curves ``(n, K + 1)``, flat beyond their last.
+
+    group : so many filters in a row share poles and have one order: their squared errors add up, and a state of theirs is one of each
+    """
     assert options.budget is not None
     most = options.max_order + 1
     whole = np.concatenate([np.pad(c, ((0, 0), (0, most - c.shape[1])), mode="edge") for c in curves])

@@ -9,9 +9,12 @@ from math import prod
 import numpy as np
 
 from ssmid._array import to_numpy
-from ssmid.distillation.bank import NOT_FINITE, TAP_0_ONLY, ZERO
+from ssmid.distillation.bank import NOT_FINITE, TAP_0_ONLY, UNSTABLE, ZERO
 from ssmid.distillation.certificate import Certificate
 from ssmid.distillation.result import Distillation
+
+_WITHOUT = (NOT_FINITE, ZERO, TAP_0_ONLY, UNSTABLE)
+"""Kinds that have no recurrence: nothing to fit, or nothing that could be."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,8 +52,8 @@ class Layer:
 
     @property
     def fitted(self) -> np.ndarray:
-        """``(n,)`` boolean: filters that took a recurrence; the others are not finite, zero, or nothing but tap 0."""
-        return ~np.isin(self.kind, (NOT_FINITE, ZERO, TAP_0_ONLY))
+        """``(n,)`` boolean: filters that took a recurrence; the others are not finite, unstable, zero, or nothing but tap 0."""
+        return ~np.isin(self.kind, _WITHOUT)
 
     @property
     def stopped(self) -> np.ndarray:
@@ -119,7 +122,7 @@ def _layer(name: str, distillation: Distillation, tol: float | None, norm: str) 
     sigma = to_numpy(certificate.sigma).astype(float)
     sigma = sigma.reshape(prod(batch), sigma.shape[-1])
     order = np.broadcast_to(to_numpy(distillation.order), batch).reshape(-1).astype(int)
-    order = np.where(np.isin(row(certificate.kind), (NOT_FINITE, ZERO, TAP_0_ONLY)), 0, order)
+    order = np.where(np.isin(row(certificate.kind), _WITHOUT), 0, order)
     sigma = sigma / np.where(sigma[:, :1] > 0, sigma[:, :1], 1.0)
     poles = to_numpy(distillation.system.broadcast_arrays()["poles"])
     # coupled channels have their poles in common: those of the first are all

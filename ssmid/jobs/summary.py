@@ -56,14 +56,14 @@ Layers: TypeAlias = "Mapping[str, dict[str, Any]]"
 def report_of(title: str, layers: Layers, facts: Mapping[str, Any], norm: str, tol: float | None) -> tuple[Report, bool]:
     """The report that is printed, and whether every filter converged and met the tolerance."""
     failed = sum(f["not_converged"] for f in layers.values())
-    lost = sum(f["named"].get(kind, 0) for f in layers.values() for kind in ("not finite", "unstable"))
+    lost = sum(_without(f) for f in layers.values())
     missed = sum(f.get("over_tolerance", 0) for f in layers.values())
     total, states = sum(f["filters"] for f in layers.values()), sum(f["states"] for f in layers.values())
     words = []
     if lost:
         words.append(f"NO RESULT for {lost} of {_filters(total)}: named above. The others stand.")
     if failed > lost:
-        where = [name for name, f in layers.items() if f["not_converged"] > sum(f["named"].get(kind, 0) for kind in ("not finite", "unstable"))]
+        where = [name for name, f in layers.items() if f["not_converged"] > _without(f)]
         words.append(f"NOT CONVERGED: {failed - lost} of {_filters(total)}{_in(where, layers)}. The errors are measured all the same.")
     if missed:
         words.append(f"The tolerance {tol:g} ({norm}) IS NOT MET by {missed} of {_filters(total)}: allow a larger --max-order.")
@@ -121,6 +121,11 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
     if finite.size == 0:
         return {"smallest": None, "median": None, "largest": None}
     return {"smallest": plain(finite.min()), "median": plain(np.median(finite)), "largest": plain(finite.max())}
+
+
+def _without(facts: Mapping[str, Any]) -> int:
+    """Filters of a layer that have no result, and are not said to have converged."""
+    return sum(facts["named"].get(kind, 0) for kind in ("not finite", "unstable"))
 
 
 def _filters(count: int) -> str:

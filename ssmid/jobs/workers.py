@@ -66,6 +66,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def are_several() -> bool:
+    """Whether torchrun started this process and others beside it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def device_of(kind: str) -> str:
     """The device of this process: "cpu", or the GPU of its place among the processes of this host; ValueError where there is none."""
     if kind not in ("cpu", "cuda"):
@@ -87,7 +92,7 @@ def device_of(kind: str) -> str:
 @contextmanager
 def workers(device: str) -> Iterator[Alone]:
     """The processes of this job. ``device``: that of this process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not are_several():
         yield Alone()
         return
     import torch

@@ -16,7 +16,7 @@ from ssmid.distillation.overview import Layer, overview, short_names
 from ssmid.distillation.result import Distillation
 from ssmid.io.files import write_bytes
 from ssmid.report import page_charts, page_orders, page_tables
-from ssmid.report.page_filters import Filters, before_and_after
+from ssmid.report.page_filters import Filters, before_and_after, drawn
 from ssmid.report.page_map import maps
 from ssmid.report.page_words import plural, share
 from ssmid.report.progress import Stage
@@ -36,7 +36,8 @@ def write_page(
         say which filters missed the tolerance
     filters : ``filters(layer, index)`` gives the taps ``(L,)`` of one filter, index a tuple; asked for the worst and the median filter
         of each layer, and for 32 others (one a layer at least) whose error is followed over the order. Without it filters are drawn
-        as they became, not as they were, and other orders are told by their bounds alone.   stage : is told what is being done
+        as they became, not as they were, and other orders are told by their bounds alone. Of coupled channels the index ends with
+        output and input, those of the most energy   stage : is told what is being done
 
     The page holds the errors and orders of all filters as a map, Hankel spectra, the error over the order above its bound, what other
     orders would cost, filters before and after, poles, a table of the layers, special filters, and what the words mean. It is made of
@@ -60,7 +61,14 @@ def page(
 ) -> str:
     """The HTML that :func:`write_page` writes."""
     options = metadata.get("options") or {}
-    rows = overview(layers, options.get("tol"), options.get("norm") or "l2")
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    rows, chosen = [], []
+    for number, (name, layer) in enumerate(layers.items()):  # once, as a layer may have to be read from the disk
+        if stage is not None:
+            stage("reading what was distilled", number, len(layers))
+        rows += overview({name: layer}, options.get("tol"), options.get("norm") or "l2")
+        chosen.append(drawn(rows[-1], layer))
     sample = None if filters is None else page_orders.sampled(rows, filters, stage)
     labels, common = short_names(list(layers))
     all_poles, layer_poles = page_charts.poles(rows, labels)
@@ -82,7 +90,7 @@ def page(
         spectra=page_charts.spectra(rows, labels),
         filters_words=_words_of_filters(filters is not None),
         filters_key=_key(filters is not None),
-        filters=_filters(rows, labels, layers, filters, stage),
+        filters=_filters(rows, labels, chosen, filters, stage),
         all_poles=all_poles,
         layer_poles=layer_poles,
         layer_table=page_tables.layer_table(rows, labels),
@@ -146,9 +154,7 @@ def _key(known: bool) -> str:
     return _listed({"before": "filter", "after": "recurrence", "residual": "residual"} if known else {"after": "recurrence"})
 
 
-def _filters(
-    rows: list[Layer], labels: list[str], layers: Mapping[str, Distillation], filters: Filters | None, stage: Stage | None
-) -> str:
+def _filters(rows: list[Layer], labels: list[str], chosen: list[dict[str, Any]], filters: Filters | None, stage: Stage | None) -> str:
     """The layers one after the other; of many the three with the largest errors are open."""
     worst = [float(layer.l2[layer.ranked()[-1]]) if len(layer.ranked()) else -1.0 for layer in rows]
     shown = sorted(range(len(rows)), key=worst.__getitem__, reverse=True)[: len(rows) if len(rows) <= _OPEN else 3]
@@ -157,7 +163,7 @@ def _filters(
         if stage is not None:
             stage("drawing filters", number, len(rows))
         facts = f"{plural(layer.count, 'filter')}{f', worst error {share(worst[number])}' if worst[number] >= 0 else ''}"
-        charts = before_and_after(layer, label, layers[layer.name], filters)
+        charts = before_and_after(layer, label, chosen[number], filters)
         summary = f"<summary>Layer {escape(label)} <span>{facts}</span></summary>"
         parts.append(f'<details id="layer-{number}"{" open" if number in shown else ""}>{summary}{charts}</details>')
     return "".join(parts)

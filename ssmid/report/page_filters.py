@@ -20,35 +20,48 @@ from ssmid.report.page_words import channel, share, times
 from ssmid.systems import ImpulseResponse, Modal
 
 Filters = Callable[[str, tuple[int, ...]], Array]
-"""``filters(layer, index)``: the taps ``(L,)`` of one filter."""
+"""``filters(layer, index)``: the taps ``(L,)`` of one filter; of coupled channels the index ends with output and input."""
 _COLUMNS = 190
 _LEFT, _RIGHT, _TOP, _HEIGHT, _GAP = 44, 352, 22, 176, 18
 
 
-def before_and_after(layer: Layer, label: str, distillation: Distillation, filters: Filters | None) -> str:
-    """Four charts: taps and spectrum of the worst and of the median filter; of the recurrences alone without ``filters``."""
+def drawn(layer: Layer, distillation: Distillation) -> dict[str, tuple[int, tuple[int, ...], Modal]]:
+    """The worst and the median filter: place in the row, index, and recurrence. Of coupled channels that of the most energy."""
     ranked = layer.ranked()
     if not len(ranked):
-        return '<p class="quiet">No filter of this layer needed a recurrence.</p>'
+        return {}
     chosen = {"worst": int(ranked[-1])} | ({"median": int(ranked[(len(ranked) - 1) // 2])} if len(ranked) > 1 else {})
-    parts = []
+    found = {}
     for name, place in chosen.items():
-        model = _one(distillation, layer.index(place))
+        index = layer.index(place)
+        arrays = {n: to_numpy(array)[index] for n, array in distillation.system.broadcast_arrays().items()}
+        if layer.channels:
+            energy = (np.abs(arrays["residues"]) ** 2 / (1 - np.minimum(np.abs(arrays["poles"]), 1 - 1e-9) ** 2)).sum(-1)
+            index += tuple(int(i) for i in np.unravel_index(int(energy.argmax()), layer.channels))
+            arrays = {n: array[index[-len(layer.channels) :]] for n, array in arrays.items()}
+        found[name] = (place, index, Modal(**{n: np.array(array) for n, array in arrays.items()}, dt=distillation.system.dt))
+    return found
+
+
+def before_and_after(
+    layer: Layer, label: str, chosen: dict[str, tuple[int, tuple[int, ...], Modal]], filters: Filters | None
+) -> str:
+    """Four charts: taps and spectrum of the filters that :func:`drawn` chose; of the recurrences alone without ``filters``."""
+    if not chosen:
+        return '<p class="quiet">No filter of this layer needed a recurrence.</p>'
+    parts = []
+    for name, (place, index, model) in chosen.items():
         after = to_numpy(impulse_response(model, layer.length).taps).astype(float)
-        before = None if filters is None else np.asarray(to_numpy(filters(layer.name, layer.index(place))), float).reshape(-1)
+        before = None if filters is None else np.asarray(to_numpy(filters(layer.name, index)), float).reshape(-1)
         if before is not None and len(before) != layer.length:
             raise ValueError(f"filters: expected {layer.length} taps of layer {layer.name}, got {len(before)}")
         ratio = "" if np.isnan(layer.ratio[place]) else f", {times(layer.ratio[place])} times the bound"
-        facts = f"{channel(layer, place)}, order {layer.order[place]}: error {share(layer.l2[place])}{ratio}"
+        pair = f", shown from input {index[-1]} to output {index[-2]}" if layer.channels else ""
+        facts = f"{channel(layer, place)}, order {layer.order[place]}: error {share(layer.l2[place])}{ratio}{pair}"
         charts = _amplitudes(before, after, facts) + _levels(before, after, facts), _spectra(before, after, facts)
         figures = "".join(f"<figure>{chart}</figure>" for chart in charts)
         parts.append(f'<div class="filter"><h3>{name.capitalize()} <span>{escape(facts)}</span></h3><div class="two">{figures}</div></div>')
     return f'<div class="filters">{"".join(parts)}</div>'
-
-
-def _one(distillation: Distillation, index: tuple[int, ...]) -> Modal:
-    arrays = {name: to_numpy(array)[index] for name, array in distillation.system.broadcast_arrays().items()}
-    return Modal(**arrays, dt=distillation.system.dt)
 
 
 def _amplitudes(before: np.ndarray | None, after: np.ndarray, facts: str) -> str:

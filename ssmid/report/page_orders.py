@@ -42,8 +42,11 @@ class Sample:
 
 
 def sampled(layers: list[Layer], filters: Filters, stage: Stage | None = None) -> Sample | None:
-    """Errors over the order up to twice the largest that was chosen; None where nothing was distilled."""
-    ranked = [layer.ranked() for layer in layers]
+    """Errors over the order up to twice the largest that was chosen; None where nothing was distilled.
+
+    Coupled channels are left out: the curve of one of them is not that of the system.
+    """
+    ranked = [layer.ranked()[:0] if layer.channels else layer.ranked() for layer in layers]
     total = sum(len(places) for places in ranked)
     if not total:
         return None
@@ -84,6 +87,8 @@ def charts(layers: list[Layer], sample: Sample | None) -> str:
 
 def _decline(sample: Sample, count: int) -> np.ndarray:
     """How far the bounds of the sample fall, in the median, from the last of the first ``count`` orders to each that follows."""
+    if count >= sample.bound.shape[1]:
+        return np.zeros(0)
     last = sample.bound[:, count - 1 : count]
     (fall,) = spread(sample.bound[:, count:] / np.where(last > 0, last, np.nan), (0.5,))
     return fall
@@ -145,7 +150,7 @@ def _reached(x: Scale, y: Scale, order: int, count: int, reached: np.ndarray, ma
 def tables(layers: list[Layer], sample: Sample | None) -> str:
     """The same order for all filters, and the least orders for an error."""
     order = joined(layers, "order")
-    if not len(order):
+    if not order.any():
         return ""
     now = int(order.sum())
     return _by_order(layers, order, sample) + (_by_bound(joined(layers, "sigma"), now) if sample is None else _by_error(sample, now))
@@ -177,7 +182,7 @@ def _bounds(sigma: np.ndarray, sample: Sample | None, order: int) -> list[str]:
     known = complete(sigma).shape[1]
     if order < known:
         return [share(float(value)) for value in spread(bound_at(sigma, order), (0.5, 1.0))]
-    if sample is None or order >= sample.bound.shape[1]:
+    if known == 0 or sample is None or order >= sample.bound.shape[1]:
         return ["–", "–"]
     fall = float(_decline(sample, known)[order - known])
     return [f"≈ {share(float(value) * fall)}" for value in spread(bound_at(sigma, known - 1), (0.5, 1.0))]

@@ -113,6 +113,7 @@ def _modulus(value: float) -> str:
 
 _DONE = {
     "not finite": "NaN or infinite taps: left alone, the model has NaN in its place",
+    "unstable": "poles on or outside the unit circle: left alone, the model has NaN in its place",
     "zero": "all taps are zero: no state",
     "tap 0 only": "nothing after tap 0, which is kept exactly: no state",
     "constant": "all taps are equal: a step that ends with the last tap, distilled as it is",

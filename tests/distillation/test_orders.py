@@ -83,7 +83,7 @@ def test_wrong_orders():
             ssmid.distill(np.ones((2, 9)), wrong)
     with pytest.raises(ValueError, match="order: expected shapes that broadcast"):
         ssmid.distill(np.ones((2, 9)), np.array([1, 2, 3]))
-    with pytest.raises(ValueError, match="order: expected 'noise', got 'all'"):
+    with pytest.raises(ValueError, match="order: expected a whole number or 'noise', got 'all'"):
         ssmid.distill(np.ones((2, 9)), "all")
     with pytest.raises(ValueError, match="multiple: expected at most max_order = 4, got 8"):
         ssmid.distill(np.ones((2, 9)), tol=0.1, max_order=4, multiple=8)

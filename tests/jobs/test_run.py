@@ -18,9 +18,11 @@ import ssmid
 from ssmid.distillation.bank import KINDS
 from ssmid.distillation.models import distill_system
 from ssmid.distillation.options import Options
+from ssmid.distillation.overview import overview
 from ssmid.jobs import run, store
 from ssmid.jobs.pieces import SmallerPiecesWarning
 from ssmid.jobs.run import distill_into
+from ssmid.report.distillation_page import page
 
 OPTIONS = {"order": 3, "method": "balanced"}
 FINISHED = ["job.json", "job.log", "layers.csv", "model.json", "model.safetensors"]
@@ -94,7 +96,7 @@ def test_every_special_filter_is_named_and_spoils_no_other(here):
     named = {row[1]: row[3] for row in report.tables[1].rows}
     assert named == {"not finite": "1", "zero": "2", "constant": "3", "tap 0 only": "5", "delayed": "6", "extreme scale": "7"}
     assert not good
-    assert "NOT CONVERGED: 1 of 10 filters (filters)" in report.words[0]
+    assert report.words == ["NO RESULT for 1 of 10 filters: named above. The others stand."]
     layer = ssmid.load(here / "out")["filters"]  # pyright: ignore[reportIndexIssue]
     alone = ssmid.distill(np.load(here / "h.npy")[1, 4], **OPTIONS)
     np.testing.assert_allclose(layer.certificate.l2[1, 4], alone.certificate.l2, rtol=1e-9)
@@ -203,6 +205,51 @@ def test_layers_that_are_models_are_reduced_as_they_are(tmp_path, coupled):
         assert same(layer.system.arrays[name], expected.system.arrays[name]), name
     assert same(layer.certificate.tail_energy, expected.certificate.tail_energy)
     assert layer.length == expected.length
+
+
+@pytest.mark.parametrize(
+    ("shape", "states", "order"),
+    [((5,), 6, 3), ((), 6, 2), ((2, 3), 5, 2), (None, 17, 16), (None, 20, 2), (None, 8, 8)],
+    ids=["coupled", "one coupled", "a grid of coupled", "more Hankel values than the sample has", "many states", "full order"],
+)
+def test_whatever_distills_has_a_page(tmp_path, shape, states, order):
+    rng = np.random.default_rng(0)
+    poles = rng.uniform(0.2, 0.95, ((3,) if shape is None else shape) + (states,))
+    if shape is None:
+        poles[1, 0], poles[2, 1] = (1.5, np.nan) if order == 2 else (0.5, 0.4)
+        model = ssmid.Modal(poles, rng.standard_normal(poles.shape))
+    else:
+        B, C = rng.standard_normal((*shape, states, 2)), rng.standard_normal((*shape, 3, states))
+        model = ssmid.ss(poles[..., :, None] * np.eye(states), B, C, np.zeros((*shape, 3, 2)), dt=1)
+    ssmid.save(model, tmp_path / "model.safetensors")
+    options = {"order": order, "method": "balanced"}
+    found = distill_into(tmp_path / "out", tmp_path / "model.safetensors", options, page=True)
+    assert found is not None
+    assert not any("NOT WRITTEN" in words for words in found[0].words), found[0].words
+    text = (tmp_path / "out" / "report.html").read_text()
+    if shape is not None:
+        layer = ssmid.load(tmp_path / "out")["model"]  # pyright: ignore[reportIndexIssue]
+        assert "shown from input" in text
+        (row,) = overview({"model": layer})
+        assert row.channels == (3, 2)
+        assert np.allclose(np.sort_complex(row.poles[-1]), np.sort_complex(layer.system.poles.reshape(-1, order)[-1]))
+
+
+def test_a_layer_is_read_once_for_its_page(here):
+    distill_into(here / "out", here / "h.npy", OPTIONS)
+    model, asked = ssmid.load(here / "out"), []
+    assert isinstance(model, ssmid.DistilledModel)
+
+    class Counted(dict):
+        def __getitem__(self, name):
+            asked.append(name)
+            return model[name]
+
+        def items(self):
+            return ((name, self[name]) for name in self)
+
+    page(Counted.fromkeys(model), "h", {})
+    assert asked == list(model)
 
 
 # ---------------------------------------------------------------- stopped and taken up again
