@@ -16,7 +16,10 @@ def test_a_bank_is_shown_in_one_line():
     assert repr(fit) == f"Distillation(l2-optimal approximation, order 4: relative l2 error {errors}; {fit.system!r})"
 
 
-@pytest.mark.parametrize("taps", [np.zeros((2, 8)), np.full((2, 8), np.nan), np.ones((0, 8)), 0.5 ** np.arange(8.0)], ids=["zero", "nan", "empty", "single"])
+ODD = {"zero": np.zeros((2, 8)), "nan": np.full((2, 8), np.nan), "empty": np.ones((0, 8)), "single": 0.5 ** np.arange(8.0)}
+
+
+@pytest.mark.parametrize("taps", ODD.values(), ids=ODD)
 def test_it_is_one_line_for_any_bank(taps):
     shown = repr(ssmid.distill(taps, 2))
     assert shown.startswith("Distillation(l2-optimal approximation, ")
