@@ -69,7 +69,9 @@ def _steps(given: Given, context: Context) -> Given:
 
 
 def _transforms(context: Context) -> dict[str, Any]:
-    names = {"real_type": "transform", "real_transform": "transform", "imag_transform": "imaginary_transform", "dt_transform": "step_transform"}
+    names = {
+        "real_type": "transform", "real_transform": "transform", "imag_transform": "imaginary_transform", "dt_transform": "step_transform",
+    }  # fmt: skip
     return {ours: context.settings[theirs] for theirs, ours in names.items() if theirs in context.settings}
 
 
@@ -103,7 +105,8 @@ S4_LAYOUTS = [
               "kernel.kernel.",
               ("log_dt", "inv_A_real", "A_imag"), "L", 1, "bilinear"),
 ]  # fmt: skip
-"""settings of S4D: ``disc``, the discretization; ``l_max`` for "dss"; ``bandlimit``; transforms and ``dt_fast``, from version 4 on, ``real_type`` before"""
+"""settings of S4D: ``disc``, the discretization; ``l_max`` for "dss"; ``bandlimit``; transforms and ``dt_fast`` from
+version 4 on, ``real_type`` before"""
 
 S4D_SAFARI_SIMPLE = Layout(
     name="s4d-safari-simple",
@@ -217,12 +220,18 @@ def _is_rtf(sizes: Mapping[str, int], settings: Mapping[str, Any]) -> bool:
 
 
 def _rtf(given: Given, context: Context) -> TransferFunction:
-    return rtf(given["ab"], given["h_0"], context.taps("trunc_len"), given.get("scalar"), recurrent=_is_rtf2(context))
+    return rtf(given["ab"], _bypass(given, context), context.taps("trunc_len"), given.get("scalar"), recurrent=_is_rtf2(context))
 
 
 def _rtf_taps(given: Given, context: Context) -> ImpulseResponse:
-    kernel = rtf_kernel(given["ab"], given["h_0"], context.taps("trunc_len"), given.get("scalar"), recurrent=_is_rtf2(context))
+    kernel = rtf_kernel(given["ab"], _bypass(given, context), context.taps("trunc_len"), given.get("scalar"), recurrent=_is_rtf2(context))
     return ImpulseResponse(kernel.taps[:, : _rtf_length(context)])
+
+
+def _bypass(given: Given, context: Context) -> np.ndarray:
+    """Where RTF makes the filters of a Hyena, ``h_0`` is part of its kernel and also the bias that the convolution adds
+    (experiments/safari/src/models/sequence/ssm/rtf_wrapper.py)."""
+    return 2 * given["h_0"] if context.prefix.endswith("filter_fn.") else given["h_0"]
 
 
 def _is_rtf2(context: Context) -> bool:
@@ -322,6 +331,6 @@ EVO2_TRAINING_MEDIUM = Layout(
 )
 
 STATE_SPACES = (
-    S4D_SAFARI_SIMPLE, *S4_LAYOUTS, S4D_REAL, S4D_STANDALONE, DSS_EXP, DSS, LRU, RTF, RTF_TAPS, STRIPED_HYENA, EVO2_LONG, EVO2_MEDIUM, EVO2_TRAINING,
-    EVO2_TRAINING_MEDIUM,
+    S4D_SAFARI_SIMPLE, *S4_LAYOUTS, S4D_REAL, S4D_STANDALONE, DSS_EXP, DSS, LRU, RTF, RTF_TAPS, STRIPED_HYENA, EVO2_LONG, EVO2_MEDIUM,
+    EVO2_TRAINING, EVO2_TRAINING_MEDIUM,
 )  # fmt: skip

@@ -125,7 +125,8 @@ def test_real_parts_of_other_types(tmp_path, rng, version, low_rank):
     layout = f"s4{version}" if low_rank else f"s4d{version}"
     _, expected = loaded(write(tmp_path, tensors), layout)
     real = single(tensors[f"{at}{names[1]}"])
-    _, taps = loaded(write(tmp_path, {**tensors, f"{at}{names[1]}": np.log(np.expm1(np.exp(real)))}, config={"real_type": "softplus"}), layout)
+    tensors[f"{at}{names[1]}"] = np.log(np.expm1(np.exp(real)))
+    _, taps = loaded(write(tmp_path, tensors, config={"real_type": "softplus"}), layout)
     np.testing.assert_allclose(taps, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -245,6 +246,16 @@ def test_both_classes_of_rtf_store_the_same_tensors(tmp_path, rng):
     np.testing.assert_allclose(taps[1:], [C @ x for x in powers[:-1]], rtol=1e-9, atol=1e-12)
     with pytest.raises(ValueError, match="rtf_class: expected RTF or RTF2, got 'rtf2'"):
         loaded(path, "rtf", settings={"rtf_class": "rtf2"})
+
+
+@pytest.mark.parametrize("layout", ["rtf", "rtf-taps"])
+def test_rtf_as_the_filter_of_a_hyena(tmp_path, rng, layout):
+    """Its convolution adds h_0 to a kernel that has it already."""
+    tensors = {"ab": rng.uniform(-0.2, 0.2, (2 * H, N)), "h_0": rng.standard_normal(H)}
+    options = {"layout": layout, "settings": {"trunc_len": STEPS, "rtf_class": "RTF"}}
+    _, alone = loaded(write(tmp_path, tensors), layout, **options)
+    _, within = loaded(write(tmp_path, tensors, "backbone.layers.0.mixer.filter_fn."), layout, **options)
+    np.testing.assert_allclose(within - alone, single(tensors["h_0"])[:, None] * (np.arange(STEPS) == 0), atol=1e-12)
 
 
 def test_striped_hyena(tmp_path, rng):
