@@ -228,7 +228,7 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
     poles, live = (xp.take_along_axis(x, order, axis=-1) for x in (poles, live))
     radius = xp.full((n,), _FIRST_RADIUS * max(1, poles.shape[-1]) ** 0.5, dtype=xp.float64, device=poles.device)
     state = _State(poles, live, problem(poles, live), radius)
-    places, converged, iterations = np.arange(n), np.zeros(n, bool), np.zeros(n, np.int64)
+    places, converged, iterations, done = np.arange(n), np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, bool)
     left: list[tuple[np.ndarray, _State]] = []
     for turn in range(max_iterations + 1):
         state = _arranged(state, turn)
@@ -236,9 +236,10 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
         gradient, hessian = region.derivatives(here, state.misfit)
         step, predicted = step_in_region(gradient, hessian, state.radius)
         ready, failed = _done(problem, state, region, gradient, predicted, gtol)
-        stop = ready | failed | (turn == max_iterations)
+        stop = ready | failed | (turn == max_iterations) | done[places]
         converged[places[ready]] = True
-        iterations[places[~(ready | failed)]] += turn < max_iterations
+        iterations[places[~(ready | failed | done[places])]] += turn < max_iterations
+        done[places] = stop
         if stop.all() or stop.sum() >= len(stop) / 4:
             gone, stay = (np.flatnonzero(s) for s in (stop, ~stop))
             left.append((places[gone], state.take(from_numpy(gone, poles))))
@@ -248,7 +249,9 @@ def descend(problem: Problem, poles: Array, live: Array, region: Region, *, max_
             places, state, problem = places[stay], state.take(keep), problem.take(keep)
             here = region.chart(state.poles, state.live)
             step, predicted = (xp.take(x, keep, axis=0) for x in (step, predicted))
-        state = _advanced(problem, state, region, region.moved(here, step, state.live), step, predicted)
+        moved = _advanced(problem, state, region, region.moved(here, step, state.live), step, predicted)
+        # who is done but has not left stays where it is: what is found does not depend on the others
+        state = moved.where(from_numpy(~done[places], poles), state)
     back = from_numpy(np.argsort(np.concatenate([p for p, _ in left])), poles)
 
     def whole(parts: list[Array]) -> Array:
@@ -276,6 +279,12 @@ class _State:
         xp = namespace(self.poles)
         poles, live, radius = (xp.take(x, chosen, axis=0) for x in (self.poles, self.live, self.radius))
         return _State(poles, live, self.misfit.take(chosen), radius)
+
+    def where(self, chosen: Array, other: _State) -> _State:
+        """This where ``chosen``, ``other`` elsewhere."""
+        xp, rows = namespace(self.poles), chosen[:, None]
+        poles, live = xp.where(rows, self.poles, other.poles), xp.where(rows, self.live, other.live)
+        return _State(poles, live, self.misfit.where(chosen, other.misfit), xp.where(chosen, self.radius, other.radius))
 
 
 def _slope(poles: Array, misfit: Misfit, region: Region) -> Array:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 import ssmid
 from ssmid._array import to_numpy
-from ssmid.distillation.bank import KINDS
+from ssmid.distillation.bank import KINDS, Bank
+from ssmid.distillation.constraints import OverAllTime
 from ssmid.distillation.methods import METHODS
+from ssmid.distillation.pole_search import Region, descend
 
 LENGTH = 40
 TIMES = np.arange(LENGTH)
@@ -211,6 +213,18 @@ def test_a_single_filter_that_is_not_finite():
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match=rf"filters: expected finite numbers, got {bad} at index \(2,\)"):
             ssmid.distill(np.array([1.0, 0.5, bad, 0.1]), 1)
+
+
+def test_a_search_does_not_see_the_others(rng):
+    """Of filters that are searched together some are done long before others: they stay where they ended."""
+    taps = rng.standard_normal((12, 60)) * rng.uniform(0.8, 0.99, (12, 1)) ** np.arange(60)
+    bank, region, limits = Bank.of(taps), Region(0.97), {"max_iterations": 30, "gtol": 1e-2}
+    poles = np.array([0.5 + 0.3j, 0.5 - 0.3j, -0.2 + 0.6j, -0.2 - 0.6j]) + np.zeros((12, 1))
+    whole = descend(OverAllTime.of(bank), poles, poles != 0, region, **limits)
+    alone = [descend(OverAllTime.of(bank.take(np.array([i]))), poles[:1], poles[:1] != 0, region, **limits) for i in range(12)]
+    assert len(set(whole.iterations.tolist())) > 3
+    assert whole.iterations.tolist() == [found.iterations[0] for found in alone]
+    assert np.allclose(whole.error, [found.error[0] for found in alone], rtol=1e-12)
 
 
 def test_residues_that_no_number_holds():
