@@ -1,8 +1,8 @@
 """Layouts of layers that convolve with long filters: Hyena, MultiHyena, long convolutions with weights for taps.
 
 Names and shapes are those of HazyResearch/safari (``src/models/sequence``: ``hyena.py``, ``long_conv.py``, ``h3_conv.py``), which
-HyenaDNA shares. MultiHyena (Massaroli et al., NeurIPS 2023) has no public code with implicit filters: its layout here is Hyena's with one filter a
-head. That of ruke1ire/RTF (``mhyena.py``) has RTF for filters, and is read as such.
+HyenaDNA shares. MultiHyena (Massaroli et al., NeurIPS 2023) has no public code with implicit filters: its layout here is Hyena's with
+one filter a head. That of ruke1ire/RTF (``mhyena.py``) has RTF for filters, and is read as such.
 """
 
 from __future__ import annotations
