@@ -238,10 +238,10 @@ def test_those_over_the_tolerance_are_not_said_to_have_been_stopped(model):
 
 
 def test_bounds_that_are_not_known_of_all_filters(model):
-    """A bank filled up with zeros: curves go on as what they are at most, and nothing falls to zero."""
+    """A bank filled up with NaN: curves go on as what they are at most, and nothing falls to zero."""
     one = model["net.0.filter"]
     sigma = np.concatenate([one.certificate.sigma, 0.5 * one.certificate.sigma[..., -1:], 0.25 * one.certificate.sigma[..., -1:]], axis=-1)
-    sigma[0, :, -2:] = 0
+    sigma[0, :, -2:] = np.nan
     made = page({"a": dataclasses.replace(one, certificate=dataclasses.replace(one.certificate, sigma=sigma))}, "", {})
     assert 'class="bound ahead"' in made
     assert "at most: not known of every filter" in made
@@ -466,6 +466,30 @@ def test_edges(h):
     for filters in (None, lambda layer, index: h[index]):
         parsed = Parsed(page({"": bank, "other": bank}, "Edges", {}, filters))
         assert not parsed.open
+
+
+def test_a_single_filter_is_spoken_of_as_one(taps):
+    h = taps["net.0.filter"][0, 0]
+    made = page({"": ssmid.distill(h, 2)}, "One", {}, lambda layer, index: h)
+    words = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", made)).split())
+    assert "1 long convolution became a recurrence that keeps" in words
+    assert "with an error of" in words
+    assert "The filter the only filter, order 2: error" in words
+    for plain in ("Median error", "Worst error", "half of them", "Worst channel", "eight of ten filters 0"):
+        assert plain not in words, plain
+    assert '<g class="single">' in made
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_a_layer_of_order_zero_and_an_unstable_one(filters):
+    """Noise may be worth no state; a model may have no result."""
+    h = np.random.default_rng(0).standard_normal((3, 40))
+    nothing = ssmid.distill(h, np.zeros(3, int), method="balanced")
+    made = page({"": nothing}, "None", {}, (lambda layer, index: h[index]) if filters else None)
+    assert not Parsed(made).open
+    unstable = ssmid.distill(Modal([[0.5, 1.5], [0.5, 0.2]], np.ones((2, 2))), 1)
+    made = page({"": unstable}, "Unstable", {}, (lambda layer, index: np.asarray(0.5 ** np.arange(unstable.length))) if filters else None)
+    assert "unstable: 1" in made
 
 
 def test_a_layer_without_filters(model, taps):

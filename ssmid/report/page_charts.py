@@ -15,6 +15,8 @@ from ssmid.report.page_words import plural, share, span
 _LEFT, _RIGHT = 44, 352
 _LEVELS = 6
 """Shades of a cloud of poles."""
+_SINGLE = 100
+"""So few poles are points that are seen one by one."""
 
 
 def figure(title: str, chart: str, note: str = "") -> str:
@@ -129,4 +131,4 @@ def _cloud(x: np.ndarray, y: np.ndarray) -> str:
         return ""
     level = np.ceil(_LEVELS * np.log1p(counts) / np.log1p(max(counts.max(), 6))).astype(int)
     parts = [draw.dots(cell * grid[level == k, 0], cell * grid[level == k, 1], f"dot d{k}") for k in range(1, _LEVELS + 1)]
-    return f'<g class="{"few" if sound.sum() < 4000 else "many"}">{"".join(parts)}</g>'
+    return f'<g class="{"single" if sound.sum() < _SINGLE else "few" if sound.sum() < 4000 else "many"}">{"".join(parts)}</g>'

@@ -21,6 +21,7 @@ from ssmid.systems import ImpulseResponse, Modal
 
 Filters = Callable[[str, tuple[int, ...]], Array]
 """``filters(layer, index)``: the taps ``(L,)`` of one filter; of coupled channels the index ends with output and input."""
+_TITLES = {"worst": "Worst", "median": "Median", "only": "The filter"}
 _COLUMNS = 190
 _LEFT, _RIGHT, _TOP, _HEIGHT, _GAP = 44, 352, 22, 176, 18
 
@@ -30,7 +31,7 @@ def drawn(layer: Layer, distillation: Distillation) -> dict[str, tuple[int, tupl
     ranked = layer.ranked()
     if not len(ranked):
         return {}
-    chosen = {"worst": int(ranked[-1])} | ({"median": int(ranked[(len(ranked) - 1) // 2])} if len(ranked) > 1 else {})
+    chosen = {"worst": int(ranked[-1]), "median": int(ranked[(len(ranked) - 1) // 2])} if len(ranked) > 1 else {"only": int(ranked[0])}
     found = {}
     for name, place in chosen.items():
         index = layer.index(place)
@@ -60,7 +61,7 @@ def before_and_after(
         facts = f"{channel(layer, place)}, order {layer.order[place]}: error {share(layer.l2[place])}{ratio}{pair}"
         charts = _amplitudes(before, after, facts) + _levels(before, after, facts), _spectra(before, after, facts)
         figures = "".join(f"<figure>{chart}</figure>" for chart in charts)
-        parts.append(f'<div class="filter"><h3>{name.capitalize()} <span>{escape(facts)}</span></h3><div class="two">{figures}</div></div>')
+        parts.append(f'<div class="filter"><h3>{_TITLES[name]} <span>{escape(facts)}</span></h3><div class="two">{figures}</div></div>')
     return f'<div class="filters">{"".join(parts)}</div>'
 
 

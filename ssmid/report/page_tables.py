@@ -35,11 +35,15 @@ def glance(layers: list[Layer], labels: list[str]) -> str:
     ]
     if np.isfinite(error).any():
         low, middle, high = spread(error)
-        cards.append(("Median error", share(middle), f"relative l2; eight of ten filters {share(low)} to {share(high)}"))
-        cards.append(_worst(layers, labels))
+        if len(error) == 1:
+            cards.append(("Error", share(middle), "relative l2"))
+        else:
+            cards.append(("Median error", share(middle), f"relative l2; eight of ten filters {share(low)} to {share(high)}"))
+            cards.append(_worst(layers, labels))
     if np.isfinite(ratio).any():
         middle, most = spread(ratio, (0.5, 1.0))
-        cards.append(("Above the best possible", f"{times(middle)}×", f"median, in Hankel norm; {times(most)}× at the worst"))
+        words = "in Hankel norm" if len(ratio) == 1 else f"median, in Hankel norm; {times(most)}× at the worst"
+        cards.append(("Above the best possible", f"{times(middle)}×", words))
     if missed.any():
         cards.append(("Tolerance missed", f"{int(missed.sum()):,}", "at the largest order allowed; listed below"))
     failed = sum(int(layer.stopped.sum()) for layer in layers)
@@ -69,14 +73,16 @@ def verdict(layers: list[Layer]) -> str:
     count, past, states = (sum(getattr(layer, name) for layer in layers) for name in ("count", "past", "states"))
     if not states:
         return f"{plural(count, 'filter')} without anything to distil."
-    words = f"{plural(count, 'long convolution')} became recurrences that keep {size(states)} of a sequence instead of {size(past)}"
+    became = "a recurrence that keeps" if count == 1 else "recurrences that keep"
+    words = f"{plural(count, 'long convolution')} became {became} {size(states)} of a sequence instead of {size(past)}"
     if np.isfinite(error).any():
-        words += f", with a median error of {share(float(spread(error, (0.5,))[0]))}"
+        words += f", with {'an' if len(error) == 1 else 'a median'} error of {share(float(spread(error, (0.5,))[0]))}"
     if np.isfinite(ratio).any():
         middle = float(spread(ratio, (0.5,))[0])
-        best = "as near as any recurrence of their order can come"
-        near = best if middle < 1.0005 else f"within {times(middle)} times what no recurrence of their order gets below"
-        words += f"; in Hankel norm half of them are {near}"
+        which, their = ("it is", "its") if len(ratio) == 1 else ("half of them are", "their")
+        best = f"as near as any recurrence of {their} order can come"
+        near = best if middle < 1.0005 else f"within {times(middle)} times what no recurrence of {their} order gets below"
+        words += f"; in Hankel norm {which} {near}"
     return f"{words}."
 
 
