@@ -40,7 +40,8 @@ def drawn(layer: Layer, distillation: Distillation) -> dict[str, tuple[int, tupl
             energy = (np.abs(arrays["residues"]) ** 2 / (1 - np.minimum(np.abs(arrays["poles"]), 1 - 1e-9) ** 2)).sum(-1)
             index += tuple(int(i) for i in np.unravel_index(int(energy.argmax()), layer.channels))
             arrays = {n: array[index[-len(layer.channels) :]] for n, array in arrays.items()}
-        found[name] = (place, index, Modal(**{n: np.array(array) for n, array in arrays.items()}, dt=distillation.system.dt))
+        poles, residues, first = (np.array(arrays[n]) for n in ("poles", "residues", "feedthrough"))
+        found[name] = (place, index, Modal(poles, residues, first, dt=distillation.system.dt))
     return found
 
 
