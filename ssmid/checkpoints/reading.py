@@ -317,13 +317,14 @@ def _unknown(tensors: TensorFiles, misses: list[Miss], layout: str | None) -> li
     near: dict[str, Miss] = {}
     for miss in sorted(misses, key=lambda miss: -miss.share):
         near.setdefault(miss.layout, miss)
-    looked = f"layout {layout!r}" if layout else f"a known layout ({', '.join(LAYOUTS)})"
+    looked = f"layout {layout!r}" if layout else "a known layout"
     candidates = "; ".join(f"({i}) {miss.words()}" for i, miss in enumerate(list(near.values())[:4], 1))
     shapes = _few([f"{name} {tensor.shape}" for name, tensor in tensors.items()])
     raise ValueError(
         f"expected layers of {looked}, got none among {len(tensors)} tensors. "
         + (f"Nearest: {candidates}. " if candidates else f"They are {shapes}. ")
-        + "Filters that are stored as they are: name them, key='...' (--key); another layout: ssmid.checkpoints.register_layout"
+        + "Filters that are stored as they are: name them, key='...' (--key). Known layouts: " + ", ".join(LAYOUTS)
+        + "; others: ssmid.checkpoints.register_layout"
     )
 
 

@@ -58,12 +58,15 @@ class Request:
         return {**self.options, **{name: f"{source.title} (sha256 {source.sha256()})" for name, source in self.weights.items()}}
 
     def expect_fit(self, source: Source) -> None:
-        """ValueError unless weights have one row, or one for each filter of each layer."""
+        """ValueError unless weights have one row, or one for each filter of each layer, and those of taps as many as each layer has."""
         for name, weights in self.weights.items():
             for layer in source.layers:
                 rows = weights.layers[0].count
                 if rows not in (1, layer.count):
                     raise ValueError(f"{name}: expected 1 row or {layer.count}, one for each filter of {layer.name}, got {rows}")
+                taps, length = weights.layers[0].shape[-1], layer.shape[-1]
+                if name == "weights" and length and taps != length:
+                    raise ValueError(f"weights: expected one for each of the {length} taps of {layer.name}, got {taps}")
 
     def shared_axes(self, layer: Layer) -> int:
         """How many of the last batch axes of a layer share their poles."""

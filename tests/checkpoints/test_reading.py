@@ -150,7 +150,7 @@ def test_a_missing_tensor_is_named(tmp_path):
     with pytest.raises(ValueError) as caught:
         ssmid.read_checkpoint(write(tmp_path / "m.safetensors", shapes))
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'm.safetensors'}: expected layers of a known layout (")
+    assert message.startswith(f"{tmp_path / 'm.safetensors'}: expected layers of a known layout, got none")
     assert "hyena at 'backbone.layers.0.mixer.': found " in message
     assert "; no filter_fn.modulation.deltas" in message
     assert "got none among 8 tensors" in message

@@ -479,6 +479,13 @@ def test_wrong_options_are_errors_before_a_folder_is_made(here, options, more, w
     assert not (here / "out").exists()
 
 
+def test_weights_of_the_wrong_length_make_no_folder(here):
+    np.save(here / "w.npy", np.ones(7))
+    with pytest.raises(ValueError, match=r"weights: expected one for each of the \d+ taps of filters, got 7"):
+        distill_into(here / "out", here / "h.npy", {"order": 2, "weights": here / "w.npy"})
+    assert not (here / "out").exists()
+
+
 def test_weights_of_each_filter_go_with_their_chunk(here):
     weights = np.random.default_rng(1).uniform(1, 2, (2, 5, 24))
     np.save(here / "w.npy", weights)
