@@ -171,7 +171,7 @@ def test_what_is_certified_is_what_is_returned(method, order):
         assert (found.error < 1.0001).all()
 
 
-@settings(max_examples=12)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_small_bank(data):
     """Methods that need no descent, filters that are mostly zeros and powers of two, orders that may be more than the taps."""
