@@ -492,6 +492,16 @@ def test_a_layer_of_order_zero_and_an_unstable_one(filters):
     assert "unstable: 1" in made
 
 
+def test_a_filter_of_which_no_hankel_value_is_known(model, taps):
+    one = model["net.0.filter"]
+    sigma = one.certificate.sigma.copy()
+    sigma[0, 1] = np.nan
+    lacking = dataclasses.replace(one, certificate=dataclasses.replace(one.certificate, sigma=sigma))
+    made = page({"net.0.filter": lacking}, "", {}, lambda layer, index: taps[layer][index])
+    assert "the Hankel values of some filters are not known" in made
+    assert rows_of(made, "The same order for every filter")[0][3:5] == ["–", "–"]
+
+
 def test_a_layer_without_filters(model, taps):
     one = model["net.0.filter"]
     fields = {f.name: np.asarray(getattr(one.certificate, f.name)).reshape(6, -1)[:0] for f in dataclasses.fields(Certificate)}

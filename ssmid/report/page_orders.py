@@ -77,7 +77,8 @@ def charts(layers: list[Layer], sample: Sample | None) -> str:
     sigma, order, reached, error = (joined(layers, field) for field in ("sigma", "order", "hankel", "l2"))
     known = spread(complete(sigma))
     if not known.size:
-        return "<p>No filter has a recurrence: there is nothing to choose.</p>"
+        lacking = "the Hankel values of some filters are not known" if len(order) else "no filter has a recurrence"
+        return f"<p>There is nothing to choose from: {lacking}.</p>"
     ahead = None if sample is None else np.concatenate([known[:, -1:], known[:, -1:] * _decline(sample, known.shape[1])], axis=1)
     parts = [_chart("In Hankel norm, with the bound under it", "bound", known, ahead, _groups(order, reached))]
     if sample is not None:
@@ -87,8 +88,6 @@ def charts(layers: list[Layer], sample: Sample | None) -> str:
 
 def _decline(sample: Sample, count: int) -> np.ndarray:
     """How far the bounds of the sample fall, in the median, from the last of the first ``count`` orders to each that follows."""
-    if count >= sample.bound.shape[1]:
-        return np.zeros(0)
     last = sample.bound[:, count - 1 : count]
     (fall,) = spread(sample.bound[:, count:] / np.where(last > 0, last, np.nan), (0.5,))
     return fall
