@@ -59,5 +59,5 @@ def finished(source: TapsSource, optimum: Optimum, max_iterations: int, gtol: fl
 
 def _pairs_first(poles: np.ndarray) -> np.ndarray:
     """``(n, d)`` eigenvalues of real matrices, whose pairs are exact neighbours, with the real ones, and zeros, behind them."""
-    order = np.argsort(poles.imag == 0, axis=-1, kind="stable")
+    order = np.argsort(np.imag(poles) == 0, axis=-1, kind="stable")
     return np.take_along_axis(poles, order, axis=-1)

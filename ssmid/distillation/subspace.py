@@ -59,7 +59,7 @@ class Subspace:
     def take(self, places: np.ndarray) -> Subspace:
         index = from_numpy(places, self.sigma)
         known = None if self.eigenvalues is None else self.eigenvalues[places]
-        return Subspace(*(namespace(self.sigma).take(x, index, axis=0) for x in self.arrays), known)
+        return Subspace(*(namespace(self.sigma).take(x, index, axis=0) for x in self.arrays), eigenvalues=known)
 
     def poles(self, orders: np.ndarray) -> np.ndarray:
         """``(n, max(orders))`` eigenvalues of the leading block of each order, on the host; zeros beyond."""
@@ -101,7 +101,7 @@ def leading_subspace(bank: Bank, count: int, accuracy: str = "loose") -> Subspac
             pieces.append(_loose(bank.strict[start : min(start + step, n), :], count, width))
             known.append(host.submit(lambda shift: to_numpy(eigvals(shift)), pieces[-1].shift))
         eigenvalues = np.concatenate([future.result() for future in known])
-    return Subspace(*(xp.concat(parts, axis=0) for parts in zip(*(piece.arrays for piece in pieces), strict=True)), eigenvalues)
+    return Subspace(*(xp.concat(parts, axis=0) for parts in zip(*(piece.arrays for piece in pieces), strict=True)), eigenvalues=eigenvalues)
 
 
 def _iterated(strict: Array, count: int, rtol: float, tail_rtol: float) -> Subspace:

@@ -22,7 +22,7 @@ def lanczos_bounds(alpha: Array, beta: Array, low: Array, high: Array, reach: fl
 
 
 @jit
-def _bounds(alpha, beta, low, high, below, above, reach, steps, n, SIZE: tl.constexpr):
+def _bounds(alpha, beta, low, high, below, above, reach, steps, n, SIZE: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
     element = tl.program_id(0).to(tl.int64)
     least, most = tl.load(low + element), tl.load(high + element)
     share = (tl.arange(0, SIZE) + 1).to(tl.float64) / (SIZE + 1)

@@ -42,7 +42,7 @@ def _complex(pointer, at, there):
 
 
 @jit
-def _derivatives(poles, rho, alpha, slope, first, second, gradient, hessian, d, WIDTH: tl.constexpr):
+def _derivatives(poles, rho, alpha, slope, first, second, gradient, hessian, d, WIDTH: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
     element = tl.program_id(0).to(tl.int64)
     a, b = tl.arange(0, WIDTH)[:, None], tl.arange(0, WIDTH)[None, :]
     row, column = a < d, b < d

@@ -44,7 +44,7 @@ def _over(a, b, c, d):
 
 
 @jit
-def _local(taps, poles, live, rho, alpha, slope, fitted, least, batch, N, d, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+def _local(taps, poles, live, rho, alpha, slope, fitted, least, batch, N, d, WIDTH: tl.constexpr, ROWS: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     lane = tl.arange(0, WIDTH)[None, :]
     there = (row < batch) & (lane < d)

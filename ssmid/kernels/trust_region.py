@@ -22,7 +22,7 @@ def shifted_step(values: Array, vectors: Array, gradient: Array, radius: Array) 
 
 
 @jit
-def _step(values, vectors, gradient, radius, step, predicted, d, WIDTH: tl.constexpr):
+def _step(values, vectors, gradient, radius, step, predicted, d, WIDTH: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
     element = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, WIDTH)
     on = lane < d

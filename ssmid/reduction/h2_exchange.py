@@ -131,7 +131,7 @@ def _eta(taps: Array, poles: Array, live: Array, size: int) -> Array:
     total, product = (xp.real(x)[:, :, None] for x in (poles[:, 0::2] + poles[:, 1::2], poles[:, 0::2] * poles[:, 1::2]))
     total, product = astype_width(total, 32), astype_width(product, 32)
     for k in range(total.shape[1]):
-        factor = 1 - total[:, k] * w + product[:, k] * w**2
+        factor = 1 - total[:, k, ...] * w + product[:, k, ...] * w**2
         size_of = xp.abs(factor)
         unit = factor / xp.where(size_of > 0, size_of, xp.ones_like(size_of))
         found = found * (unit * unit)
