@@ -160,9 +160,11 @@ def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_
     result = {"converged": np.zeros(count, bool), "iterations": np.zeros(count, np.int64)}
     history = [to_numpy(state.local.error)]
     left: list[tuple[np.ndarray, _State]] = []
+    done = np.zeros(count, bool)
     for iteration in range(max_iterations + 1):
         ready, failed = _done(state, gtol, source.energy)
-        stop = ready | failed | (iteration == max_iterations)
+        done[places] |= ready | failed | (iteration == max_iterations)
+        stop = done[places]
         result["converged"][places[ready]] = True
         result["iterations"][places[~(ready | failed)]] += iteration < max_iterations
         if stop.all() or stop.sum() >= len(stop) / 4:
@@ -172,7 +174,8 @@ def optimal_poles(source: Source, poles: Array, live: Array, *, real: bool, max_
                 break
             places, keep = places[stay], from_numpy(stay, poles)
             state, source = state.take(keep), source.take(keep)
-        state = _advanced(source, state, iteration, real)
+        # who is done stays as it is until it leaves: no result depends on the others of the batch
+        state = _advanced(source, state, iteration, real).where(from_numpy(~done[places], poles), state)
         errors = history[-1].copy()
         errors[places] = to_numpy(state.local.error)
         history.append(errors)
@@ -217,6 +220,12 @@ class _State:
 
         local = Local(*(part(getattr(self.local, f.name)) for f in dataclasses.fields(Local)))
         return _State(part(self.poles), part(self.live), local, part(self.radius))
+
+    def where(self, chosen: Array, other: _State) -> _State:
+        """This where ``chosen``, ``other`` elsewhere."""
+        xp, rows = namespace(self.poles), chosen[:, None]
+        poles, live = xp.where(rows, self.poles, other.poles), xp.where(rows, self.live, other.live)
+        return _State(poles, live, self.local.where(chosen, other.local), xp.where(chosen, self.radius, other.radius))
 
     @staticmethod
     def joined(states: list[_State]) -> _State:
