@@ -311,7 +311,7 @@ def derivatives(here: Chart, local: Local) -> tuple[Array, Array]:
     """
     xp = namespace(here.poles)
     poles, rho, alpha = here.poles, local.rho, local.alpha
-    if here.real and fused(poles, poles.shape[-1]):
+    if here.real and isinstance(here, Chart) and fused(poles, poles.shape[-1]):
         return rational_derivatives(poles, rho, alpha, local.slope, here.first, here.second)
     difference = poles[..., :, None] - poles[..., None, :]
     same = difference == 0
