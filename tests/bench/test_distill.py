@@ -187,7 +187,7 @@ def test_it_runs_small_and_writes_what_it_prints(tmp_path):
     assert json.loads((tmp_path / "distill.json").read_text()) == json.loads(json.dumps(figures))
     assert (figures["benchmark"], figures["quick"], figures["bars"]) == ("distill", True, [])
     sections = [case["section"] for case in figures["cases"]]
-    assert list(dict.fromkeys(sections)) == ["trained filters", "many filters", "stages", "a stream"]
+    assert list(dict.fromkeys(sections)) == ["trained filters", "many filters", "stages", "a stream", "Hankel errors"]
     for case in figures["cases"]:
         assert case["tools"][0]["tool"] == OURS
         assert all(tool["seconds"] > 0 for tool in case["tools"])
