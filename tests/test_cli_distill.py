@@ -166,9 +166,10 @@ def test_what_no_tensor_says_of_a_layer_can_be_said(here, capsys):
     status, _, err = run(capsys, "distill", "rtf.safetensors", "-o", "out", "--order", "1")
     assert status == 2
     assert "trunc_len" in err
-    status, _, err = run(capsys, "distill", "rtf.safetensors", "-o", "out", "--order", "1", "--set", "trunc_len=16", "-q")
+    settings = ("--set", "trunc_len=16", "--set", "rtf_class=RTF")
+    status, _, err = run(capsys, "distill", "rtf.safetensors", "-o", "out", "--order", "1", *settings, "-q")
     assert (status, err) == (0, "")
-    assert ssmid.load("out").metadata["options"]["settings"] == {"trunc_len": 16}  # pyright: ignore[reportAttributeAccessIssue]
+    assert ssmid.load("out").metadata["options"]["settings"] == {"trunc_len": 16, "rtf_class": "RTF"}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_report_is_a_page_and_can_be_had_later(here, capsys):

@@ -34,11 +34,13 @@ def fit_l2(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: O
     # the more poles the flatter the way to the minimum
     gtol = options.gtol * min(1.0, (_USUAL_ORDER / max(size, 1)) ** 2)
     source = TapsSource.of(bank.strict, real=True, doubtful=_NEGLIGIBLE * gtol)
-    optimum = search(source, [start], options.restarts, real=True, max_iterations=first, gtol=gtol)
-    if options.max_iterations:
-        rounds = max(2, (size - 8) // 5) if options.exchanges is None else options.exchanges
-        optimum = exchanged(source, optimum, rounds, max_iterations=_AFTER, gtol=gtol)
-        optimum = finished(source, optimum, options.max_iterations - first, gtol)
+    rounds = max(2, (size - 8) // 5) if options.exchanges is None else options.exchanges
+
+    def refined(source: TapsSource, optimum: Optimum) -> Optimum:
+        optimum = exchanged(source, optimum, rounds if first else 0, max_iterations=_AFTER, gtol=gtol)
+        return finished(source, optimum, options.max_iterations - first, gtol)
+
+    optimum = search(source, [start], options.restarts, real=True, max_iterations=first, gtol=gtol, then=refined)
     residues = optimal_residues(bank, optimum.poles, optimum.live)
     xp = namespace(residues)
     poles = xp.where(optimum.live, optimum.poles, xp.zeros_like(optimum.poles))

@@ -13,6 +13,7 @@ of differences of poles. The condition ``alpha = 0`` is that of Meier and Luenbe
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,14 +109,28 @@ def best_of(optima: list[Optimum]) -> Optimum:
     return best
 
 
-def search(source: Source, starts: list[tuple[Array, Array]], restarts: int, *, real: bool, max_iterations: int, gtol: float) -> Optimum:
-    """The best end of several starts ``(poles, live)``, each with ``restarts`` perturbed copies, all of them one batch."""
+def search(
+    source: Source,
+    starts: list[tuple[Array, Array]],
+    restarts: int,
+    *,
+    real: bool,
+    max_iterations: int,
+    gtol: float,
+    then: Callable[[Any, Optimum], Optimum] | None = None,
+) -> Optimum:
+    """The best end of several starts ``(poles, live)``, each with ``restarts`` perturbed copies, all of them one batch.
+
+    then : what is done with the optimum of all copies of the source before the best are taken
+    """
     xp = namespace(starts[0][0])
     every = [s for poles, live in starts for s in [(poles, live), *(_perturbed(poles, live, k, real) for k in range(restarts))]]
     poles, live = (xp.concat([s[i] for s in every], axis=0) for i in (0, 1))
     count, copies = starts[0][0].shape[0], len(every)
     places = from_numpy(np.tile(np.arange(count), copies), poles)
-    found = optimal_poles(source.take(places), poles, live, real=real, max_iterations=max_iterations, gtol=gtol)
+    every_source = source.take(places)
+    found = optimal_poles(every_source, poles, live, real=real, max_iterations=max_iterations, gtol=gtol)
+    found = found if then is None else then(every_source, found)
     split = []
     for k in range(copies):
         parts = {f.name: getattr(found, f.name)[k * count : (k + 1) * count, ...] for f in dataclasses.fields(Optimum)}

@@ -264,3 +264,13 @@ def test_what_single_precision_costs():
     chunked = ssmid.distill(taps, 6, precision="float32", chunk=2)
     assert chunked.cost.filters == 5
     assert "Single precision" not in double.explain()
+
+
+def test_other_starts_and_further_exchanges_never_lose():
+    taps = ssmid.datasets.hyena_filters().taps[::8, :1024].astype(float)
+    usual = ssmid.distill(taps, 8).error
+    assert (ssmid.distill(taps, 8, restarts=2).error <= usual * (1 + 1e-12)).all()
+    without, one, two = (ssmid.distill(taps, 8, exchanges=k, gtol=1e-5, max_iterations=100).error for k in (0, 1, 2))
+    assert (one <= without * (1 + 1e-6)).all()
+    assert (two <= one * (1 + 1e-6)).all()
+    assert np.median(two / without) < 0.99
