@@ -266,11 +266,12 @@ def test_what_single_precision_costs():
     assert "Single precision" not in double.explain()
 
 
-def test_other_starts_and_further_exchanges_never_lose():
+def test_other_starts_never_lose_and_exchanges_gain():
+    """Of several starts the best end is kept; an exchange sets out from another place of the way down, so that single filters may lose."""
     taps = ssmid.datasets.hyena_filters().taps[::8, :1024].astype(float)
     usual = ssmid.distill(taps, 8).error
     assert (ssmid.distill(taps, 8, restarts=2).error <= usual * (1 + 1e-12)).all()
-    without, one, two = (ssmid.distill(taps, 8, exchanges=k, gtol=1e-5, max_iterations=100).error for k in (0, 1, 2))
-    assert (one <= without * (1 + 1e-6)).all()
-    assert (two <= one * (1 + 1e-6)).all()
+    without, one, two = (ssmid.distill(taps, 8, exchanges=k).error for k in (0, 1, 2))
+    assert np.median(one / without) < 0.995
     assert np.median(two / without) < 0.99
+    assert two.mean() <= one.mean() <= without.mean()
