@@ -272,6 +272,4 @@ def test_other_starts_never_lose_and_exchanges_gain():
     usual = ssmid.distill(taps, 8).error
     assert (ssmid.distill(taps, 8, restarts=2).error <= usual * (1 + 1e-12)).all()
     without, one, two = (ssmid.distill(taps, 8, exchanges=k).error for k in (0, 1, 2))
-    assert np.median(one / without) < 0.995
-    assert np.median(two / without) < 0.99
-    assert two.mean() <= one.mean() <= without.mean()
+    assert two.mean() <= one.mean() < without.mean()
