@@ -248,6 +248,13 @@ def from_numpy(array: np.ndarray, like: Array) -> Array:
     return namespace(like).asarray(np.asarray(array, order="C"), device=device(like))
 
 
+def replaced(values: Array, places: np.ndarray, new: Array) -> Array:
+    """``values`` ``(n, ...)`` with ``new`` at some places of the first axis."""
+    xp, order = namespace(values), np.arange(values.shape[0])
+    order[places] = values.shape[0] + np.arange(len(places))
+    return xp.take(xp.concat([values, new], axis=0), from_numpy(order, values), axis=0)
+
+
 def on_host(function: Callable[..., Any], *arrays: Array) -> Any:
     """``function`` called with NumPy copies of ``arrays``; its array results return to the kind, device and width of the first.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, from_numpy, namespace, to_numpy
+from ssmid._array import Array, as_complex, from_numpy, namespace, replaced, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.fitted import Fitted
 
@@ -39,18 +39,11 @@ def fit_by_order(bank: Bank, orders: np.ndarray, fit: Callable[[Bank, int], AtOr
     return Fitted(arrays[0], arrays[1], found, arrays[2], arrays[3])
 
 
-def replaced(fitted: Fitted, rows: np.ndarray, better: Fitted) -> Fitted:
+def replaced_fits(fitted: Fitted, rows: np.ndarray, better: Fitted) -> Fitted:
     """``fitted`` with the filters at ``rows`` from ``better``, whose arrays are not wider."""
-    xp, size = namespace(fitted.poles), fitted.poles.shape[-1]
-    place = np.arange(len(fitted.orders))
-    place[rows] = len(fitted.orders) + np.arange(len(rows))
-    index = from_numpy(place, fitted.poles)
-    part = _widened(AtOrder(better.poles, better.residues, better.converged, better.condition), size)
-    arrays = {
-        f.name: xp.take(xp.concat([getattr(fitted, f.name), getattr(part, f.name)], axis=0), index, axis=0)
-        for f in dataclasses.fields(AtOrder)
-    }
-    return Fitted(**arrays, orders=np.concatenate([fitted.orders, better.orders])[place])
+    part = _widened(AtOrder(better.poles, better.residues, better.converged, better.condition), fitted.poles.shape[-1])
+    arrays = {f.name: replaced(getattr(fitted, f.name), rows, getattr(part, f.name)) for f in dataclasses.fields(AtOrder)}
+    return Fitted(**arrays, orders=replaced(fitted.orders, rows, better.orders))
 
 
 def stateless(bank: Bank) -> Fitted:

@@ -29,9 +29,10 @@ from ssmid._array import (
     on_gpu,
     one_blas_thread,
     quiet,
+    replaced,
     to_numpy,
 )
-from ssmid.distillation.error_norms import ACCURACY, Difference, integer_power, replaced, rounded_up
+from ssmid.distillation.error_norms import ACCURACY, Difference, integer_power, rounded_up
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.lanczos_bounds import POINTS, lanczos_bounds
 from ssmid.linalg import transpose, vandermonde_product

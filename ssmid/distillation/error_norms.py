@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, finite_elements, from_numpy, namespace, quiet, to_numpy
+from ssmid._array import Array, as_complex, finite_elements, from_numpy, namespace, quiet, replaced, to_numpy
 from ssmid.analysis.gramians import cauchy_root
 from ssmid.linalg import vandermonde_product
 
@@ -134,13 +134,6 @@ def l1_norm(difference: Difference) -> Array:
         return found
     least = _by_energy(poles, later)  # unknown where a pole is within rounding of the circle
     return replaced(found, places, total + xp.where(least < rest, least, rest))
-
-
-def replaced(values: Array, places: np.ndarray, new: Array) -> Array:
-    """``values`` ``(n, ...)`` with ``new`` at some places of the first axis."""
-    xp, order = namespace(values), np.arange(values.shape[0])
-    order[places] = values.shape[0] + np.arange(len(places))
-    return xp.take(xp.concat([values, new], axis=0), from_numpy(order, values), axis=0)
 
 
 def _moduli(poles: Array, residues: Array, length: int) -> Array:

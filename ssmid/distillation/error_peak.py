@@ -16,8 +16,8 @@ from math import isqrt, pi
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, fft_of, from_numpy, namespace, next_fast_length, on_gpu, to_numpy
-from ssmid.distillation.error_norms import ACCURACY, Difference, replaced, rounded_up
+from ssmid._array import Array, as_complex, fft_of, from_numpy, namespace, next_fast_length, on_gpu, replaced, to_numpy
+from ssmid.distillation.error_norms import ACCURACY, Difference, rounded_up
 
 _OVERSAMPLING, _PARTS = 4, 16
 _FLAT = 64

@@ -9,7 +9,7 @@ import numpy as np
 from ssmid._array import from_numpy, namespace, to_numpy
 from ssmid.distillation.balanced import fit_balanced
 from ssmid.distillation.bank import Bank
-from ssmid.distillation.by_order import closed_residues, replaced, stateless
+from ssmid.distillation.by_order import closed_residues, replaced_fits, stateless
 from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.options import Options
 from ssmid.distillation.subspace import Subspace, leading_subspace
@@ -40,7 +40,7 @@ def fit_modal_truncation(bank: Bank, orders: np.ndarray, subspace: Subspace | No
         if not len(rows):
             break
         large[rows] = np.maximum(large[rows] // 2, orders[rows])
-        full = replaced(full, rows, fit_balanced(bank.take(rows), large[rows], space.take(rows), options))
+        full = replaced_fits(full, rows, fit_balanced(bank.take(rows), large[rows], space.take(rows), options))
     return _truncated(full, orders)
 
 

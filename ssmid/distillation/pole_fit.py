@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, to_numpy
+from ssmid._array import Array, as_complex, from_numpy, namespace, quiet, replaced, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.distillation.constraints import OverAllTime, constrained_starts, pairs_first, squeezed
 from ssmid.distillation.fitted import Fitted
@@ -142,9 +142,7 @@ def _searched(problem: Problem, starts: list[tuple[Array, Array]], region: Regio
 
 def _put(old: Array, new: Array, places: np.ndarray, better: np.ndarray) -> Array:
     """``new`` in ``places`` of ``old`` where it is better."""
-    whole = to_numpy(old).copy()
-    whole[places[better]] = to_numpy(new)[better]
-    return from_numpy(whole, old)
+    return replaced(old, places[better], namespace(new).take(new, from_numpy(np.flatnonzero(better), new), axis=0))
 
 
 def _within(poles: Array, region: Region) -> Array:

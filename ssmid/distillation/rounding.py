@@ -12,7 +12,7 @@ import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, double, namespace, quiet, to_numpy
 from ssmid.distillation.bank import Bank
-from ssmid.distillation.by_order import replaced
+from ssmid.distillation.by_order import replaced_fits
 from ssmid.distillation.certificate import Certificate
 from ssmid.distillation.constraints import OverAllTime, pairs_first
 from ssmid.distillation.error_norms import Difference
@@ -68,7 +68,7 @@ def _relieved(bank: Bank, fitted: Fitted) -> Fitted:
     new = rounded(dataclasses.replace(new, poles=poles, residues=residues), part.scale, bank.bits)
     before, after = (to_numpy(_error(part, found)) for found in (old, new))
     better = ~(before <= after) & np.isfinite(after)
-    return replaced(fitted, rows[better], taken_fits(new, np.flatnonzero(better))) if better.any() else fitted
+    return replaced_fits(fitted, rows[better], taken_fits(new, np.flatnonzero(better))) if better.any() else fitted
 
 
 def _error(bank: Bank, fitted: Fitted) -> Array:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, from_numpy, namespace, on_gpu, one_blas_thread, to_numpy
+from ssmid._array import Array, astype_width, from_numpy, namespace, on_gpu, one_blas_thread, replaced, to_numpy
 from ssmid.distillation.bank import Bank
 from ssmid.linalg import block_hankel_products, eigh, eigvals, orthonormalize, transpose
 from ssmid.reduction.hankel_projection import project
@@ -119,18 +119,13 @@ def _loose(strict: Array, count: int, width: int) -> Subspace:
     inputs = (vectors @ strict[:, :, None])[..., 0]
     found = Subspace(sigma, sigma + float("nan"), vectors @ transpose(later), inputs, vectors[..., 0])
     graded = np.flatnonzero(~to_numpy(sigma[:, -1] >= _BEYOND_SINGLE * sigma[:, 0]))
-    return _replaced(found, graded, strict, count) if len(graded) else found
+    return _in_double(found, graded, strict, count) if len(graded) else found
 
 
-def _replaced(found: Subspace, places: np.ndarray, strict: Array, count: int) -> Subspace:
+def _in_double(found: Subspace, places: np.ndarray, strict: Array, count: int) -> Subspace:
     """With double precision throughout for the filters at ``places``."""
-    xp = namespace(strict)
-    better = _iterated(xp.take(strict, from_numpy(places, strict), axis=0), count, *_GRADED)
-    chosen = np.arange(strict.shape[0])
-    chosen[places] = strict.shape[0] + np.arange(len(places))
-    index = from_numpy(chosen, strict)
-    pairs = zip(found.arrays, better.arrays, strict=True)
-    return Subspace(*(xp.take(xp.concat(pair, axis=0), index, axis=0) for pair in pairs))
+    better = _iterated(namespace(strict).take(strict, from_numpy(places, strict), axis=0), count, *_GRADED)
+    return Subspace(*(replaced(old, places, new) for old, new in zip(found.arrays, better.arrays, strict=True)))
 
 
 def _krylov_space(strict: Array, keep: int, width: int) -> Array:

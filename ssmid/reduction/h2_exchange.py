@@ -9,8 +9,6 @@ Krishnaprasad, Asilomar 1993, for the pursuit) over the dictionary of all decayi
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from ssmid._array import Array, as_complex, astype_width, fft_of, from_numpy, namespace, on_gpu, quiet, to_numpy
@@ -143,23 +141,9 @@ def _eta(taps: Array, poles: Array, live: Array, size: int) -> Array:
 
 def replaced(optimum: Optimum, found: Optimum, places: np.ndarray) -> Optimum:
     """``optimum`` with ``found``, of the elements at ``places``, where that is no worse."""
-    xp = namespace(optimum.poles)
     index = np.zeros(optimum.poles.shape[0], np.int64)
     index[places] = np.arange(len(places))
     chosen = np.zeros(len(index), bool)
     chosen[places] = True
-    rows, chosen = from_numpy(index, optimum.poles), from_numpy(chosen, optimum.poles)
-    better = chosen & (xp.take(found.error, rows, axis=0) <= optimum.error)
-    longest = max(optimum.history.shape[-1], found.history.shape[-1])
-
-    def grown(history: Array) -> Array:
-        return xp.concat([history] + [history[:, -1:]] * (longest - history.shape[-1]), axis=-1)
-
-    parts = {}
-    for field in dataclasses.fields(Optimum):
-        old, new = getattr(optimum, field.name), getattr(found, field.name)
-        if field.name == "history":
-            old, new = grown(old), grown(new)
-        new = xp.take(new, rows, axis=0)
-        parts[field.name] = xp.where(better if old.ndim == 1 else better[:, None], new, old)
-    return Optimum(**parts)
+    spread = found.take(from_numpy(index, optimum.poles))
+    return spread.where(from_numpy(chosen, optimum.poles) & (spread.error <= optimum.error), optimum)

@@ -92,20 +92,26 @@ class Optimum:
     energy: Array
     history: Array
 
+    def take(self, rows: Array) -> Optimum:
+        """Those of some batch elements."""
+        return Optimum(*(namespace(self.error).take(getattr(self, f.name), rows, axis=0) for f in dataclasses.fields(Optimum)))
+
+    def where(self, chosen: Array, other: Optimum) -> Optimum:
+        """This where ``chosen``, ``other`` elsewhere; the shorter history stays at its end."""
+        xp, longest = namespace(self.error), max(o.history.shape[-1] for o in (self, other))
+        mine, theirs = (
+            dataclasses.replace(o, history=xp.concat([o.history] + [o.history[:, -1:]] * (longest - o.history.shape[-1]), axis=-1))
+            for o in (self, other)
+        )
+        pairs = ((getattr(mine, f.name), getattr(theirs, f.name)) for f in dataclasses.fields(Optimum))
+        return Optimum(*(xp.where(chosen if a.ndim == 1 else chosen[:, None], a, b) for a, b in pairs))
+
 
 def best_of(optima: list[Optimum]) -> Optimum:
     """Of several searches of the same batch the one of least error, element by element."""
     best = optima[0]
-    xp = namespace(best.error)
     for other in optima[1:]:
-        longest = max(best.history.shape[-1], other.history.shape[-1])
-        best, other = (
-            dataclasses.replace(o, history=xp.concat([o.history] + [o.history[:, -1:]] * (longest - o.history.shape[-1]), axis=-1))
-            for o in (best, other)
-        )
-        better = (other.error < best.error) | ~xp.isfinite(best.error)
-        pairs = ((getattr(other, f.name), getattr(best, f.name)) for f in dataclasses.fields(Optimum))
-        best = Optimum(*(xp.where(better if a.ndim == 1 else better[:, None], a, b) for a, b in pairs))
+        best = other.where((other.error < best.error) | ~namespace(best.error).isfinite(best.error), best)
     return best
 
 
