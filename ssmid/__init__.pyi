@@ -1,4 +1,4 @@
-from . import analysis, checkpoints, datasets, identification, interop, io, linalg, parametrizations, plot, reduction, symbolic, systems
+from . import analysis, checkpoints, datasets, identification, interop, io, linalg, nn, parametrizations, plot, reduction, symbolic, systems
 from .analysis.characteristics import Damping, damping, dc_gain, is_stable, poles, spectral_abscissa, spectral_radius, zeros
 from .analysis.conversion import to_modal, to_sos, to_state_space, to_transfer_function, to_zpk
 from .analysis.convert import Conversion, convert
