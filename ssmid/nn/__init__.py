@@ -4,5 +4,6 @@ from ssmid.nn.convolution import long_convolution
 from ssmid.nn.explicit import ExplicitFilter
 from ssmid.nn.filter import Filter, Recurrence, State
 from ssmid.nn.layer import FilterLayer, SequenceLayer
+from ssmid.nn.short_convolution import ShortConvolution
 
-__all__ = ["ExplicitFilter", "Filter", "FilterLayer", "Recurrence", "SequenceLayer", "State", "long_convolution"]
+__all__ = ["ExplicitFilter", "Filter", "FilterLayer", "Recurrence", "SequenceLayer", "ShortConvolution", "State", "long_convolution"]
