@@ -21,9 +21,10 @@ _BEGIN, _END = "<!-- figures: {} -->", "<!-- end -->"
 def tables(figures: dict[str, Any]) -> Iterator[Table]:
     """A rich table for each section, and one for the bars."""
     for section, cases in _sections(figures).items():
-        table = _table(section, *_HEADINGS[1:])
+        further = _further_columns(cases)
+        table = _table(section, *_HEADINGS[1:], *further)
         for case in cases:
-            for k, (name, *cells) in enumerate(_rows(case)):
+            for k, (name, *cells) in enumerate(_rows(case, further)):
                 if k == 0:
                     table.add_row(Text(name, "bold"))
                 table.add_row(Text("  " + cells[0]), *cells[1:])
@@ -50,8 +51,10 @@ def markdown(figures: dict[str, Any]) -> str:
     threads = threads if isinstance(threads, str) else ", ".join(f"{name} = {value}" for name, value in threads.items())
     lines += [f"Threads: {threads}.", f"Limits measured in the same run: {_limits(figures['limits'])}."]
     for section, cases in _sections(figures).items():
-        lines += ["", f"### {section[0].upper()}{section[1:]}", "", _line(_HEADINGS), "|---|---|---:|---:|---:|---:|"]
-        lines += [_line(row) for case in cases for row in _rows(case)]
+        further = _further_columns(cases)
+        lines += ["", f"### {section[0].upper()}{section[1:]}", "", _line([*_HEADINGS, *further])]
+        lines += ["|---|---|---:|---:|---:|---:|" + "---:|" * len(further)]
+        lines += [_line(row) for case in cases for row in _rows(case, further)]
         lines += ["", " ".join(f"{text[0].upper()}{text[1:]}." for text in _footnotes(cases))]
     if figures["bars"]:
         lines += ["", "### Bars", "", "| case | tool | required | reached | errors no worse | met |", "|---|---|---:|---:|---|---|"]
@@ -101,7 +104,21 @@ def _sections(figures: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return sections
 
 
-def _rows(case: dict[str, Any]) -> Iterator[list[str]]:
+def _further_columns(cases: list[dict[str, Any]]) -> list[str]:
+    """Headings of the figures that only some benchmarks have."""
+    return list(dict.fromkeys(name for case in cases for tool in case["tools"] for name in tool.get("columns", ())))
+
+
+def _further(value: float | str) -> str:
+    """Three figures, thousands whole.
+
+    >>> _further(29396.4), _further(0.12345), _further("CUDA graph")
+    ('29,396', '0.123', 'CUDA graph')
+    """
+    return value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _rows(case: dict[str, Any], further: list[str]) -> Iterator[list[str]]:
     for k, tool in enumerate(case["tools"]):
         size = f", n = {case['order']}" if case["count"] == 1 and case["order"] and "order" not in case["case"] else ""
         yield [
@@ -111,6 +128,7 @@ def _rows(case: dict[str, Any]) -> Iterator[list[str]]:
             "" if tool["times_ours"] is None or k == 0 else f"{tool['times_ours']:.3g}",
             "" if tool["error"] is None else f"{tool['error']:.2e}",
             "" if not case["floor_seconds"] else f"{tool['seconds'] / case['floor_seconds']:.3g} x",
+            *(_further(tool.get("columns", {}).get(name, "")) for name in further),
         ]
 
 

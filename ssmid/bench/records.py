@@ -18,6 +18,7 @@ class Row:
 
     scaled_from : rounds of a loop that were timed, where that was not all of them
     order, right : of the model, and whether it is real and stable, where tools end with different ones
+    columns : further figures by the heading of their column, units in the heading
     """
 
     tool: str
@@ -26,6 +27,7 @@ class Row:
     scaled_from: int | None = None
     order: int | None = None
     right: bool | None = None
+    columns: dict[str, float | str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Case:
                     "scaled_from": row.scaled_from,
                     "order": row.order,
                     "real_and_stable": row.right,
+                    "columns": row.columns,
                 }
                 for row in self.rows
             ],
