@@ -37,6 +37,34 @@ def modal_state_space(modal: Modal, mimo: bool = False) -> StateSpace:
     return StateSpace(*(astype_width(M, bits) for M in (A, B, C, feedthrough)), dt=modal.dt)
 
 
+def one_of_each_pair(modal: Modal) -> tuple[Array, Array]:
+    """Poles and residues ``(*batch, m)`` of the same real response with one pole of each conjugate pair, that above the axis.
+
+    Half as many complex states as real ones: what a decoder carries. Modes without residue are dropped, and elements with fewer modes
+    than others get zeros at the end. Raises ValueError for a bank with a complex response. Not differentiable.
+
+    >>> bank = Modal(np.array([0.5j, -0.5j, 0.9]), np.array([1, 1, 2]))
+    >>> one_of_each_pair(bank)[1].real.tolist()
+    [2.0, 2.0]
+    """
+    if not modal.real:
+        raise ValueError("expected a bank with a real response, got real=False: it has no pairs of poles")
+    xp = namespace(modal.residues)
+    poles, residues, joined = _folded(modal)
+    residues = xp.where(xp.imag(poles) == 0, as_complex(xp.real(residues)), residues)
+    empty = joined | (to_numpy(residues) == 0)
+    m = int(np.max(np.sum(~empty, axis=-1), initial=0))
+    kept = from_numpy(np.argsort(empty, axis=-1, kind="stable")[..., :m], poles)
+    filled = from_numpy(np.sort(empty, axis=-1)[..., :m], poles)
+    bits = width(modal.residues)
+
+    def chosen(x: Array) -> Array:
+        x = xp.take_along_axis(x, kept, axis=-1)
+        return astype_width(xp.where(filled, xp.zeros_like(x), x), bits)
+
+    return chosen(poles), chosen(residues)
+
+
 # ---------------------------------------------------------------- banks of scalars, vectorized
 
 
@@ -44,18 +72,7 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     """Poles are folded into the upper half plane, equal neighbours joined, and each gets a slot of one or two states."""
     xp = namespace(modal.residues)
     batch, d = modal.batch_shape, modal.order
-    poles = xp.broadcast_to(double(modal.poles), (*batch, d))
-    residues = xp.broadcast_to(double(modal.residues), (*batch, d))
-    below = xp.imag(poles) < 0
-    poles, residues = (xp.where(below, xp.conj(x), x) for x in (poles, residues))
-    host = to_numpy(poles)
-    order = np.lexsort((np.imag(host), np.real(host)), axis=-1)
-    joined = _second_of_a_pair(np.take_along_axis(host, order, -1))
-    order = from_numpy(order, poles)
-    poles, residues = (xp.take_along_axis(x, order, axis=-1) for x in (poles, residues))
-    if d:
-        partner = xp.where(from_numpy(joined, poles), residues, xp.zeros_like(residues))
-        residues = residues + xp.concat([partner[..., 1:], xp.zeros_like(partner[..., :1])], axis=-1)
+    poles, residues, joined = _folded(modal)
     # two slots a pole; of a real pole the second is empty, of a joined one both; empty ones are moved to the end and cut
     pair = to_numpy(xp.imag(poles)) > 0
     slots = np.stack([~joined, ~joined & pair], axis=-1).reshape(*batch, 2 * d)
@@ -81,6 +98,28 @@ def _scalar_blocks(modal: Modal) -> StateSpace:
     D = xp.broadcast_to(double(modal.feedthrough), batch)[..., None, None]
     bits = width(modal.residues)
     return StateSpace(*(astype_width(M, bits) for M in (A, B[..., :, None], C[..., None, :], D)), dt=modal.dt)
+
+
+def _folded(modal: Modal) -> tuple[Array, Array, Host]:
+    """Poles ``(*batch, d)`` in the closed upper half plane, sorted, their residues, and which of them their neighbour stands for.
+
+    The real part of a mode is that of its conjugate: the residue of a pole that is stood for is in that of its neighbour, too.
+    """
+    xp = namespace(modal.residues)
+    batch, d = modal.batch_shape, modal.order
+    poles = xp.broadcast_to(double(modal.poles), (*batch, d))
+    residues = xp.broadcast_to(double(modal.residues), (*batch, d))
+    below = xp.imag(poles) < 0
+    poles, residues = (xp.where(below, xp.conj(x), x) for x in (poles, residues))
+    host = to_numpy(poles)
+    order = np.lexsort((np.imag(host), np.real(host)), axis=-1)
+    joined = _second_of_a_pair(np.take_along_axis(host, order, -1))
+    order = from_numpy(order, poles)
+    poles, residues = (xp.take_along_axis(x, order, axis=-1) for x in (poles, residues))
+    if d:
+        partner = xp.where(from_numpy(joined, poles), residues, xp.zeros_like(residues))
+        residues = residues + xp.concat([partner[..., 1:], xp.zeros_like(partner[..., :1])], axis=-1)
+    return poles, residues, joined
 
 
 def _second_of_a_pair(poles: Host) -> Host:
