@@ -8,7 +8,8 @@ parametrization and every way to decode goes into every mixer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,13 @@ from ssmid.systems import System
 
 State: TypeAlias = "Tensor | dict[str, Tensor]"
 """What a recurrence remembers: a tensor, or tensors by name where there are several; the batch is the first axis of each."""
+
+Expected: TypeAlias = tuple[tuple[int, ...], tuple[torch.dtype, ...]]
+"""The shape and the possible dtypes of a tensor of a state."""
+
+REAL = (torch.float32, torch.float64)
+COMPLEX = (torch.complex64, torch.complex128)
+"""The dtypes of real and of complex states."""
 
 
 class Filter(nn.Module, ABC):
@@ -40,6 +48,9 @@ class Filter(nn.Module, ABC):
 
 class Recurrence(Filter):
     """A filter that runs token by token: convolution = prefill, then steps, to rounding."""
+
+    capturable: ClassVar[bool] = True
+    """Whether every step does the same work on the same places, so that a CUDA graph of one stands for all."""
 
     @abstractmethod
     def initial_state(self, *batch: int) -> State:
@@ -81,6 +92,34 @@ def checked_input(u: Tensor, channels: int, *, token: bool = False) -> Tensor:
         wanted = f"(*batch, {channels})" if token else f"(*batch, {channels}, length)"
         raise ValueError(f"u: expected real numbers of shape {wanted}, got {u.dtype} of shape {tuple(u.shape)}")
     return u
+
+
+def checked_state(state: State, expected: Expected | Mapping[str, Expected]) -> Any:
+    """``state`` if its tensors have the shapes and one of the dtypes that are expected of each; else a ValueError that names the tensor.
+
+    expected : ``(shape, dtypes)`` of a state that is one tensor, or by name of each of several
+    """
+    if isinstance(expected, Mapping):
+        if not isinstance(state, Mapping) or set(state) != set(expected):
+            got = f"tensors named {', '.join(sorted(state))}" if isinstance(state, Mapping) else f"one {type(state).__name__}"
+            raise ValueError(f"state: expected tensors named {', '.join(sorted(expected))}, got {got}")
+        for name, wanted in expected.items():
+            _checked_tensor(state[name], f"state[{name!r}]", wanted)
+    else:
+        _checked_tensor(state, "state", expected)
+    return state
+
+
+def _checked_tensor(tensor: Any, name: str, expected: Expected) -> None:
+    shape, dtypes = expected
+    if isinstance(tensor, Tensor) and tensor.shape == torch.Size(shape) and tensor.dtype in dtypes:
+        return
+    got = f"{_short(tensor.dtype)} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+    raise ValueError(f"{name}: expected {' or '.join(map(_short, dtypes))} of shape {tuple(shape)}, got {got}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def at_least_single(u: Tensor) -> Tensor:
