@@ -75,7 +75,8 @@ class FutureFill(ExactDecoding):
         parts = checked_state(state, self._expected(u.shape[:-1]))
         if u.is_cuda and torch.cuda.is_current_stream_capturing():
             raise ValueError(
-                "expected steps outside of a CUDA graph, got one being captured: steps of FutureFill differ, those of CachedConvolution do not"
+                "expected steps outside of a CUDA graph, got one being captured: steps of FutureFill differ from each other, "
+                "those of CachedConvolution do not"
             )
         place = _one_place(parts["position"])
         self.expect_room(place + 1)
