@@ -67,6 +67,31 @@ def rational_kernel(
     return taps
 
 
+def rational_kernel_gradient(b: Array, a: Array, length: int, gradient: Array) -> tuple[Array, Array]:
+    """Gradients in ``b`` and ``a`` of a function of the periodic kernel, from its gradient ``(*batch, length)`` in the taps.
+
+    A coefficient moves the kernel by itself, delayed: both are correlations, products on the grid, so that one forward transform and
+    two inverse ones replace all that would be recorded on the way. Where ``a`` has fewer batch elements than ``b`` (channels that share
+    a denominator), its gradient is summed over the others, in the spectrum. That in the feedthrough is ``gradient[..., 0]``.
+
+    >>> import numpy as np
+    >>> rational_kernel_gradient(np.array([1.0]), np.array([0.0]), 4, np.array([5.0, 1.0, 2.0, 0.0]))
+    (array([1.]), array([-2.]))
+    """
+    b, a, gradient = harmonize(b=b, a=a, gradient=gradient)
+    xp, n = namespace(b, a), a.shape[-1]
+    real = not (is_complex(b) or is_complex(a))
+    inverse = 1 / _advanced_denominator(a, length)
+    strict = xp.concat([xp.zeros_like(gradient[..., :1]), gradient[..., 1:]], axis=-1)
+    slope = xp.conj(inverse) * _folded_spectrum(strict if real else as_complex(strict), length)
+    moved = -slope * xp.conj(_folded_spectrum(b, length) * inverse)
+    own = (1,) * (moved.ndim - a.ndim) + a.shape[:-1]
+    shared = tuple(i for i, size in enumerate(own) if size != moved.shape[i])
+    if shared:
+        moved = xp.reshape(xp.sum(moved, axis=shared, keepdims=True), (*a.shape[:-1], moved.shape[-1]))
+    return _around(_inverse(slope, length, real), n), _around(_inverse(moved, length, real), n)
+
+
 def wrap_numerator(b: Array, a: Array, length: int) -> Array:
     """The numerator of ``C (I - A^L)`` from that of ``C``: ``b`` less the numerator of the response from tap L on.
 
@@ -177,6 +202,12 @@ def _with_lead(coefficients: Array, lead: float) -> Array:
     xp = namespace(coefficients)
     first = xp.full((*coefficients.shape[:-1], 1), lead, dtype=coefficients.dtype, device=coefficients.device)
     return xp.concat([first, coefficients], axis=-1)
+
+
+def _around(periodic: Array, count: int) -> Array:
+    """``count`` samples of a period ``(*batch, length)``, which begins again where it ends."""
+    turns = ceil(count / periodic.shape[-1])
+    return (periodic if turns < 2 else namespace(periodic).concat([periodic] * turns, axis=-1))[..., :count]
 
 
 def _numerator(h: Array, a: Array) -> Array:

@@ -9,11 +9,10 @@ for it: the numerator is the denominator convolved with the first n taps.
 from __future__ import annotations
 
 from ssmid._array import Array, astype_width, double, fft_of, harmonize, namespace
+from ssmid.parametrizations.denominators import montel_denominator
 from ssmid.parametrizations.modes import widest
 from ssmid.parametrizations.s4 import matrix_power
 from ssmid.systems import ImpulseResponse, TransferFunction
-
-_MARGIN = 1e-6
 
 
 def rtf(ab: Array, h_0: Array, length: int, scalar: Array = None, *, recurrent: bool = False) -> TransferFunction:
@@ -60,12 +59,12 @@ def _kernel(ab: Array, h_0: Array, length: int, scalar: Array, recurrent: bool) 
     xp, transform = namespace(a), fft_of(a)
     points = length + length % 2  # the public code pads odd lengths by one
     zero, one = xp.zeros_like(a[:, :1]), xp.ones_like(a[:, :1])
-    numerator = xp.concat([_wrapped(a, b, length), zero] if recurrent else [zero, b], axis=-1)
+    numerator = xp.concat([recurrent_numerator(a, b, length), zero] if recurrent else [zero, b], axis=-1)
     num, den = (transform.rfft(x, n=points, axis=-1) for x in (numerator, xp.concat([one, a], axis=-1)))
     return transform.irfft(num / den + h_0[:, None], n=points, axis=-1)[:, :length]
 
 
-def _wrapped(a: Array, b: Array, length: int) -> Array:
+def recurrent_numerator(a: Array, b: Array, length: int) -> Array:
     """``b (I - A^length)`` for the companion matrices A with the denominators, negative, in the first row."""
     xp, n = namespace(a), a.shape[-1]
     eye = xp.eye(n, dtype=a.dtype, device=a.device)
@@ -88,7 +87,7 @@ def _coefficients(ab: Array, h_0: Array, length: int, scalar: Array) -> tuple[Ar
         raise ValueError(f"length: expected more than the order {n}, got {length}")
     a = ab[:sets, :]
     if scalar is not None:
-        a = a / (xp.sum(xp.abs(a), axis=-1) + xp.abs(double(scalar)) + _MARGIN)[:, None]
+        a = montel_denominator(a, double(scalar))
     shared = channels // sets
     a = xp.reshape(xp.broadcast_to(a[:, None, :], (sets, shared, n)), (channels, n))
     return a, ab[sets:, :], h_0, bits

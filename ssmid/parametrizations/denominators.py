@@ -1,0 +1,230 @@
+"""Denominators ``1 + a_1/z + ... + a_n/z^n`` from free parameters, so that training cannot make them unstable.
+
+RTF (arXiv 2405.06147, section 3.5) trains the coefficients themselves, which nothing holds stable, or scales them to an absolute sum
+below 1 (Montel), which keeps a pair of poles at a small angle within a modulus of 0.414. Three coordinates have neither fault:
+
+- second-order sections in the triangle ``|a_2| < 1, |a_1| < 1 + a_2`` by tanh (Jury's criterion of degree 2), which hold pairs and
+  two real poles alike;
+- reflection coefficients in (-1, 1) by tanh, and Levinson's recursion (Schur-Cohn): every stable polynomial, once;
+- poles in polar form, modulus ``exp(-exp(nu))`` (as the LRU: Orvieto et al. 2023, section 3.3).
+
+Each takes as many real numbers as it gives coefficients, ``(*batch, n)`` to ``(*batch, n)``. Products are trees of FFTs in float64:
+O(n log^2 n) operations in log2 n levels. All poles have moduli of at most :data:`LARGEST_MODULUS`, in exact arithmetic for every
+parameter: coefficients that are rounded move an m-fold pole by the m-th root of the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ssmid._array import Array, astype_width, batched_on_host, double, fft_of, harmonize, namespace, next_fast_length, on_host, width
+from ssmid.analysis.polynomial import conjugate_pairs
+
+LARGEST_MODULUS = 1 - 1e-6
+"""Where tanh rounds to 1, poles stand here: a memory of a million samples."""
+
+MONTEL_MARGIN = 1e-6
+
+
+def montel_denominator(a: Array, scalar: Array) -> Array:
+    """``a / (|a|_1 + |scalar| + 1e-6)``: the authors' constraint. a : ``(*batch, n)``   scalar : ``(*batch,)``. Differentiable.
+
+    An absolute sum below 1 has no root on or outside the unit circle, by Rouché's theorem.
+
+    >>> import numpy as np
+    >>> montel_denominator(np.array([2.0, -1.0]), np.array(1.0)).round(3)
+    array([ 0.5 , -0.25])
+    """
+    a, scalar = harmonize(a=a, scalar=scalar)
+    xp = namespace(a)
+    return a / (xp.sum(xp.abs(a), axis=-1) + xp.abs(scalar) + MONTEL_MARGIN)[..., None]
+
+
+def section_denominator(parameters: Array) -> Array:
+    """Coefficients ``a_1 .. a_n`` of a product of sections ``1 + a_1/z + a_2/z^2`` with ``a_2 = tanh q``, ``a_1 = (1 + a_2) tanh p``.
+
+    parameters : ``(*batch, n)``, ``p`` and ``q`` of one section after the other; of an odd n the last is a real pole ``-tanh p``.
+    Differentiable.
+
+    >>> import numpy as np
+    >>> section_denominator(np.array([0.0, 0.5, 0.2])).round(4)
+    array([0.1974, 0.4621, 0.0912])
+    """
+    xp, pairs = namespace(parameters), _in_pairs(parameters)
+    second = xp.tanh(pairs[..., 1])
+    return _product_of_sections(parameters, (1 + second) * xp.tanh(pairs[..., 0]), second, sign=1)
+
+
+def polar_denominator(parameters: Array) -> Array:
+    """Coefficients of the product over pairs of poles ``exp(-exp(nu) +- i theta)``.
+
+    parameters : ``(*batch, n)``, ``nu`` and ``theta`` of one pair after the other; of an odd n the last is a real pole ``tanh p``.
+    Two different real poles have no place here. Differentiable.
+
+    >>> import numpy as np
+    >>> polar_denominator(np.array([np.log(-np.log(0.5)), np.pi / 2])).round(6) + 0.0
+    array([0.  , 0.25])
+    """
+    xp, pairs = namespace(parameters), _in_pairs(parameters)
+    # beyond 7 the modulus is below the smallest number, and exp would overflow
+    modulus = xp.exp(-xp.exp(xp.clip(pairs[..., 0], max=7.0)))
+    return _product_of_sections(parameters, -2 * modulus * xp.cos(pairs[..., 1]), modulus * modulus, sign=-1)
+
+
+def lattice_denominator(parameters: Array) -> Array:
+    """Coefficients of the polynomial with reflection coefficients ``k = tanh(parameters)``, ``(*batch, n)``. Differentiable.
+
+    Levinson's recursion ``A_m = A_{m-1} + k_m B_{m-1}/z, B_m = k_m A_{m-1} + B_{m-1}/z`` is a product of 2 x 2 matrices of
+    polynomials, and that product a tree.
+
+    >>> import numpy as np
+    >>> lattice_denominator(np.arctanh([0.5, 0.2])).round(5)
+    array([0.6, 0.2])
+    """
+    (parameters,) = harmonize(parameters=parameters)
+    xp, n = namespace(parameters), parameters.shape[-1]
+    k = xp.tanh(double(parameters))
+    zero, one = xp.zeros_like(k), xp.ones_like(k)
+    # rows and columns A and B, then powers of 1/z
+    matrix = [[(one, zero), (zero, k)], [(k, zero), (zero, one)]]
+    leaves = xp.stack([xp.stack([xp.stack(entry, axis=-1) for entry in row], axis=-2) for row in matrix], axis=-3)
+    product = _product(leaves)
+    return _inside(product[..., 0, 0, 1 : n + 1] + product[..., 0, 1, 1 : n + 1], width(parameters))
+
+
+def section_parameters(poles: Array) -> Array:
+    """Parameters of :func:`section_denominator` with these poles, ``(*batch, n)`` complex, closed under conjugation.
+
+    Real poles are paired with their neighbours. Raises ValueError for poles without a conjugate, or of moduli of 1 - 1e-6 and more.
+    Not differentiable.
+    """
+    return _of_poles(poles, _sections_of_poles)
+
+
+def polar_parameters(poles: Array) -> Array:
+    """Parameters of :func:`polar_denominator` with these poles. Raises ValueError as :func:`section_parameters`, and for real poles
+    (but the last of an odd number)."""
+    return _of_poles(poles, _pairs_of_poles)
+
+
+def lattice_parameters(a: Array) -> Array:
+    """Parameters of :func:`lattice_denominator` with the coefficients ``a`` ``(*batch, n)``; ValueError where they are not stable.
+
+    >>> import numpy as np
+    >>> lattice_parameters(np.array([0.6, 0.2])).round(4)
+    array([0.5493, 0.2027])
+    """
+    (a,) = harmonize(a=a)
+    k = on_host(lambda x: _reflections(x / LARGEST_MODULUS ** np.arange(1, x.shape[-1] + 1)), double(a))
+    xp = namespace(k)
+    if not bool(xp.all(xp.abs(k) < 1)):
+        raise ValueError("a: expected denominators with all poles inside the unit circle, got reflection coefficients of 1 or more")
+    return astype_width(xp.atanh(k), width(a))
+
+
+def is_stable_denominator(a: Array) -> Array:
+    """``(*batch,)`` whether all roots lie inside the unit circle, by the reflection coefficients (Schur-Cohn). Not differentiable.
+
+    >>> import numpy as np
+    >>> is_stable_denominator(np.array([[-0.9], [-1.1]]))
+    array([ True, False])
+    """
+    (a,) = harmonize(a=a)
+    k = on_host(_reflections, double(a))
+    xp = namespace(k)
+    return xp.all(xp.abs(k) < 1, axis=-1)
+
+
+# ---------------------------------------------------------------- products of many small polynomials
+
+
+def _in_pairs(parameters: Array) -> Array:
+    """``(*batch, n // 2, 2)`` in double precision."""
+    xp, count = namespace(parameters), parameters.shape[-1] // 2
+    return double(xp.reshape(parameters[..., : 2 * count], (*parameters.shape[:-1], count, 2)))
+
+
+def _product_of_sections(parameters: Array, first: Array, second: Array, sign: int) -> Array:
+    xp, n = namespace(parameters), parameters.shape[-1]
+    if n % 2:
+        last = sign * xp.tanh(double(parameters[..., n - 1 :]))
+        first, second = xp.concat([first, last], axis=-1), xp.concat([second, xp.zeros_like(last)], axis=-1)
+    leaves = xp.stack([xp.ones_like(first), first, second], axis=-1)[..., None, None, :]
+    return _inside(_product(leaves)[..., 0, 0, 1 : n + 1], width(parameters))
+
+
+def _inside(a: Array, bits: int) -> Array:
+    """Coefficients whose roots are ``LARGEST_MODULUS`` times those of ``a``."""
+    xp = namespace(a)
+    powers = xp.arange(1, a.shape[-1] + 1, dtype=a.dtype, device=a.device)
+    return astype_width(a * LARGEST_MODULUS**powers, bits)
+
+
+def _product(leaves: Array) -> Array:
+    """The product of matrices of polynomials ``(*batch, count, rows, rows, degree + 1)``, later ones on the left, without ``count``."""
+    xp = namespace(leaves)
+    rows, missing = leaves.shape[-2], (1 << max(leaves.shape[-4] - 1, 0).bit_length()) - leaves.shape[-4]
+    if missing:
+        identity = xp.eye(rows, dtype=leaves.dtype, device=leaves.device)[..., None]
+        identity = xp.concat([identity, xp.zeros((rows, rows, leaves.shape[-1] - 1), dtype=leaves.dtype, device=leaves.device)], axis=-1)
+        identity = xp.broadcast_to(identity, (*leaves.shape[:-4], missing, *identity.shape))
+        leaves = xp.concat([leaves, identity], axis=-4)
+    transform = fft_of(leaves)
+    while leaves.shape[-4] > 1:
+        terms = 2 * leaves.shape[-1] - 1
+        points = next_fast_length(terms)
+        spectra = transform.rfft(leaves, n=points, axis=-1)
+        right, left = spectra[..., 0::2, :, :, :], spectra[..., 1::2, :, :, :]
+        both = left * right if rows == 1 else xp.sum(left[..., :, :, None, :] * right[..., None, :, :, :], axis=-3)
+        leaves = transform.irfft(both, n=points, axis=-1)[..., :terms]
+    return leaves[..., 0, :, :, :]
+
+
+# ---------------------------------------------------------------- on the host
+
+
+def _reflections(a: np.ndarray) -> np.ndarray:
+    """``(*batch, n)`` reflection coefficients by Levinson's recursion downwards; inf or NaN beyond one of modulus 1."""
+    n, current = a.shape[-1], np.array(a)
+    k = np.empty_like(current)
+    with np.errstate(all="ignore"):
+        for m in range(n - 1, -1, -1):
+            k[..., m] = current[..., m]
+            last, before = current[..., m : m + 1], current[..., :m]
+            sign, size = np.where(last < 0, -1.0, 1.0), np.abs(last)
+            # before - last * reversed, without the cancellation of a reflection next to 1
+            turned = sign * before[..., ::-1]
+            current = ((before - turned) + (1 - size) * turned) / ((1 - size) * (1 + size))
+    return k
+
+
+def _of_poles(poles: Array, element: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Array:
+    (poles,) = harmonize(poles=poles)
+
+    def one(p: np.ndarray) -> np.ndarray:
+        halves = conjugate_pairs(np.asarray(p, complex))
+        if halves is None:
+            raise ValueError("poles: expected poles closed under conjugation, got some without a conjugate")
+        largest = float(np.max(np.abs(p), initial=0.0))
+        if not largest < LARGEST_MODULUS:
+            raise ValueError(f"poles: expected moduli below {LARGEST_MODULUS}, got {largest:.9g}: a parametrization that is always stable")
+        return element(halves[0] / LARGEST_MODULUS, np.sort(halves[1]) / LARGEST_MODULUS)
+
+    return batched_on_host(one, double(poles), core_ndim=1)
+
+
+def _sections_of_poles(upper: np.ndarray, real: np.ndarray) -> np.ndarray:
+    pairs = real[: len(real) // 2 * 2].reshape(-1, 2)
+    second = np.concatenate([np.abs(upper) ** 2, pairs.prod(-1)])
+    first = np.concatenate([-2 * upper.real, -pairs.sum(-1)])
+    both = np.arctanh(np.stack([first / (1 + second), second], axis=-1)).ravel()
+    return np.concatenate([both, -np.arctanh(real[len(pairs) * 2 :])])
+
+
+def _pairs_of_poles(upper: np.ndarray, real: np.ndarray) -> np.ndarray:
+    if len(real) > 1:
+        raise ValueError(f"poles: expected conjugate pairs for polar poles, got {len(real)} real ones: sections or a lattice take them")
+    both = np.stack([np.log(-np.log(np.abs(upper))), np.angle(upper)], axis=-1).ravel()
+    return np.concatenate([both, np.arctanh(real)])
