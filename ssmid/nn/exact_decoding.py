@@ -22,12 +22,12 @@ holds 512 MiB of inputs a layer, half of it with ``dtype=torch.bfloat16``, which
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssmid.nn.convolution import long_convolution
+from ssmid.nn.derived import Derived
 from ssmid.nn.filter import REAL, Expected, Filter, Recurrence, State, at_least_single, checked_input, checked_state
 from ssmid.systems import System
 
@@ -51,7 +51,7 @@ class ExactDecoding(Recurrence):
         if dtype not in (None, *HISTORY):
             raise ValueError(f"dtype: expected a floating-point dtype of torch, got {dtype!r}")
         self.filter, self.channels, self.max_length, self.dtype = filter, filter.channels, max_length, dtype
-        self._made: tuple[Any, Tensor] | None = None
+        self._taps = Derived[Tensor]()
 
     def forward(self, length: int) -> Tensor:
         return self.filter(length)
@@ -65,14 +65,7 @@ class ExactDecoding(Recurrence):
     @torch.no_grad()
     def taps(self) -> Tensor:
         """The taps ``(channels, max_length)``, detached, in float32 or float64."""
-        compiling = torch.compiler.is_compiling()
-        made_of = None if compiling else [(x.data_ptr(), x.dtype, _version(x)) for x in (*self.filter.parameters(), *self.filter.buffers())]
-        if self._made is None or not (compiling or self._made[0] == made_of):
-            made = at_least_single(self.filter(self.max_length).detach()).contiguous()
-            if compiling:
-                return made
-            self._made = (made_of, made)
-        return self._made[1]
+        return self._taps.of(self.filter, lambda: at_least_single(self.filter(self.max_length).detach()).contiguous())
 
     def initial_state(self, *batch: int) -> State:
         taps = self.taps()
@@ -124,7 +117,3 @@ class ExactDecoding(Recurrence):
     @abstractmethod
     def _expected(self, batch: tuple[int, ...]) -> dict[str, Expected]:
         """What the tensors of a state look like."""
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
