@@ -243,16 +243,18 @@ def demo(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="core, fit or distill")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="core, fit, distill, layers or decode")],
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small sizes: shows that it runs")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder of measured responses and published systems")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the limits of a GPU")] = "cpu",
+    peers: Annotated[Path | None, typer.Option("--peers", metavar="DIR", help="layers: folder with checkouts s4 and RTF")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="PART", help="decode: generate, contexts, prefill or huggingface")] = None,
 ) -> int:
     """Measured beside other tools, where they are installed: a table, and JSON."""
     from ssmid.bench import run
 
-    run(name, json_path=out, quick=quick, data=data, device=device)
+    run(name, json_path=out, quick=quick, data=data, device=device, peers=peers, only=only)
     return DONE
 
 

@@ -196,9 +196,11 @@ def test_the_device_section_runs_on_the_host():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cores"}, "benchmark: expected one of core, fit, distill, got 'cores'"),
+        ({"name": "cores"}, "benchmark: expected one of core, fit, distill, layers, decode, got 'cores'"),
         ({"name": "core", "data": "/no/such/folder"}, "data: expected a folder, got '/no/such/folder'"),
         ({"name": "core", "json_path": "/no/such/folder/f.json"}, "json: expected a file in a folder that is there"),
+        ({"name": "core", "only": "prefill"}, "only: expected with the benchmark decode, got it with core"),
+        ({"name": "decode", "peers": "."}, "peers: expected with the benchmark layers, got it with decode"),
         ({"name": "core", "device": "cuda:99"}, "device: expected one that is there, got 'cuda:99'"),
     ],
 )

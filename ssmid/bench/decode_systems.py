@@ -1,0 +1,209 @@
+"""The language models whose decoding is measured: ours with recurrences, exact ways and attention, and Hugging Face's ``generate``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ssmid.bench.decode_steps import EndToEnd, unless_out_of_memory
+from ssmid.bench.device import clock_of
+from ssmid.bench.peers import have
+from ssmid.bench.timing import Timing
+
+DISTILLED, MULTI = "Hyena, distilled to order 16", "MultiHyena, distilled to order 16"
+CACHED, FILLED = "Hyena, exact: cached convolution", "Hyena, exact: FutureFill"
+TRANSFORMER, HUGGING_FACE = "Transformer, static cache", "Hugging Face generate, GPT-NeoX"
+ORDER = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What is measured; the models are those of the published size unless ``small``.
+
+    enough : a batch from which on larger ones are tried only while they bring more   repeats : of each measurement
+    """
+
+    prompt: int = 512
+    new: int = 256
+    batches: tuple[int, ...] = (1, 16, 128, 512, 1024, 2048, 4096, 8192)
+    exact_batches: tuple[int, ...] = (1, 16, 128, 256, 512)
+    filled_batches: tuple[int, ...] = (16, 128, 256)
+    attention_batches: tuple[int, ...] = (1, 16, 128, 256, 512, 1024)
+    multi_batches: tuple[int, ...] = (1, 16, 32, 64)
+    peer_batches: tuple[int, ...] = (64, 256, 512)
+    contexts: tuple[int, ...] = (4096, 8192, 65536)
+    prefills: tuple[int, ...] = (2048, 32768, 131072)
+    trained_length: int = 2048
+    enough: int = 512
+    repeats: int = 10
+    small: bool = False
+
+    @property
+    def middle(self) -> int:
+        """Tokens behind the prompt and half of the answer."""
+        return self.prompt + self.new // 2
+
+    @property
+    def room(self) -> int:
+        """For the answer, and for as many steps as are timed anywhere."""
+        return 2 * self.new + 8 * (self.repeats + 4)
+
+    @classmethod
+    def quick(cls) -> Sizes:
+        """Every part of it in less than a minute on a GPU."""
+        few = (16, 256)
+        return cls(new=32, batches=(1, 256, 1024), exact_batches=few, filled_batches=(16,), attention_batches=few, multi_batches=(16,),
+                   peer_batches=(16,), contexts=(4096, 65536), prefills=(2048,), repeats=4)  # fmt: skip
+
+    @classmethod
+    def tiny(cls) -> Sizes:
+        """Models of a few thousand parameters."""
+        two = (1, 2)
+        return cls(prompt=8, new=4, batches=two, exact_batches=two, filled_batches=two, attention_batches=two, multi_batches=two,
+                   peer_batches=two, contexts=(32, 64), prefills=(16, 33), trained_length=64, enough=8, repeats=2, small=True)  # fmt: skip
+
+
+@dataclasses.dataclass
+class System:
+    """One way to decode.
+
+    build : the model for sequences of at most so many tokens   by_length : whether it depends on them
+    grows : whether the state does   steps_differ : whether no step stands for all   at_contexts, prefills : whether these are measured
+    counted : whether a step has a roofline here
+    """
+
+    name: str
+    build: Callable[[int], Any]
+    batches: tuple[int, ...]
+    by_length: bool = False
+    grows: bool = False
+    steps_differ: bool = False
+    at_contexts: bool = True
+    prefills: bool = False
+    counted: bool = False
+    _built: tuple[int, Any] | None = None
+
+    def model(self, length: int) -> Any:
+        """Made once, or for each new length."""
+        if self._built is None or (self.by_length and self._built[0] != length):
+            self._built = None
+            self._built = length, self.build(length)
+        return self._built[1]
+
+    def forward(self, model: Any, tokens: Any) -> Any:
+        """The pass that keeps no state, up to the logits of the last token."""
+        return model.logits(model.hidden(tokens)[:, -1])
+
+    def forget(self) -> None:
+        self._built = None
+
+
+def systems(sizes: Sizes, device: str) -> list[System]:
+    """Ours, the distilled ones first."""
+
+    def hyena() -> Any:
+        return _language_model("hyena", sizes, device)
+
+    return [
+        System(DISTILLED, lambda _: _distilled(hyena()), sizes.batches, prefills=True, counted=True),
+        System(
+            MULTI, lambda _: _distilled(_language_model("multihyena", sizes, device)), sizes.multi_batches, prefills=True, counted=True
+        ),
+        System(CACHED, lambda length: _exact(hyena(), "cached", length), sizes.exact_batches, by_length=True, grows=True),
+        System(FILLED, lambda length: _exact(hyena(), "filled", length), sizes.filled_batches, by_length=True, grows=True,
+               steps_differ=True, at_contexts=False),  # fmt: skip
+        System(TRANSFORMER, lambda _: _language_model("attention", sizes, device), sizes.attention_batches, grows=True),
+    ]
+
+
+def _language_model(mixer: str, sizes: Sizes, device: str) -> Any:
+    """Random weights, bf16; drawn on the device."""
+    import torch
+
+    from ssmid import nn
+
+    with torch.device(device):
+        if sizes.small:
+            model = nn.LanguageModel(mixer=mixer, vocabulary=64, width=16, depth=2)
+        else:
+            model = nn.LanguageModel("1.3B", mixer=mixer)
+    return model.to(torch.bfloat16).eval()
+
+
+def _distilled(model: Any) -> Any:
+    """Every filter in ``model`` as a random bank of stable modes: distilling would change numbers, and no time."""
+    from ssmid.nn import convert
+
+    return convert(model, random_modes)
+
+
+def random_modes(system: Any, **options: Any) -> Any:
+    """A bank of conjugate pairs of modulus below one, as many filters as ``system`` has, its feedthrough kept."""
+    import numpy as np
+
+    from ssmid.systems import Modal
+
+    rng = np.random.default_rng(20261122)
+    channels, pairs = system.batch_shape[0], ORDER // 2
+    poles = rng.uniform(0.5, 0.999, (channels, pairs)) * np.exp(1j * rng.uniform(0.01, 3.1, (channels, pairs)))
+    residues = (rng.standard_normal((channels, pairs)) + 1j * rng.standard_normal((channels, pairs))) / 100
+    poles, residues = (np.concatenate([a, a.conj()], axis=-1) for a in (poles, residues))
+    return Modal(poles, residues, np.ones(channels))
+
+
+def _exact(model: Any, how: str, length: int) -> Any:
+    """Inputs are kept in bf16, as they come: the least memory that is still exact."""
+    import torch
+
+    from ssmid import nn
+
+    kind = {"cached": nn.CachedConvolution, "filled": nn.FutureFill}[how]
+    return nn.convert(model, lambda filter: kind(filter, length, dtype=torch.bfloat16))
+
+
+# ---------------------------------------------------------------- Hugging Face
+
+
+def hugging_face(sizes: Sizes, device: str) -> EndToEnd | str:
+    """The best of a few batches by short answers, then a whole answer at it; why not, where transformers is not installed."""
+    if not have("transformers"):
+        return "transformers is not installed"
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    widths = (16, 2, 2, 32, 64) if sizes.small else (2048, 24, 16, 8192, 50432)
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    config: Any = GPTNeoXConfig(**dict(zip(names, widths, strict=True)), max_position_embeddings=2048)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            model: Any = GPTNeoXForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    def answers(batch: int, new: int) -> EndToEnd:
+        prompt = torch.randint(widths[-1], (batch, sizes.prompt), device=device)
+        mask = torch.ones_like(prompt)
+
+        def run() -> Any:
+            with torch.no_grad():
+                return model.generate(
+                    prompt, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0, eos_token_id=None
+                )
+
+        seconds, tokens = clock_of(device)(run)
+        made = tokens.shape[1] - sizes.prompt
+        return EndToEnd(batch, batch * made, Timing.of([seconds]))
+
+    best: EndToEnd | None = None
+    answers(1, 2)
+    for batch in sizes.peer_batches:
+        tried = unless_out_of_memory(lambda batch=batch: answers(batch, max(2, sizes.new // 16)), device)
+        if tried is None:
+            break
+        best = tried if best is None or tried.rate > best.rate else best
+    if best is None:
+        return "no batch fits into memory"
+    batch = best.batch
+    return unless_out_of_memory(lambda: answers(batch, sizes.new), device) or best

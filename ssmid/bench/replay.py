@@ -1,0 +1,71 @@
+"""A job of many small kernels, timed as the device runs it: recorded once as a CUDA graph, then replayed; and the memory it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+GRAPH, EVENTS, CLOCK = "CUDA graph", "events", "clock"
+"""How a job was timed: a graph's replay, between two events with the host launching, or by the host's clock where there is no GPU."""
+
+
+def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tuple[Callable[[], Any], str]:
+    """``function``, or the replay of it where it can be recorded, and how it is timed.
+
+    What it returned when it was recorded is what its replays return, with new values in it. A job that asks the device for a value
+    on its way cannot be recorded: it is launched anew each time.
+    """
+    if not device.startswith("cuda"):
+        return function, CLOCK
+    import torch
+
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(warm_up):
+            function()
+    torch.cuda.current_stream(device).wait_stream(side)
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            value = function()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # of CUDA: what was asked for is not allowed while a graph is recorded
+        torch.cuda.synchronize(device)
+        return function, EVENTS
+
+    def replay() -> Any:
+        graph.replay()
+        return value
+
+    return replay, GRAPH
+
+
+def peak_bytes(function: Callable[[], Any], device: str) -> int | None:
+    """The most bytes that one call of ``function`` holds beside what was there before it; None where there is no GPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    kept = function()
+    torch.cuda.synchronize(device)
+    peak = torch.cuda.max_memory_allocated(device) - before
+    del kept
+    return peak
+
+
+def emptied(device: str) -> None:
+    """What nobody holds any more goes back to the device."""
+    import gc
+
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
