@@ -1,19 +1,181 @@
-"""Causal convolution of long signals with long filters."""
+"""Causal convolution of long signals with long filters, with its own gradient.
+
+By FFT, in O(length log length). For the backward pass nothing is kept but the signal and the taps: spectra, twice as long and complex,
+are made again. On an NVIDIA GPU the kernels of :mod:`ssmid.kernels.fft_convolution` take rows of up to 131,072 samples below float64; the
+functions here are their reference, and run everywhere else.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ssmid.kernels import fft_convolution
+from ssmid.kernels.cuda import CannotCompile
 
-def long_convolution(u: Tensor, taps: Tensor) -> Tensor:
+
+def long_convolution(u: Tensor, taps: Tensor, *, chunk: int | None = None) -> Tensor:
     """``y_t = sum_{s <= t} taps_s u_{t-s}`` over the last axis, per channel.
 
     u : ``(*batch, channels, length)``, float64, float32, bf16 or float16   taps : ``(channels, taps)``, any number of them; those beyond
     the length do nothing. Shape, dtype and device of the result are those of ``u``; sums are float32, float64 for float64.
+
+    chunk : spectra of no more than ``2 * chunk`` points at a time, for signals whose own would not fit into memory; the result is the
+    same to rounding. Signal and taps are cut into pieces of that length, each pair of which is one product (overlap-save, with the filter
+    partitioned: Stockham 1966, Kulp 1988); a chunk no shorter than the taps costs no more than the whole. The GPU's kernels need no more
+    memory than that in any case, and do not cut.
+
+    Differentiable in both, any number of times; of the forward pass ``u`` and ``taps`` are kept. Goes through ``torch.compile`` as one
+    operator, and through CUDA graphs after a first call. ValueError: shapes or dtypes that do not fit.
+
+    A filter known by its frequency response rather than its taps costs one inverse FFT of a row per channel before this, which
+    is 1 / batch of the convolution: there is no second door for spectra.
+
+    >>> long_convolution(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, -1.0]]))
+    tensor([[1., 1., 1.]])
     """
-    length = u.shape[-1]
-    wide = torch.promote_types(torch.promote_types(u.dtype, torch.float32), taps.dtype)
-    points = 2 * max(length, 1)
-    spectrum = torch.fft.rfft(u.to(wide), n=points) * torch.fft.rfft(taps[..., :length].to(wide), n=points)
-    return torch.fft.irfft(spectrum, n=points)[..., :length].to(u.dtype)
+    if taps.ndim != 2 or not taps.is_floating_point():
+        raise ValueError(f"taps: expected real numbers of shape (channels, taps), got {taps.dtype} of shape {tuple(taps.shape)}")
+    if u.ndim < 2 or u.shape[-2] != taps.shape[0] or not u.is_floating_point():
+        raise ValueError(f"u: expected real numbers of shape (*batch, {taps.shape[0]}, length), got {u.dtype} of shape {tuple(u.shape)}")
+    if u.device != taps.device:
+        raise ValueError(f"taps: expected on {u.device} as u is, got {taps.device}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
+    if u.numel() == 0 or taps.shape[-1] == 0:
+        return u * 0 + (taps * 0).sum().to(u.dtype)
+    rows = u.reshape(-1, *u.shape[-2:])
+    return _convolve(rows, taps[:, : u.shape[-1]], chunk or 0).reshape(u.shape)
+
+
+@torch.library.custom_op("ssmid::long_convolution", mutates_args=())
+def _convolve(u: Tensor, taps: Tensor, chunk: int) -> Tensor:
+    """``u`` ``(batch, channels, length)``, taps ``(channels, at most length)``; a ``chunk`` of 0 is the whole."""
+    if _fused(u, taps):
+        try:
+            return fft_convolution.convolve(u, taps.float())
+        except CannotCompile:
+            pass  # said once, by the compiler; below is the reference
+    return filtered(u, taps, chunk, adjoint=False)
+
+
+@torch.library.custom_op("ssmid::long_convolution_backward", mutates_args=())
+def _gradients(u: Tensor, taps: Tensor, dy: Tensor, chunk: int, of_u: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of ``u`` and ``taps`` from that of the result; one that is not asked for is empty."""
+    if _fused(u, taps):
+        try:
+            if of_taps:
+                du, dtaps = fft_convolution.convolve_backward(u, taps.float(), dy.to(u.dtype))
+                return du if of_u else u.new_empty(0), dtaps.to(taps.dtype)
+            return fft_convolution.convolve(dy.to(u.dtype), taps.float(), adjoint=True), taps.new_empty(0)
+        except CannotCompile:
+            pass
+    du = filtered(dy, taps, chunk, adjoint=True).to(u.dtype) if of_u else u.new_empty(0)
+    return du, correlated(u, dy, taps, chunk) if of_taps else taps.new_empty(0)
+
+
+def filtered(u: Tensor, taps: Tensor, chunk: int, *, adjoint: bool) -> Tensor:
+    """The convolution, or with ``adjoint`` the correlation ``sum_{s >= t} taps_{s-t} u_s``, as plain FFTs."""
+    wide, length = _wide(u, taps), u.shape[-1]
+    block = chunk if 0 < chunk < length else length
+    if block == length:
+        product = torch.fft.rfft(u.to(wide), n=2 * length) * _response(taps.to(wide), 2 * length, adjoint)
+        return torch.fft.irfft(product, n=2 * length)[..., :length].to(u.dtype).contiguous()
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    for start in range(0, length, block):
+        product = 0.0
+        for lag in range(0, taps.shape[-1], block):
+            first = start + lag if adjoint else start - lag - block
+            if first < length and first + 2 * block > 0:
+                response = _response(taps[:, lag : lag + block].to(wide), 2 * block, adjoint)
+                product = product + torch.fft.rfft(_window(u, first, 2 * block).to(wide), n=2 * block) * response
+        assert isinstance(product, Tensor)
+        here = torch.fft.irfft(product, n=2 * block)
+        stop = min(start + block, length)
+        y[..., start:stop] = here[..., : stop - start] if adjoint else here[..., block : block + stop - start]
+    return y
+
+
+def correlated(u: Tensor, dy: Tensor, taps: Tensor, chunk: int) -> Tensor:
+    """``sum over the batch of sum_t dy_t u_{t-j}``, for every tap ``j``, as plain FFTs."""
+    wide, length = _wide(u, taps), u.shape[-1]
+    block = chunk if 0 < chunk < length else length
+    if block == length:
+        spectrum = (torch.fft.rfft(u.to(wide), n=2 * length).conj() * torch.fft.rfft(dy.to(wide), n=2 * length)).sum(0)
+        return torch.fft.irfft(spectrum, n=2 * length)[..., : taps.shape[-1]].to(taps.dtype).contiguous()
+    dtaps = torch.empty_like(taps, memory_format=torch.contiguous_format)
+    for lag in range(0, taps.shape[-1], block):
+        product = torch.zeros((), dtype=wide, device=u.device)
+        for start in range(lag - lag % block, length, block):
+            signal = torch.fft.rfft(_window(u, start - lag - block, 2 * block).to(wide), n=2 * block)
+            part = torch.nn.functional.pad(dy[..., start : start + block].to(wide), (block, 0))
+            product = product + (torch.fft.rfft(part, n=2 * block) * signal.conj()).sum(0)
+        stop = min(lag + block, taps.shape[-1])
+        dtaps[..., lag:stop] = torch.fft.irfft(product, n=2 * block)[..., : stop - lag].to(taps.dtype)
+    return dtaps
+
+
+def _fused(u: Tensor, taps: Tensor) -> bool:
+    return taps.dtype != torch.float64 and fft_convolution.fused_convolution(u)
+
+
+def _wide(u: Tensor, taps: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(u.dtype, torch.float32), taps.dtype)
+
+
+def _response(taps: Tensor, points: int, adjoint: bool) -> Tensor:
+    response = torch.fft.rfft(taps, n=points)
+    return response.conj() if adjoint else response
+
+
+def _window(u: Tensor, first: int, size: int) -> Tensor:
+    """Samples ``first`` to ``first + size`` of the last axis, with zeros before the start; those behind the end are left out."""
+    return torch.nn.functional.pad(u[..., max(first, 0) : first + size], (max(-first, 0), 0))
+
+
+@_convolve.register_fake
+def _(u: Tensor, taps: Tensor, chunk: int) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+@_gradients.register_fake
+def _(u: Tensor, taps: Tensor, dy: Tensor, chunk: int, of_u: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
+    whole = torch.contiguous_format
+    du = torch.empty_like(u, memory_format=whole) if of_u else u.new_empty(0)
+    return du, torch.empty_like(taps, memory_format=whole) if of_taps else taps.new_empty(0)
+
+
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.chunk = inputs[2]
+
+
+def _backward(ctx, dy: Tensor):
+    u, taps = ctx.saved_tensors
+    of_u, of_taps = ctx.needs_input_grad[:2]
+    du, dtaps = _gradients(u, taps, dy, ctx.chunk, of_u, of_taps)
+    return du if of_u else None, dtaps if of_taps else None, None
+
+
+def _keep_all(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.options = inputs[3:]
+
+
+def _backward_of_backward(ctx, at_du: Tensor, at_dtaps: Tensor):
+    """Everything is bilinear in (u, taps): the gradients are convolutions and correlations again."""
+    u, taps, dy = ctx.saved_tensors
+    chunk, of_u, of_taps = ctx.options
+    to_u = to_taps = to_dy = None
+    if of_u:
+        to_dy = _convolve(at_du, taps, chunk)
+        to_taps = _gradients(at_du, taps, dy, chunk, False, True)[1]
+    if of_taps:
+        to_u = _gradients(u, at_dtaps, dy, chunk, True, False)[0]
+        more = _convolve(u, at_dtaps, chunk)
+        to_dy = more if to_dy is None else to_dy + more
+    return to_u, to_taps, to_dy, None, None, None
+
+
+_convolve.register_autograd(_backward, setup_context=_keep)
+_gradients.register_autograd(_backward_of_backward, setup_context=_keep_all)

@@ -1,0 +1,433 @@
+// Causal convolution of real rows with one real filter a channel, and its gradients, by complex transforms that stay on the chip.
+//
+// Two rows of a batch are the real and the imaginary part of one complex signal: the filter is real, so that they come out apart. A
+// transform of POINTS points is held by POINTS / 16 threads of a block, 16 points each, in registers; passes of radix 16 (the last one
+// 2, 4 or 8) trade points through shared memory. Forward transforms leave their digits reversed and inverse ones take them so: products
+// of spectra do not care, and nothing is ever reordered. (Decimation in frequency, Gentleman and Sande 1966; its transpose for the way
+// back.) Element e of thread t of any spectrum stands at e * POINTS / 16 + t.
+//
+// Rows too long for one block are split: POINTS_TOTAL = RADIX * POINTS, one pass of radix RADIX over the whole row by `split`, which
+// leaves RADIX complex rows of POINTS points (REAL is float2 then), and back by `join`.
+
+using position = long long;
+
+struct bfloat {
+    unsigned short bits;
+};
+struct half {
+    unsigned short bits;
+};
+
+__device__ __forceinline__ float wide(float value) { return value; }
+__device__ __forceinline__ float wide(bfloat value) { return __uint_as_float((unsigned)value.bits << 16); }
+__device__ __forceinline__ void narrow(float value, float* out) { *out = value; }
+__device__ __forceinline__ void narrow(float value, bfloat* out) {
+    const unsigned bits = __float_as_uint(value);
+    const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+    // to nearest, ties to even
+    out->bits = number ? (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16) : (unsigned short)0x7fffu;
+}
+#ifdef __CUDA_ARCH__
+__device__ __forceinline__ float wide(half value) {
+    float result;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+    return result;
+}
+__device__ __forceinline__ void narrow(float value, half* out) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out->bits) : "f"(value)); }
+#endif
+
+__device__ __forceinline__ float2 plus(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
+__device__ __forceinline__ float2 minus(float2 a, float2 b) { return make_float2(a.x - b.x, a.y - b.y); }
+__device__ __forceinline__ float2 times(float2 a, float2 b) { return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
+__device__ __forceinline__ float2 scaled(float2 a, float s) { return make_float2(a.x * s, a.y * s); }
+
+// ---- butterflies: exp(-2 pi i / R) forward, its conjugate back ----
+
+template <bool INVERSE>
+__device__ __forceinline__ float2 quarter(float2 a) {
+    return INVERSE ? make_float2(-a.y, a.x) : make_float2(a.y, -a.x);
+}
+
+// a * exp(-2 pi i step / 16)
+template <bool INVERSE>
+__device__ __forceinline__ float2 turned(float2 a, int step) {
+    const float c = 0.92387953251128674f, s = 0.38268343236508977f, h = 0.70710678118654752f;
+    const float sign = INVERSE ? 1.0f : -1.0f;
+    switch (step) {
+        case 0: return a;
+        case 1: return times(a, make_float2(c, sign * s));
+        case 2: return times(a, make_float2(h, sign * h));
+        case 3: return times(a, make_float2(s, sign * c));
+        case 4: return quarter<INVERSE>(a);
+        case 6: return times(a, make_float2(-h, sign * h));
+        default: return times(a, make_float2(-c, -sign * s));  // 9
+    }
+}
+
+template <bool INVERSE>
+__device__ __forceinline__ void butterfly4(float2& a, float2& b, float2& c, float2& d) {
+    const float2 even = plus(a, c), odd = minus(a, c), sum = plus(b, d), difference = quarter<INVERSE>(minus(b, d));
+    a = plus(even, sum);
+    b = plus(odd, difference);
+    c = minus(even, sum);
+    d = minus(odd, difference);
+}
+
+// HALF: the second half of x is zero, and is not looked at
+template <bool INVERSE, bool HALF>
+__device__ __forceinline__ void butterfly16(float2* x) {
+    float2 y[16];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        if (HALF) {
+            const float2 a = x[k], b = x[k + 4], side = quarter<INVERSE>(b);
+            y[4 * k] = plus(a, b), y[4 * k + 1] = plus(a, side), y[4 * k + 2] = minus(a, b), y[4 * k + 3] = minus(a, side);
+        } else {
+            y[4 * k] = x[k], y[4 * k + 1] = x[k + 4], y[4 * k + 2] = x[k + 8], y[4 * k + 3] = x[k + 12];
+            butterfly4<INVERSE>(y[4 * k], y[4 * k + 1], y[4 * k + 2], y[4 * k + 3]);
+        }
+#pragma unroll
+        for (int m = 1; m < 4; ++m) y[4 * k + m] = turned<INVERSE>(y[4 * k + m], k * m);
+    }
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+        butterfly4<INVERSE>(y[m], y[4 + m], y[8 + m], y[12 + m]);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) x[m + 4 * k] = y[4 * k + m];
+    }
+}
+
+template <int RADIX, bool INVERSE>
+__device__ __forceinline__ void butterfly(float2* x) {
+    if constexpr (RADIX == 2) {
+        const float2 a = x[0], b = x[1];
+        x[0] = plus(a, b), x[1] = minus(a, b);
+    } else if constexpr (RADIX == 4) {
+        butterfly4<INVERSE>(x[0], x[1], x[2], x[3]);
+    } else if constexpr (RADIX == 8) {
+        butterfly4<INVERSE>(x[0], x[2], x[4], x[6]);
+        butterfly4<INVERSE>(x[1], x[3], x[5], x[7]);
+        const float2 even[4] = {x[0], x[2], x[4], x[6]};
+        const float2 odd[4] = {x[1], turned<INVERSE>(x[3], 2), turned<INVERSE>(x[5], 4), turned<INVERSE>(x[7], 6)};
+#pragma unroll
+        for (int k = 0; k < 4; ++k) x[k] = plus(even[k], odd[k]), x[k + 4] = minus(even[k], odd[k]);
+    } else {
+        butterfly16<INVERSE, false>(x);
+    }
+}
+
+// exp(-2 pi i part / whole); part / whole is exact for powers of two up to 2^24
+__device__ __forceinline__ float2 root(int part, int whole) {
+    float2 w;
+    sincospif(-2.0f * (float)part / (float)whole, &w.y, &w.x);
+    return w;
+}
+
+// x[m] *= w^m; products of at most four powers, so that errors do not grow with m
+template <int RADIX, bool INVERSE>
+__device__ __forceinline__ void twiddle(float2* x, float2 w) {
+    if (INVERSE) w.y = -w.y;
+    float2 first[4], step = make_float2(1.0f, 0.0f);
+    first[1] = w, first[2] = times(w, w), first[3] = times(first[2], w);
+    const float2 fourth = times(first[2], first[2]), eighth = times(fourth, fourth);
+#pragma unroll
+    for (int k = 0; k < RADIX; k += 4) {
+        if (k == 4) step = fourth;
+        if (k == 8) step = eighth;
+        if (k == 12) step = times(eighth, fourth);
+        if (k) x[k] = times(x[k], step);
+#pragma unroll
+        for (int m = 1; m < 4 && k + m < RADIX; ++m) x[k + m] = times(x[k + m], k ? times(step, first[m]) : first[m]);
+    }
+}
+
+// ---- transforms of POINTS points by POINTS / 16 threads ----
+
+template <int POINTS>
+struct Plan {
+    static constexpr int threads = POINTS / 16;
+    static constexpr int block = threads < 128 ? 128 : threads;
+    static constexpr int padded = POINTS + POINTS / 16;  // a step of 16 points moves on by one bank
+};
+
+// Where a thread's points of the pass over parts of LENGTH points lie in shared memory: base(t) + offset(e).
+template <int POINTS, int LENGTH>
+struct Place {
+    static constexpr int stride = LENGTH >= 16 ? LENGTH / 16 : 1;
+    static __device__ __forceinline__ int base(int t) {
+        const int p = LENGTH >= 16 ? t / stride * LENGTH + t % stride : t * LENGTH;
+        return p + p / 16;
+    }
+    static __device__ __forceinline__ constexpr int offset(int e) {
+        if (LENGTH >= 16) return e * stride + e * stride / 16;
+        return e / LENGTH * (POINTS / 16 * LENGTH / 16 * 17) + e % LENGTH;
+    }
+};
+
+template <int POINTS, int FROM, int TO>
+__device__ __forceinline__ void exchange(float2* x, float2* shared, int t) {
+    float2* out = shared + Place<POINTS, FROM>::base(t);
+    const float2* in = shared + Place<POINTS, TO>::base(t);
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < 16; ++e) out[Place<POINTS, FROM>::offset(e)] = x[e];
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < 16; ++e) x[e] = in[Place<POINTS, TO>::offset(e)];
+}
+
+// the first power of the twiddles of each pass
+template <int POINTS>
+__device__ __forceinline__ void roots(float2* w, int t) {
+#pragma unroll
+    for (int level = 0, length = POINTS; length > 16; ++level, length /= 16) w[level] = root(t % (length / 16), length);
+}
+
+template <int POINTS, int LENGTH, bool HALF>
+__device__ __forceinline__ void forward(float2* x, const float2* w, float2* shared, int t) {
+    if constexpr (LENGTH >= 16) {
+        butterfly16<false, HALF>(x);
+    } else {
+#pragma unroll
+        for (int e = 0; e < 16; e += LENGTH) butterfly<LENGTH, false>(x + e);
+    }
+    if constexpr (LENGTH > 16) {
+        twiddle<16, false>(x, *w);
+        exchange<POINTS, LENGTH, LENGTH / 16>(x, shared, t);
+        forward<POINTS, LENGTH / 16, false>(x, w + 1, shared, t);
+    }
+}
+
+template <int POINTS, int LENGTH>
+__device__ __forceinline__ void inverse(float2* x, const float2* w, float2* shared, int t) {
+    if constexpr (LENGTH > 16) {
+        inverse<POINTS, LENGTH / 16>(x, w + 1, shared, t);
+        exchange<POINTS, LENGTH / 16, LENGTH>(x, shared, t);
+        twiddle<16, true>(x, *w);
+    }
+    if constexpr (LENGTH >= 16) {
+        butterfly16<true, false>(x);
+    } else {
+#pragma unroll
+        for (int e = 0; e < 16; e += LENGTH) butterfly<LENGTH, true>(x + e);
+    }
+}
+
+// ---- rows in global memory: real ones (batch, channels, length) in pairs, or complex ones (pairs, channels, POINTS) ----
+
+template <class REAL>
+struct Rows {
+    static constexpr bool half = true;
+};
+template <>
+struct Rows<float2> {
+    static constexpr bool half = false;
+};
+
+template <int POINTS, class REAL>
+__device__ __forceinline__ void load(float2* x, const REAL* data, int pair, int channel, int batch, int channels, int length, int t) {
+    const bool both = 2 * pair + 1 < batch;
+    const REAL* first = data + ((position)(2 * pair) * channels + channel) * length;
+    const REAL* second = first + (position)channels * length;
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+        const int n = e * (POINTS / 16) + t;
+        x[e] = make_float2(n < length ? wide(first[n]) : 0.0f, both && n < length ? wide(second[n]) : 0.0f);
+    }
+}
+
+template <int POINTS>
+__device__ __forceinline__ void load(float2* x, const float2* data, int pair, int channel, int, int channels, int, int t) {
+    const float2* row = data + ((position)pair * channels + channel) * POINTS;
+#pragma unroll
+    for (int e = 0; e < 16; ++e) x[e] = row[e * (POINTS / 16) + t];
+}
+
+template <int POINTS, class REAL>
+__device__ __forceinline__ void store(const float2* x, REAL* data, int pair, int channel, int batch, int channels, int length, int t) {
+    const bool both = 2 * pair + 1 < batch;
+    REAL* first = data + ((position)(2 * pair) * channels + channel) * length;
+    REAL* second = first + (position)channels * length;
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+        const int n = e * (POINTS / 16) + t;
+        if (n < length) narrow(x[e].x, first + n);
+        if (both && n < length) narrow(x[e].y, second + n);
+    }
+}
+
+template <int POINTS>
+__device__ __forceinline__ void store(const float2* x, float2* data, int pair, int channel, int, int channels, int, int t) {
+    float2* row = data + ((position)pair * channels + channel) * POINTS;
+#pragma unroll
+    for (int e = 0; e < 16; ++e) row[e * (POINTS / 16) + t] = x[e];
+}
+
+extern __shared__ float2 memory[];
+
+// ---- kernels; blockDim = (POINTS / 16, transforms of a block) ----
+
+// spectra (channels, POINTS) of taps (channels, length), over `total`, so that inverse transforms need no factor
+template <int POINTS, class REAL>
+__global__ __launch_bounds__(Plan<POINTS>::block) void spectrum(const REAL* taps, float2* out, int channels, int length, int total) {
+    const int t = threadIdx.x;
+    const position unit = (position)blockIdx.x * blockDim.y + threadIdx.y;
+    const int channel = unit < channels ? (int)unit : channels - 1;
+    float2 x[16], w[4];
+    roots<POINTS>(w, t);
+    load<POINTS>(x, taps, 0, channel, 1, channels, length, t);
+    forward<POINTS, POINTS, Rows<REAL>::half>(x, w, memory + threadIdx.y * Plan<POINTS>::padded, t);
+    const float scale = 1.0f / (float)total;
+#pragma unroll
+    for (int e = 0; e < 16; ++e) x[e] = scaled(x[e], scale);
+    if (unit < channels) store<POINTS>(x, out, 0, channel, 0, channels, 0, t);
+}
+
+// y = u * taps, or with `adjoint` the gradient of u from that of y
+template <int POINTS, class REAL>
+__global__ __launch_bounds__(Plan<POINTS>::block, 1024 / Plan<POINTS>::block) void convolve(
+    const REAL* u, const float2* spectra, REAL* y, int batch, int channels, int length, int adjoint) {
+    const int t = threadIdx.x, pairs = (batch + 1) / 2;
+    const position unit = (position)blockIdx.x * blockDim.y + threadIdx.y;
+    const bool inside = unit < (position)channels * pairs;
+    const int channel = inside ? (int)(unit / pairs) : 0, pair = inside ? (int)(unit % pairs) : 0;
+    const float side = adjoint ? -1.0f : 1.0f;
+    float2* shared = memory + threadIdx.y * Plan<POINTS>::padded;
+    const float2* taps = spectra + (position)channel * POINTS + t;
+    float2 x[16], w[4];
+    roots<POINTS>(w, t);
+    load<POINTS>(x, u, pair, channel, batch, channels, length, t);
+    forward<POINTS, POINTS, Rows<REAL>::half>(x, w, shared, t);
+#pragma unroll
+    for (int e = 0; e < 16; ++e) {
+        const float2 s = taps[e * (POINTS / 16)];
+        x[e] = times(x[e], make_float2(s.x, side * s.y));
+    }
+    inverse<POINTS, POINTS>(x, w, shared, t);
+    if (inside) store<POINTS>(x, y, pair, channel, batch, channels, length, t);
+}
+
+// The gradient of u, and that of the taps as spectra (splits, channels, POINTS), one of each split of the batch. With z = u1 + i u2 and
+// d = dy1 + i dy2, the real part of the inverse transform of conj(Z) D is corr(u1, dy1) + corr(u2, dy2): all pairs add up before one
+// inverse transform. `kept` (splits, channels, POINTS) holds Z of the largest transforms, whose threads have no registers left for it.
+template <int POINTS, class REAL>
+__global__ __launch_bounds__(Plan<POINTS>::block, Plan<POINTS>::block <= 512 ? 512 / Plan<POINTS>::block : 1) void backward(
+    const REAL* u, const REAL* dy, const float2* spectra, REAL* du, float2* partial, float2* kept,
+    int batch, int channels, int length, int splits) {
+    constexpr bool KEEP = Plan<POINTS>::block > 512;
+    const int t = threadIdx.x, pairs = (batch + 1) / 2, steps = (pairs + splits - 1) / splits;
+    const position unit = (position)blockIdx.x * blockDim.y + threadIdx.y;
+    const bool live = unit < (position)channels * splits;
+    const int channel = live ? (int)(unit % channels) : 0, split = live ? (int)(unit / channels) : 0;
+    float2* shared = memory + threadIdx.y * Plan<POINTS>::padded;
+    const float2* taps = spectra + (position)channel * POINTS + t;
+    float2* sums = partial + ((position)split * channels + channel) * POINTS + t;
+    float2* aside = kept + ((position)split * channels + channel) * POINTS + t;
+    float2 x[16], z[16], sum[16], w[4];
+    roots<POINTS>(w, t);
+#pragma unroll
+    for (int e = 0; e < 16; ++e) sum[e] = make_float2(0.0f, 0.0f);
+    for (int step = 0; step < steps; ++step) {
+        const bool inside = live && split + step * splits < pairs;
+        const int pair = inside ? split + step * splits : 0;
+        load<POINTS>(z, u, pair, channel, batch, channels, length, t);
+        forward<POINTS, POINTS, Rows<REAL>::half>(z, w, shared, t);
+        if constexpr (KEEP) {
+#pragma unroll
+            for (int e = 0; e < 16; ++e) aside[e * (POINTS / 16)] = z[e];
+        }
+        load<POINTS>(x, dy, pair, channel, batch, channels, length, t);
+        forward<POINTS, POINTS, Rows<REAL>::half>(x, w, shared, t);
+#pragma unroll
+        for (int e = 0; e < 16; ++e) {
+            const float2 a = KEEP ? aside[e * (POINTS / 16)] : z[e], s = taps[e * (POINTS / 16)];
+            const float2 product = make_float2(a.x * x[e].x + a.y * x[e].y, a.x * x[e].y - a.y * x[e].x);
+            if constexpr (KEEP) {
+                if (inside) sums[e * (POINTS / 16)] = step ? plus(sums[e * (POINTS / 16)], product) : product;
+            } else if (inside) {
+                sum[e] = plus(sum[e], product);
+            }
+            x[e] = times(x[e], make_float2(s.x, -s.y));
+        }
+        inverse<POINTS, POINTS>(x, w, shared, t);
+        if (inside) store<POINTS>(x, du, pair, channel, batch, channels, length, t);
+    }
+    if constexpr (!KEEP) {
+        if (live) {
+#pragma unroll
+            for (int e = 0; e < 16; ++e) sums[e * (POINTS / 16)] = sum[e];
+        }
+    }
+}
+
+// the gradient of the taps (channels, length) from its spectra (splits, channels, POINTS)
+template <int POINTS, class REAL>
+__global__ __launch_bounds__(Plan<POINTS>::block) void gradient(
+    const float2* partial, REAL* out, int channels, int length, int splits, int total) {
+    const int t = threadIdx.x;
+    const position unit = (position)blockIdx.x * blockDim.y + threadIdx.y;
+    const int channel = unit < channels ? (int)unit : channels - 1;
+    float2 x[16], w[4];
+    roots<POINTS>(w, t);
+    load<POINTS>(x, partial, 0, channel, 0, channels, 0, t);
+    for (int split = 1; split < splits; ++split) {
+        const float2* more = partial + ((position)split * channels + channel) * POINTS + t;
+#pragma unroll
+        for (int e = 0; e < 16; ++e) x[e] = plus(x[e], more[e * (POINTS / 16)]);
+    }
+    const float scale = 1.0f / (float)total;
+#pragma unroll
+    for (int e = 0; e < 16; ++e) x[e] = scaled(x[e], scale);
+    inverse<POINTS, POINTS>(x, w, memory + threadIdx.y * Plan<POINTS>::padded, t);
+    if (unit < channels) store<POINTS>(x, out, 0, channel, 1, channels, length, t);
+}
+
+// ---- long rows: the pass of radix RADIX over channels first ... first + count of (batch, channels, length) ----
+
+template <int RADIX, class REAL>
+__global__ __launch_bounds__(256) void split(
+    const REAL* u, float2* rows, int batch, int channels, int length, int first, int count, int points) {
+    const position flat = (position)blockIdx.x * blockDim.x + threadIdx.x;
+    const int n = (int)(flat % points);
+    const position unit = flat / points;
+    const int pair = (int)(unit / count), channel = first + (int)(unit % count);
+    if (2 * pair >= batch) return;
+    const bool both = 2 * pair + 1 < batch;
+    const REAL* one = u + ((position)(2 * pair) * channels + channel) * length;
+    const REAL* other = one + (position)channels * length;
+    float2 x[RADIX];
+#pragma unroll
+    for (int k = 0; k < RADIX; ++k) {
+        const position at = (position)k * points + n;
+        const bool there = k < RADIX / 2 && at < length;
+        x[k] = make_float2(there ? wide(one[at]) : 0.0f, there && both ? wide(other[at]) : 0.0f);
+    }
+    butterfly<RADIX, false>(x);
+    twiddle<RADIX, false>(x, root(n, RADIX * points));
+#pragma unroll
+    for (int m = 0; m < RADIX; ++m) rows[(unit * RADIX + m) * points + n] = x[m];
+}
+
+template <int RADIX, class REAL>
+__global__ __launch_bounds__(256) void join(
+    const float2* rows, REAL* y, int batch, int channels, int length, int first, int count, int points) {
+    const position flat = (position)blockIdx.x * blockDim.x + threadIdx.x;
+    const int n = (int)(flat % points);
+    const position unit = flat / points;
+    const int pair = (int)(unit / count), channel = first + (int)(unit % count);
+    if (2 * pair >= batch) return;
+    const bool both = 2 * pair + 1 < batch;
+    REAL* one = y + ((position)(2 * pair) * channels + channel) * length;
+    REAL* other = one + (position)channels * length;
+    float2 x[RADIX];
+#pragma unroll
+    for (int m = 0; m < RADIX; ++m) x[m] = rows[(unit * RADIX + m) * points + n];
+    twiddle<RADIX, true>(x, root(n, RADIX * points));
+    butterfly<RADIX, true>(x);
+#pragma unroll
+    for (int k = 0; k < RADIX / 2; ++k) {
+        const position at = (position)k * points + n;
+        if (at < length) narrow(x[k].x, one + at);
+        if (at < length && both) narrow(x[k].y, other + at);
+    }
+}

@@ -1,0 +1,165 @@
+"""Causal convolutions with one real filter a channel, and their gradients, in float32, by transforms that stay on the chip.
+
+The plain functions are those of :mod:`ssmid.nn.convolution`. Bytes, of rows up to 8192: inputs are read once and outputs written once,
+beside the spectra of the filters (8 bytes a point, twice the length in points), which are made in a few microseconds and read from the
+cache. Longer rows go through scratch of two passes, in slabs of channels that mostly stay in the L2 cache. Operations, of ``N = 2 L``
+points: two complex transforms of N for two rows forward, three backward.
+
+Whoever has the frequency response of a filter instead of its taps pays one inverse transform of a row a channel: 1 / batch of all this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ssmid._array import Array
+from ssmid.kernels.compiler import ceil_power_of_two
+from ssmid.kernels.cuda import can_compile, launch, multiprocessors
+
+_SOURCE = "fft_convolution.cu"
+_NAMES = {"torch.float32": "float", "torch.bfloat16": "bfloat", "torch.float16": "half"}
+_COMPLEX = "float2"
+_LONGEST = 131072
+_SLAB = 16 << 20, 48 << 20
+"""Bytes of scratch for long rows: at least enough to fill the device, at most what its L2 cache holds."""
+
+
+def fused_convolution(u: Array) -> bool:
+    """Whether the kernels take rows ``u`` ``(batch, channels, length)``."""
+    return can_compile(u) and str(u.dtype) in _NAMES and 0 < u.shape[-1] <= _LONGEST and u.shape[0] > 0 and u.shape[1] > 0
+
+
+def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
+    """``y_t = sum_{s <= t} taps_s u_{t-s}`` ``(batch, channels, length)`` of ``u`` of that shape and kind.
+
+    taps : float32 ``(channels, taps)``, no more than the length   adjoint : the gradient of ``u`` in place of it, ``u`` being that of ``y``
+    """
+    u, taps = u.contiguous(), taps.contiguous()
+    y, plan = u.new_empty(u.shape), _Plan.of(u.shape[-1])
+    if plan.radix == 1:
+        plan.convolve(u, plan.spectra(taps), y, adjoint)
+        return y
+    for part in plan.slabs(u, streams=1):
+        spectra = plan.spectra(plan.split(taps, part))
+        rows = plan.split(u, part)
+        plan.convolve(rows, spectra, rows, adjoint)
+        plan.join(rows, y, part)
+    return y
+
+
+def convolve_backward(u: Array, taps: Array, dy: Array) -> tuple[Array, Array]:
+    """Gradients of ``u`` (its kind) and of ``taps`` (float32), from that of the convolution; arguments as of :func:`convolve`."""
+    u, taps, dy = u.contiguous(), taps.contiguous(), dy.contiguous()
+    du, dtaps, plan = u.new_empty(u.shape), taps.new_empty(taps.shape), _Plan.of(u.shape[-1])
+    if plan.radix == 1:
+        partial = plan.backward(u, dy, plan.spectra(taps), du)
+        plan.gradient(partial, dtaps)
+        return du, dtaps
+    for part in plan.slabs(u, streams=2):
+        spectra = plan.spectra(plan.split(taps, part))
+        rows, dy_rows = plan.split(u, part), plan.split(dy, part)
+        partial = plan.backward(rows, dy_rows, spectra, dy_rows)
+        plan.join(dy_rows, du, part)
+        plan.gradient(partial, partial)
+        plan.join(partial[0].reshape(1, -1, plan.radix, plan.points, 2), dtaps, part)
+    return du, dtaps
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Transforms of ``radix * points``, ``points`` of them in one block.
+
+    Rows are real ``(batch, channels, length)``, or, split by ``radix``, complex ``(pairs, channels, radix, points, 2)``.
+    """
+
+    radix: int
+    points: int
+
+    @staticmethod
+    def of(length: int) -> _Plan:
+        total = 2 * ceil_power_of_two(max(length, 32))
+        if total <= 16384:
+            return _Plan(1, total)
+        points = max(4096, total // 16)
+        return _Plan(total // points, points)
+
+    @property
+    def total(self) -> int:
+        return self.radix * self.points
+
+    def slabs(self, u: Array, streams: int) -> list[tuple[int, int]]:
+        """``(first, count)`` of channels whose rows, ``streams`` of them and the spectra, fit into the scratch."""
+        batch, channels, length = u.shape
+        least, most = _SLAB
+        scratch = min(most, max(least, batch * channels * length * u.element_size() * (streams + 1) // 12))
+        count = max(1, scratch // (8 * self.total * streams * ((batch + 1) // 2 + 1)))
+        return [(first, min(count, channels - first)) for first in range(0, channels, count)]
+
+    def spectra(self, taps: Array) -> Array:
+        """``(channels, points, 2)`` of ``(channels, taps)``; of split rows, in their place."""
+        if taps.ndim == 2:
+            (channels, length), out = taps.shape, taps.new_empty((taps.shape[0], self.points, 2))
+        else:
+            (channels, length), out = (taps.shape[1] * self.radix, 0), taps
+        self._transforms("spectrum", taps, channels, taps, out, channels, length, self.total)
+        return out
+
+    def convolve(self, u: Array, spectra: Array, y: Array, adjoint: bool) -> None:
+        batch, channels, length = self._shape(u)
+        self._transforms("convolve", u, channels * ((batch + 1) // 2), u, spectra, y, batch, channels, length, int(adjoint))
+
+    def backward(self, u: Array, dy: Array, spectra: Array, du: Array) -> Array:
+        """The gradient of ``u`` into ``du``; spectra of that of the taps, one for each split of the batch."""
+        batch, channels, length = self._shape(u)
+        splits = self._splits(channels, (batch + 1) // 2, u.device)
+        partial = spectra.new_empty((splits, channels, self.points, 2))
+        kept = partial.new_empty(partial.shape) if self._threads > 512 else partial
+        self._transforms("backward", u, channels * splits, u, dy, spectra, du, partial, kept, batch, channels, length, splits)
+        return partial
+
+    def gradient(self, partial: Array, out: Array) -> None:
+        splits, channels = partial.shape[:2]
+        length = out.shape[-1] if out.ndim == 2 else 0
+        self._transforms("gradient", out, channels, partial, out, channels, length, splits, self.total)
+
+    def split(self, rows: Array, part: tuple[int, int]) -> Array:
+        batch, channels, length = rows.shape if rows.ndim == 3 else (1, *rows.shape)
+        first, count = part
+        out = rows.new_empty(((batch + 1) // 2, count, self.radix, self.points, 2), dtype=_float32(rows))
+        self._pass("split", rows, out.shape[0] * count, rows, out, batch, channels, length, first, count, self.points)
+        return out
+
+    def join(self, rows: Array, out: Array, part: tuple[int, int]) -> None:
+        batch, channels, length = out.shape if out.ndim == 3 else (1, *out.shape)
+        self._pass("join", out, rows.shape[0] * part[1], rows, out, batch, channels, length, *part, self.points)
+
+    @property
+    def _threads(self) -> int:
+        return self.points // 16
+
+    @property
+    def _groups(self) -> int:
+        """Transforms of one block: no block is smaller than four warps."""
+        return max(1, 128 // self._threads)
+
+    def _shape(self, u: Array) -> tuple[int, int, int]:
+        return tuple(u.shape) if u.ndim == 3 else (2 * u.shape[0], u.shape[1] * self.radix, 0)
+
+    def _splits(self, channels: int, pairs: int, device: Any) -> int:
+        """Into how many parts the batch goes: as few rounds of blocks as can be, each paying for its own spectra of gradients."""
+        resident = multiprocessors(device) * max(1, 512 // max(self._threads, 128)) * self._groups
+        return min(range(1, min(pairs, 64) + 1), key=lambda s: -(-channels * s // resident) * (3 * -(-pairs // s) + 1))
+
+    def _transforms(self, kernel: str, kind: Array, units: int, *arguments: Any) -> None:
+        groups = self._groups
+        shared = 8 * groups * (self.points + self.points // 16)
+        name = f"{kernel}<{self.points}, {_COMPLEX if kind.ndim > 3 else _NAMES[str(kind.dtype)]}>"
+        launch(_SOURCE, name, -(-units // groups), (self._threads, groups), *arguments, shared=shared)
+
+    def _pass(self, kernel: str, kind: Array, units: int, *arguments: Any) -> None:
+        launch(_SOURCE, f"{kernel}<{self.radix}, {_NAMES[str(kind.dtype)]}>", units * self.points // 256, (256, 1), *arguments)
+
+
+def _float32(rows: Array) -> Any:
+    return rows.new_empty(0).float().dtype
