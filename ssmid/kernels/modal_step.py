@@ -129,7 +129,9 @@ def multihyena_step_(q: Array, k: Array, v: Array, state: Array, poles: Array, r
     if batch and heads and N:
         pairs = xp.view_as_real(state), poles.contiguous(), residues.contiguous()
         grid = (-(-heads // together), batch)
-        _multihyena[grid](q, k, v, *pairs, feedthrough, y, heads, MODES=modes, PADDED=padded, N=N, ROWS=rows, COLUMNS=columns, HEADS=together)
+        _multihyena[grid](
+            q, k, v, *pairs, feedthrough, y, heads, MODES=modes, PADDED=padded, N=N, ROWS=rows, COLUMNS=columns, HEADS=together
+        )  # fmt: skip
     return y
 
 

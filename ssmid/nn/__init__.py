@@ -1,22 +1,36 @@
 """Torch layers that mix along the sequence: trained as convolutions, run as recurrences."""
 
 from ssmid.nn.cached_convolution import CachedConvolution
+from ssmid.nn.companion import CompanionRecurrence
+from ssmid.nn.convert import Conversion, conversions, convert
 from ssmid.nn.convolution import long_convolution
 from ssmid.nn.explicit import ExplicitFilter
 from ssmid.nn.filter import Filter, Recurrence, State
 from ssmid.nn.future_fill import FutureFill
 from ssmid.nn.layer import FilterLayer, SequenceLayer
+from ssmid.nn.modal_filter import ModalFilter
+from ssmid.nn.recurrence import ModalRecurrence, recurrence
+from ssmid.nn.rtf import RTF, RTFFilter
 from ssmid.nn.short_convolution import ShortConvolution
 
 __all__ = [
     "CachedConvolution",
+    "CompanionRecurrence",
+    "Conversion",
     "ExplicitFilter",
     "Filter",
     "FilterLayer",
     "FutureFill",
+    "ModalFilter",
+    "ModalRecurrence",
+    "RTF",
+    "RTFFilter",
     "Recurrence",
     "SequenceLayer",
     "ShortConvolution",
     "State",
+    "conversions",
+    "convert",
     "long_convolution",
+    "recurrence",
 ]
