@@ -8,8 +8,11 @@ lag 0: the sample that comes in is seen at once.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ssmid._array import Array, as_complex, double, harmonize, namespace
 from ssmid.analysis.substitution import phi1
+from ssmid.linalg import principal_log
 from ssmid.parametrizations.modes import bypass, complex_numbers, copies, kernel_modes, positive, widest
 from ssmid.systems import Modal
 
@@ -56,6 +59,56 @@ def s4d(
     """
     C, step, A_real, A_imag, B, D = harmonize(C=C, step=step, A_real=A_real, A_imag=A_imag, B=B, D=D)
     bits = widest(C, step, A_real)
+    A, dt, weights = _continuous(
+        C, step, A_real, A_imag, B, transform=transform, imaginary_transform=imaginary_transform, step_transform=step_transform,
+        imaginary_sign=imaginary_sign, bandlimit=bandlimit,
+    )  # fmt: skip
+    if discretization == "dss":
+        poles, weights = _softmax(as_complex(A), as_complex(dt * A), as_complex(weights), length)
+    else:
+        poles, weights = sampled(A, dt, weights, discretization)
+        weights = 2 * weights
+    return kernel_modes(poles, weights, bypass(D, weights.shape[:-1]), bits=bits)
+
+
+def s4d_exponentials(
+    C: Array, step: Array, A_real: Array, A_imag: Array = None, B: Array = None, *, discretization: str = "zoh", **options: Any
+) -> tuple[Array, Array]:
+    """``(exponents, weights)`` of the same kernel, ``h[t] = Re sum_i weights_i exp(exponents_i t)``, t >= 0, without the bypass.
+
+    Complex, double precision, ``(H, N)`` and ``(*heads, H, N)``, one of each conjugate pair: what a kernel of many taps is summed from.
+    Arguments as of :func:`s4d`, but no "dss". Exponents keep their accuracy however slow the mode. Differentiable.
+
+    >>> import numpy as np
+    >>> exponents, weights = s4d_exponentials(np.array([[[1.0, 0.0]]]), np.log([0.1]), np.log([[0.5]]), np.array([[0.0]]))
+    >>> (weights * np.exp(exponents)).real.round(4)
+    array([[0.1856]])
+    """
+    A, dt, weights = _continuous(C, step, A_real, A_imag, B, **options)
+    if discretization == "dss":
+        raise ValueError("discretization: expected 'zoh' or 'bilinear', got 'dss'")
+    _, weights = sampled(A, dt, weights, discretization)
+    x = as_complex(dt * A)
+    if discretization == "bilinear":
+        x = principal_log((1 + x / 2) / (1 - x / 2))
+    return x, as_complex(2 * weights)
+
+
+def _continuous(
+    C: Array,
+    step: Array,
+    A_real: Array,
+    A_imag: Array = None,
+    B: Array = None,
+    *,
+    transform: str = "exp",
+    imaginary_transform: str = "none",
+    step_transform: str = "exp",
+    imaginary_sign: int = -1,
+    bandlimit: float | None = None,
+) -> tuple[Array, Array, Array]:
+    """``A (H, N)``, ``dt (H, 1 or N)`` and the products of outputs and inputs ``(*heads, H, N)``, before sampling."""
+    C, step, A_real, A_imag, B = harmonize(C=C, step=step, A_real=A_real, A_imag=A_imag, B=B)
     real = A_imag is None
     C = double(C) if real else complex_numbers(C, "C")
     channels = C.shape[-2]
@@ -73,13 +126,7 @@ def s4d(
         xp = namespace(A)
         slow = dt * xp.abs(xp.imag(A)) < bandlimit * xp.pi
         weights = xp.where(slow, weights, xp.zeros_like(weights))
-    dt = dt if real else as_complex(dt)
-    if discretization == "dss":
-        poles, weights = _softmax(as_complex(A), as_complex(dt * A), as_complex(weights), length)
-    else:
-        poles, weights = sampled(A, dt, weights, discretization)
-        weights = 2 * weights
-    return kernel_modes(poles, weights, bypass(D, weights.shape[:-1]), bits=bits)
+    return A, dt if real else as_complex(dt), weights
 
 
 def dss(

@@ -7,7 +7,13 @@ circle: the C that runs as a recurrence is ``C~ (I - Ad^L)^-1``.
 
 from __future__ import annotations
 
-from ssmid._array import Array, as_complex, astype_width, harmonize, namespace
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ssmid._array import Array, as_complex, astype_width, device, from_numpy, harmonize, namespace, width
+from ssmid.kernels.cauchy import cauchy_sums
 from ssmid.linalg import solve, transpose
 from ssmid.parametrizations.modes import bypass, complex_numbers, copies, positive, widest
 from ssmid.systems import StateSpace
@@ -45,15 +51,8 @@ def s4(
     """
     C, B, P, step, A_real, A_imag, D = harmonize(C=C, B=B, P=P, step=step, A_real=A_real, A_imag=A_imag, D=D)
     bits = widest(C, B, P, step, A_real)
-    C, B, P = (complex_numbers(x, name) for x, name in ((C, "C"), (B, "B"), (P, "P")))
-    channels = C.shape[-2]
-    A = -as_complex(positive(A_real, transform)) + imaginary_sign * 1j * as_complex(positive(A_imag, imaginary_transform))
-    dt = positive(step, step_transform)
-    dt = as_complex(dt[:, None] if dt.ndim == 1 else dt)
-    A, P = copies(A, channels, -2), copies(P, channels, -2)
-    B = copies(B[0, ...] if B.ndim == 3 else B, channels, -2)
-    matrix, inputs = _real_system(A, P, dt, B)
-    A, B = _bilinear(matrix, inputs)
+    C, B, P, A, dt = _continuous(C, B, P, step, A_real, A_imag, transform, imaginary_transform, step_transform, imaginary_sign)
+    A, B = _bilinear(*_real_system(A, P, dt, B))
     xp = namespace(A)
     outputs = xp.concat([2 * xp.real(C), -2 * xp.imag(C)], axis=-1)[..., None, :]
     if trained_length:
@@ -62,6 +61,77 @@ def s4(
     if D is not None:
         feedthrough = feedthrough + bypass(D, tuple(feedthrough.shape[:-2]))[..., None, None]
     return StateSpace(*(astype_width(M, bits) for M in (A, B, outputs @ A, feedthrough)))
+
+
+def trained_outputs(C: Array, B: Array, P: Array, step: Array, A_real: Array, A_imag: Array, length: int, **options: Any) -> Array:
+    """``C~ = C (I - Ad^length)`` ``(heads, H, N)`` complex of the ``C`` that runs as a recurrence, by which training begins.
+
+    Arguments as of :func:`s4`, which undoes it. Differentiable.
+    """
+    C, B, P, step, A_real, A_imag = harmonize(C=C, B=B, P=P, step=step, A_real=A_real, A_imag=A_imag)
+    C, B, P, A, dt = _continuous(C, B, P, step, A_real, A_imag, **options)
+    xp, n = namespace(C), C.shape[-1]
+    Ad, _ = _bilinear(*_real_system(A, P, dt, B))
+    row = xp.concat([xp.real(C), -xp.imag(C)], axis=-1)
+    row = row - (row[..., None, :] @ matrix_power(Ad, length))[..., 0, :]
+    return as_complex(row[..., :n]) - 1j * as_complex(row[..., n:])
+
+
+def s4_spectrum(
+    C: Array,
+    B: Array,
+    P: Array,
+    step: Array,
+    A_real: Array,
+    A_imag: Array,
+    length: int,
+    *,
+    sums: Callable[[Array, Array, Array], Array] = cauchy_sums,
+    **options: Any,
+) -> Array:
+    """``C~ (I - Ad / z)^-1 Bd`` at the ``length`` points of the unit circle from 1 to -1: ``(*heads, H, length // 2 + 1)`` complex.
+
+    The real inverse transform of ``length`` samples is the kernel of the trained ``C~``, without the bypass (Gu, Goel & Re 2022, section
+    3.3 and appendix C.3): by the bilinear map ``z_c = 2 i tan(omega / 2)`` the resolvent is that of the continuous matrix, whose diagonal
+    part makes sums of partial fractions and whose low-rank part goes by the Woodbury identity. Where the authors divide by
+    ``1 + exp(-i omega)``, which is 0 at the last point of an even length, here stands ``cos(omega / 2)`` in double precision.
+
+    C, B, P, step, A_real, A_imag, options : as of :func:`s4`   sums : what :func:`ssmid.kernels.cauchy.cauchy_sums` computes; the
+    precision of its result is that of the spectrum. Differentiable where ``sums`` is.
+
+    >>> import numpy as np
+    >>> pairs = np.array([[[[1.0, 0.5]]]])
+    >>> s4_spectrum(pairs, pairs[0], 0.1 * pairs, np.log([0.1]), np.log([[0.5]]), np.array([[2.0]]), 4).shape
+    (1, 1, 3)
+    """
+    C, B, P, step, A_real, A_imag = harmonize(C=C, B=B, P=P, step=step, A_real=A_real, A_imag=A_imag)
+    C, B, P, A, dt = _continuous(C, B, P, step, A_real, A_imag, **options)
+    xp, rank = namespace(C), P.shape[0]
+    heads = C[None, ...] if C.ndim == 2 else C
+    outputs = xp.concat([heads, xp.conj(P)], axis=0)
+    inputs = dt * xp.concat([B[None, ...], P], axis=0)
+    # (outputs, inputs, H, N) -> (H, outputs x inputs, N)
+    products = xp.moveaxis(outputs[:, None, ...] * inputs[None, ...], 2, 0)
+    channels, rows, columns, n = products.shape
+    half = np.pi * np.arange(length // 2 + 1) / length
+    points = xp.asarray(2 * np.tan(half), device=device(C))
+    found = sums(xp.reshape(products, (channels, rows * columns, n)), dt * A, points)
+    found = xp.reshape(found, (channels, rows, columns, points.shape[0]))
+    spectrum = _woodbury(found, heads.shape[0], rank) * astype_width(from_numpy(np.exp(1j * half) / np.cos(half), found), width(found))
+    spectrum = xp.moveaxis(spectrum, 0, 1)
+    return spectrum[0, ...] if C.ndim == 2 else spectrum
+
+
+def _woodbury(sums: Array, heads: int, rank: int) -> Array:
+    """``(H, heads, points)`` from the sums of every output with every input ``(H, heads + rank, 1 + rank, points)``."""
+    direct, seen = sums[:, :heads, 0, :], sums[:, :heads, 1:, :]
+    driven, crossed = sums[:, heads:, 0, :], sums[:, heads:, 1:, :]
+    if rank == 1:
+        return direct - seen[:, :, 0, :] * (driven / (1 + crossed[:, :, 0, :]))
+    xp = namespace(sums)
+    eye = xp.eye(rank, dtype=sums.dtype, device=device(sums))
+    inner = solve(eye + xp.moveaxis(crossed, -1, 1), xp.moveaxis(driven, -1, 1)[..., None])[..., 0]
+    return direct - xp.sum(seen * xp.moveaxis(inner, 1, -1)[:, None, ...], axis=2)
 
 
 def recurrent_outputs(outputs: Array, A: Array, length: int) -> Array:
@@ -86,6 +156,28 @@ def matrix_power(A: Array, exponent: int) -> Array:
         if exponent:
             A = A @ A
     return power
+
+
+def _continuous(
+    C: Array,
+    B: Array,
+    P: Array,
+    step: Array,
+    A_real: Array,
+    A_imag: Array,
+    transform: str = "exp",
+    imaginary_transform: str = "none",
+    step_transform: str = "exp",
+    imaginary_sign: int = -1,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """``C (*heads, H, N)``, ``B (H, N)``, ``P (rank, H, N)``, ``A (H, N)`` and ``dt (H, 1 or N)``, complex, double, one set a channel."""
+    C, B, P = (complex_numbers(x, name) for x, name in ((C, "C"), (B, "B"), (P, "P")))
+    channels = C.shape[-2]
+    A = -as_complex(positive(A_real, transform)) + imaginary_sign * 1j * as_complex(positive(A_imag, imaginary_transform))
+    dt = positive(step, step_transform)
+    dt = as_complex(dt[:, None] if dt.ndim == 1 else dt)
+    A, P = copies(A, channels, -2), copies(P, channels, -2)
+    return C, copies(B[0, ...] if B.ndim == 3 else B, channels, -2), P, A, dt
 
 
 def _real_system(A: Array, P: Array, dt: Array, B: Array) -> tuple[Array, Array]:

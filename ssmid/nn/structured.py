@@ -1,0 +1,62 @@
+"""Sums of exponentials and of partial fractions with a backward of their own: nothing of the size modes x length is kept.
+
+On a GPU, for results in single precision, the fused kernels of :mod:`ssmid.kernels`; the plain functions beside them otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssmid.kernels import cauchy, vandermonde
+from ssmid.kernels.compiler import fused
+
+
+def exponential_sums(weights: Tensor, exponents: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """Taps ``(channels, length)`` of ``h[t] = Re sum_n weights_n exp(exponents_n t)``, ``(channels, N)`` complex128 each."""
+    return _ExponentialSums.apply(weights, exponents, length, dtype)  # pyright: ignore[reportReturnType]
+
+
+def cauchy_sums(numerators: Tensor, nodes: Tensor, points: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(channels, M, K)`` of ``sum_n v_n / (i y - a_n)`` and its conjugate partners; arguments as of the plain function, complex128.
+
+    dtype : the real dtype of the precision of the result
+    """
+    return _CauchySums.apply(numerators, nodes, points, dtype)  # pyright: ignore[reportReturnType]
+
+
+class _ExponentialSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, exponents: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(weights, exponents)
+        ctx.fused = fused(exponents) and dtype == torch.float32
+        sums = vandermonde.fused_exponential_sums if ctx.fused else vandermonde.exponential_sums
+        return sums(weights, exponents, length).to(dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
+        weights, exponents = ctx.saved_tensors
+        if ctx.fused:
+            return *vandermonde.fused_exponential_gradients(gradients[0], weights, exponents), None, None
+        return *vandermonde.exponential_gradients(gradients[0].to(weights.real.dtype), weights, exponents), None, None
+
+
+class _CauchySums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, numerators: Tensor, nodes: Tensor, points: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(numerators, nodes, points)
+        ctx.fused = fused(nodes) and dtype == torch.float32
+        sums = cauchy.fused_cauchy_sums if ctx.fused else cauchy.cauchy_sums
+        return sums(numerators, nodes, points).to(torch.complex128 if dtype == torch.float64 else torch.complex64)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
+        numerators, nodes, points = ctx.saved_tensors
+        found = cauchy.fused_cauchy_gradients if ctx.fused else cauchy.cauchy_gradients
+        given = gradients[0] if ctx.fused else gradients[0].to(numerators.dtype)
+        by_numerators, by_nodes = found(given, numerators, nodes, points)
+        return by_numerators.to(numerators.dtype), by_nodes, None, None
