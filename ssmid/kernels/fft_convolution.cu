@@ -127,6 +127,9 @@ __device__ __forceinline__ float2 root(int part, int whole) {
 template <int RADIX, bool INVERSE>
 __device__ __forceinline__ void twiddle(float2* x, float2 w) {
     if (INVERSE) w.y = -w.y;
+#ifdef __CUDA_ARCH__
+    asm volatile("" : "+f"(w.x), "+f"(w.y));  // else compilers keep all powers over a loop, in registers that are not there
+#endif
     float2 first[4], step = make_float2(1.0f, 0.0f);
     first[1] = w, first[2] = times(w, w), first[3] = times(first[2], w);
     const float2 fourth = times(first[2], first[2]), eighth = times(fourth, fourth);
