@@ -7,10 +7,17 @@ from ssmid.nn.convolution import long_convolution
 from ssmid.nn.explicit import ExplicitFilter
 from ssmid.nn.filter import Filter, Recurrence, State
 from ssmid.nn.future_fill import FutureFill
+from ssmid.nn.h3 import H3
+from ssmid.nn.hyena import Hyena
+from ssmid.nn.implicit import HyenaFilter
 from ssmid.nn.layer import FilterLayer, SequenceLayer
+from ssmid.nn.lru import LRU
 from ssmid.nn.modal_filter import ModalFilter
+from ssmid.nn.multihyena import MultiHyena
 from ssmid.nn.recurrence import ModalRecurrence, recurrence
 from ssmid.nn.rtf import RTF, RTFFilter
+from ssmid.nn.s4 import S4, S4Filter
+from ssmid.nn.s4d import S4D, S4DFilter
 from ssmid.nn.short_convolution import ShortConvolution
 
 __all__ = [
@@ -21,11 +28,20 @@ __all__ = [
     "Filter",
     "FilterLayer",
     "FutureFill",
+    "H3",
+    "Hyena",
+    "HyenaFilter",
+    "LRU",
     "ModalFilter",
     "ModalRecurrence",
+    "MultiHyena",
     "RTF",
     "RTFFilter",
     "Recurrence",
+    "S4",
+    "S4D",
+    "S4DFilter",
+    "S4Filter",
     "SequenceLayer",
     "ShortConvolution",
     "State",
