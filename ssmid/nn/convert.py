@@ -46,7 +46,7 @@ def convert(
     - a function such as :func:`ssmid.distill`, called as ``how(system, **options)`` with the system of each filter, or, with ``length``,
       with that many of its taps as an :class:`ssmid.ImpulseResponse`; it returns a system or a result that has one
     - a mapping from names to such, as :func:`ssmid.load` gives it for a folder that ``ssmid distill`` filled; names are the paths of
-      the filters in ``model``
+      the filters in ``model``, or of the mixers around them, as ``ssmid distill`` names layers, where a mixer has one filter
     - "exact", for filters that are systems with a few states (RTF, S4, S4D)
     - a class of recurrences made of filters, ``how(filter, **options)``: :class:`ssmid.nn.CachedConvolution`, :class:`ssmid.nn.FutureFill`
 
@@ -73,7 +73,7 @@ def convert(
         return model if isinstance(model, Recurrence) else _converted("", model, how, form, length, options)
     found = dict(_filters(model))
     if isinstance(how, Mapping):
-        _check_names(found, how)
+        how = _by_path(found, how)
     made: dict[int, Recurrence] = {}
     for name, filter in found.items():
         if id(filter) not in made:
@@ -112,13 +112,17 @@ def _filters(module: nn.Module, path: str = "") -> Iterator[tuple[str, Filter]]:
             yield from _filters(child, f"{path}{name}.")
 
 
-def _check_names(found: Mapping[str, Filter], given: Mapping[str, Any]) -> None:
-    missing, left = sorted(set(found) - set(given)), sorted(set(given) - set(found))
+def _by_path(found: Mapping[str, Filter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``given`` by the paths of filters; a module that holds one filter may have lent its own path."""
+    owners = [path.rpartition(".")[0] for path in found]
+    names = {path: path if path in given or owners.count(owner) > 1 else owner for path, owner in zip(found, owners, strict=True)}
+    missing, left = sorted(path for path, name in names.items() if name not in given), sorted(set(given) - set(names.values()))
     if missing or left:
         raise ValueError(
             f"how: expected one entry for the path of each filter ({_few(sorted(found))}); "
             f"missing: {_few(missing)}; left over: {_few(left)}: rename them, {{path: fits[name], ...}}"
         )
+    return {path: given[name] for path, name in names.items()}
 
 
 def _few(names: list[str]) -> str:
