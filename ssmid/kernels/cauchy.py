@@ -85,7 +85,8 @@ def fused_cauchy_gradients(gradient: Array, numerators: Array, nodes: Array, poi
         _, node, point = _prepared(numerators, nodes, points)
         grid = (channels * many, -(-n // rows), splits)
         given = _single(gradient).contiguous().view(xp.float32)
-        _gradients[grid](given, node, point, partial, channels, n, points.shape[0], many, _SPLIT, ROWS=rows, BLOCK=_TILE // rows, num_warps=4)
+        sizes = (channels, n, points.shape[0], many, _SPLIT)
+        _gradients[grid](given, node, point, partial, *sizes, ROWS=rows, BLOCK=_TILE // rows, num_warps=4)
     parts = xp.sum(partial, axis=0)
     sums = [as_complex(parts[..., i]) + 1j * as_complex(parts[..., i + 1]) for i in (0, 2)]
     return sums[0], xp.sum(xp.conj(numerators) * astype_width(sums[1], 64), axis=1)

@@ -50,7 +50,8 @@ def fused_exponential_sums(weights: Array, exponents: Array, length: int) -> Arr
         inner, outer = _split(length)
         rows = min(outer, 128)
         grid = (channels, -(-outer // rows))
-        _sums[grid](*_prepared(weights, exponents), out, n, length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=4 if rows <= 64 else 8)
+        warps = 4 if rows <= 64 else 8
+        _sums[grid](*_prepared(weights, exponents), out, n, length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=warps)
     return out
 
 

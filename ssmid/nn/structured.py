@@ -37,7 +37,7 @@ class _ExponentialSums(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         weights, exponents = ctx.saved_tensors
         if ctx.fused:
             return *vandermonde.fused_exponential_gradients(gradients[0], weights, exponents), None, None
@@ -54,7 +54,7 @@ class _CauchySums(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         numerators, nodes, points = ctx.saved_tensors
         found = cauchy.fused_cauchy_gradients if ctx.fused else cauchy.cauchy_gradients
         given = gradients[0] if ctx.fused else gradients[0].to(numerators.dtype)

@@ -47,8 +47,8 @@ def diagonal_spectrum(order: int, init: str = "lin") -> tuple[np.ndarray, np.nda
     """The continuous ``A`` and ``B`` that S4D begins with, one state of each pair: ``(order / 2,)`` complex, of "real" ``(order,)`` real.
 
     init : "lin" ``-1/2 + i pi n``, "inv" ``-1/2 + i N / pi (N / (2 n + 1) - 1)``, "legs" the normal part of HiPPO-LegS, "real"
-    ``-(n + 1)`` (Gu et al. 2022, equations 8 to 10). Imaginary parts are negative here, as in version 4 of the code. B is 1, of "legs" HiPPO's.
-    Raises ValueError for other names, and for odd orders of complex states.
+    ``-(n + 1)`` (Gu et al. 2022, section 4). Imaginary parts are negative here, as in version 4 of the code.
+    B is 1, of "legs" HiPPO's. Raises ValueError for other names, and for odd orders of complex states.
 
     >>> diagonal_spectrum(4, "inv")[0].round(3)
     array([-0.5-3.82j , -0.5-0.424j])
