@@ -7,7 +7,6 @@ the weights. Each system is measured over batches, then at its own best one; wha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from ssmid.bench.decode_steps import EndToEnd, Prefill, Step, end_to_end, prefills, steps_over_batches, steps_over_contexts
@@ -80,7 +79,8 @@ def _measured(system: System, found: Found, sizes: Sizes, device: str, only: str
     best = max(found.batches.get(name, ()), key=lambda step: step.rate, default=None)
     if only in (None, "generate") and best is not None:
         progress(f"{name}: prompts and answers")
-        found.ends[name] = end_to_end(system, best.batch, sizes, device)
+        end = end_to_end(system, best.batch, sizes, device)
+        found.ends |= {} if end is None else {name: end}
     if only in (None, "contexts") and system.at_contexts and best is not None:
         progress(f"{name}: long contexts")
         found.contexts[name] = steps_over_contexts(system, best.batch, sizes, device)
@@ -167,9 +167,12 @@ def _roofline(name: str, step: Step, ceilings: dict[str, float]) -> Case:
 
 def _prefill(name: str, one: Prefill) -> Case:
     """Reading into a state beside the pass without."""
-    memory = [{} if size is None else {"memory, MiB": size / 2**20} for size in (one.bytes, one.plain_bytes)]
-    rows = (Row(OURS, one.timing, columns=memory[0]), Row("forward, no state", one.plain, columns=memory[1]))
+    rows = (Row(OURS, one.timing, columns=_memory(one.bytes)), Row("forward, no state", one.plain, columns=_memory(one.plain_bytes)))
     return Case("reading a prompt", f"{name}, {one.tokens} tokens", rows, "")
+
+
+def _memory(size: int | None) -> dict[str, float | str]:
+    return {} if size is None else {"memory, MiB": size / 2**20}
 
 
 # ---------------------------------------------------------------- bars
@@ -205,8 +208,8 @@ def _context_bars(found: Found) -> list[Bar]:
                 bars.append(Bar(f"context {context}: {ours}", TRANSFORMER, CONTEXT_TIMES[context], reached, None))
         if len(mine) > 1:
             first, last = mine[min(mine)], mine[max(mine)]
-            flat = first.timing.seconds / last.timing.seconds
-            bars.append(Bar(f"flat in the context: {ours}", f"a step at {first.context} tokens", FLAT, flat, first.state_bytes == last.state_bytes))
+            flat, same = first.timing.seconds / last.timing.seconds, first.state_bytes == last.state_bytes
+            bars.append(Bar(f"flat in the context: {ours}", f"a step at {first.context} tokens", FLAT, flat, same))
     return bars
 
 

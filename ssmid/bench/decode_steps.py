@@ -193,7 +193,8 @@ def prefills(system: System, sizes: Sizes, device: str) -> list[Prefill]:
                 return system.forward(model, prompt)
 
         def both(reading: Callable[[], Any] = reading, plain: Callable[[], Any] = plain, tokens: int = tokens) -> Prefill:
-            reading(), plain()
+            reading()
+            plain()
             peaks = peak_bytes(reading, device), peak_bytes(plain, device)
             timed = measure({"reading": reading, "plain": plain}, sizes.repeats, 1.5, clock_of(device))
             return Prefill(tokens, timed["reading"][0], timed["plain"][0], *peaks)

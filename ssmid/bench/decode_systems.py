@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from ssmid.bench.decode_steps import EndToEnd, unless_out_of_memory
@@ -101,6 +102,7 @@ class System:
 
 def systems(sizes: Sizes, device: str) -> list[System]:
     """Ours, the distilled ones first."""
+    from ssmid import nn
 
     def hyena() -> Any:
         return _language_model("hyena", sizes, device)
@@ -110,9 +112,16 @@ def systems(sizes: Sizes, device: str) -> list[System]:
         System(
             MULTI, lambda _: _distilled(_language_model("multihyena", sizes, device)), sizes.multi_batches, prefills=True, counted=True
         ),
-        System(CACHED, lambda length: _exact(hyena(), "cached", length), sizes.exact_batches, by_length=True, grows=True),
-        System(FILLED, lambda length: _exact(hyena(), "filled", length), sizes.filled_batches, by_length=True, grows=True,
-               steps_differ=True, at_contexts=False),  # fmt: skip
+        System(CACHED, lambda length: _exact(hyena(), nn.CachedConvolution, length), sizes.exact_batches, by_length=True, grows=True),
+        System(
+            FILLED,
+            lambda length: _exact(hyena(), nn.FutureFill, length),
+            sizes.filled_batches,
+            by_length=True,
+            grows=True,
+            steps_differ=True,
+            at_contexts=False,
+        ),
         System(TRANSFORMER, lambda _: _language_model("attention", sizes, device), sizes.attention_batches, grows=True),
     ]
 
@@ -135,7 +144,7 @@ def _distilled(model: Any) -> Any:
     """Every filter in ``model`` as a random bank of stable modes: distilling would change numbers, and no time."""
     from ssmid.nn import convert
 
-    return convert(model, random_modes)
+    return convert(model, random_modes, inplace=True)
 
 
 def random_modes(system: Any, **options: Any) -> Any:
@@ -152,14 +161,13 @@ def random_modes(system: Any, **options: Any) -> Any:
     return Modal(poles, residues, np.ones(channels))
 
 
-def _exact(model: Any, how: str, length: int) -> Any:
+def _exact(model: Any, how: Any, length: int) -> Any:
     """Inputs are kept in bf16, as they come: the least memory that is still exact."""
     import torch
 
     from ssmid import nn
 
-    kind = {"cached": nn.CachedConvolution, "filled": nn.FutureFill}[how]
-    return nn.convert(model, lambda filter: kind(filter, length, dtype=torch.bfloat16))
+    return nn.convert(model, how, inplace=True, max_length=length, dtype=torch.bfloat16)
 
 
 # ---------------------------------------------------------------- Hugging Face
@@ -170,15 +178,15 @@ def hugging_face(sizes: Sizes, device: str) -> EndToEnd | str:
     if not have("transformers"):
         return "transformers is not installed"
     import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+    transformers = import_module("transformers")
     widths = (16, 2, 2, 32, 64) if sizes.small else (2048, 24, 16, 8192, 50432)
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-    config: Any = GPTNeoXConfig(**dict(zip(names, widths, strict=True)), max_position_embeddings=2048)
+    config = transformers.GPTNeoXConfig(**dict(zip(names, widths, strict=True)), max_position_embeddings=2048)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):
-            model: Any = GPTNeoXForCausalLM(config).eval()
+            model = transformers.GPTNeoXForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(torch.float32)
 

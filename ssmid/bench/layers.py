@@ -40,6 +40,10 @@ class Point:
     width: int
     length: int
 
+    def counts(self, state: int) -> bool:
+        """Whether a layer of that state is held against the bars: the state is small beside the length."""
+        return 4 * state <= self.length
+
     def __str__(self) -> str:
         return f"batch {self.batch}, width {self.width}, length {self.length}"
 
@@ -76,7 +80,7 @@ def layers(
         for state in states:
             progress(f"{point}, state {state}")
             cases.append(_layers(point, state, device, ceilings["copy_bytes_per_second"], others))
-            checked += layer_bars(alone, cases[-1]) if state <= point.length // 4 else []
+            checked += layer_bars(alone, cases[-1]) if point.counts(state) else []
     cases.sort(key=lambda case: case.section == LAYERS)
     return result("layers" if not gpu else f"layers on {device.split(':')[0]}", quick, facts, ceilings, cases, checked if gpu else [])
 
@@ -148,7 +152,7 @@ def _layers(point: Point, state: int, device: str, bandwidth: float, peers: Peer
             tools[name] = make(point.width, state, point.length, device)
     rows = _rows(tools, point, device, exact, peers.channels_last)
     notes = f", more than a quarter of the length: sets no bar{''.join(f'; {name} does not go' for name in left_out)}"
-    name = f"{point}, state {state}{notes if state > point.length // 4 else ''}"
+    name = f"{point}, state {state}{'' if point.counts(state) else notes}"
     return Case(LAYERS, name, rows, _ERROR, None, point.batch, floor=_floor(point, bandwidth), floor_kind=_FLOOR)
 
 
@@ -160,7 +164,7 @@ def _ours(point: Point, state: int, device: str) -> dict[str, Any]:
     made = {
         OURS: nn.RTFFilter(*size, length=point.length, init="montel"),
         STABLE: nn.RTFFilter(*size, length=point.length, init="montel", denominator="sections"),
-        S4: nn.S4Filter(*size),
+        S4: nn.S4Filter(*size, point.length),
         S4D: nn.S4DFilter(*size),
     }
     return {name: filter.to(device) for name, filter in made.items()}
