@@ -23,6 +23,10 @@ class ExplicitFilter(Filter):
         self.channels = taps.shape[0]
         self.taps = nn.Parameter(taps.clone())
 
+    @property
+    def trained_length(self) -> int:
+        return self.taps.shape[-1]
+
     def forward(self, length: int) -> Tensor:
         return torch.nn.functional.pad(self.taps, (0, length - self.taps.shape[-1]))
 
