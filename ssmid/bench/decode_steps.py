@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ssmid.bench.decode_sizes import Sizes, System
 from ssmid.bench.device import clock_of
 from ssmid.bench.replay import emptied, peak_bytes
 from ssmid.bench.timing import Timing, measure
-
-if TYPE_CHECKING:
-    from ssmid.bench.decode_systems import Sizes, System
 
 _TOGETHER = 4
 """Steps between two looks at the clock."""

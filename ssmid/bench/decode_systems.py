@@ -2,102 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, MULTI, TRANSFORMER, Sizes, System
 from ssmid.bench.decode_steps import EndToEnd, unless_out_of_memory
 from ssmid.bench.device import clock_of
 from ssmid.bench.peers import have
 from ssmid.bench.timing import Timing
 
-DISTILLED, MULTI = "Hyena, distilled to order 16", "MultiHyena, distilled to order 16"
-CACHED, FILLED = "Hyena, exact: cached convolution", "Hyena, exact: FutureFill"
-TRANSFORMER, HUGGING_FACE = "Transformer, static cache", "Hugging Face generate, GPT-NeoX"
 ORDER = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What is measured; the models are those of the published size unless ``small``.
-
-    enough : a batch from which on larger ones are tried only while they bring more   repeats : of each measurement
-    """
-
-    prompt: int = 512
-    new: int = 256
-    batches: tuple[int, ...] = (1, 16, 128, 512, 1024, 2048, 4096, 8192)
-    exact_batches: tuple[int, ...] = (1, 16, 128, 256, 512)
-    filled_batches: tuple[int, ...] = (16, 128, 256)
-    attention_batches: tuple[int, ...] = (1, 16, 128, 256, 512, 1024)
-    multi_batches: tuple[int, ...] = (1, 16, 32, 64)
-    peer_batches: tuple[int, ...] = (64, 256, 512)
-    contexts: tuple[int, ...] = (4096, 8192, 65536)
-    prefills: tuple[int, ...] = (2048, 32768, 131072)
-    trained_length: int = 2048
-    enough: int = 512
-    repeats: int = 10
-    small: bool = False
-
-    @property
-    def middle(self) -> int:
-        """Tokens behind the prompt and half of the answer."""
-        return self.prompt + self.new // 2
-
-    @property
-    def room(self) -> int:
-        """For the answer, and for as many steps as are timed anywhere."""
-        return 2 * self.new + 8 * (self.repeats + 4)
-
-    @classmethod
-    def quick(cls) -> Sizes:
-        """Every part of it in less than a minute on a GPU."""
-        few = (16, 256)
-        return cls(new=32, batches=(1, 256, 1024), exact_batches=few, filled_batches=(16,), attention_batches=few, multi_batches=(16,),
-                   peer_batches=(16,), contexts=(4096, 65536), prefills=(2048,), repeats=4)  # fmt: skip
-
-    @classmethod
-    def tiny(cls) -> Sizes:
-        """Models of a few thousand parameters."""
-        two = (1, 2)
-        return cls(prompt=8, new=4, batches=two, exact_batches=two, filled_batches=two, attention_batches=two, multi_batches=two,
-                   peer_batches=two, contexts=(32, 64), prefills=(16, 33), trained_length=64, enough=8, repeats=2, small=True)  # fmt: skip
-
-
-@dataclasses.dataclass
-class System:
-    """One way to decode.
-
-    build : the model for sequences of at most so many tokens   by_length : whether it depends on them
-    grows : whether the state does   steps_differ : whether no step stands for all   at_contexts, prefills : whether these are measured
-    counted : whether a step has a roofline here
-    """
-
-    name: str
-    build: Callable[[int], Any]
-    batches: tuple[int, ...]
-    by_length: bool = False
-    grows: bool = False
-    steps_differ: bool = False
-    at_contexts: bool = True
-    prefills: bool = False
-    counted: bool = False
-    _built: tuple[int, Any] | None = None
-
-    def model(self, length: int) -> Any:
-        """Made once, or for each new length."""
-        if self._built is None or (self.by_length and self._built[0] != length):
-            self._built = None
-            self._built = length, self.build(length)
-        return self._built[1]
-
-    def forward(self, model: Any, tokens: Any) -> Any:
-        """The pass that keeps no state, up to the logits of the last token."""
-        return model.logits(model.hidden(tokens)[:, -1])
-
-    def forget(self) -> None:
-        self._built = None
 
 
 def systems(sizes: Sizes, device: str) -> list[System]:

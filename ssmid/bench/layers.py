@@ -209,7 +209,6 @@ def _rows(
         run()
         memory = peak_bytes(run, device)
         errors[name] = _error(tools[name][0], exact.get(name), signal.detach()[:1])
-        emptied(device)
         replays[name], how = replayed(run, device)
         columns[name] = ({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how}
     timed = measure(replays, 20 if gpu else 3, 1.0, clock_of(device))

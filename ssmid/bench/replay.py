@@ -60,12 +60,12 @@ def peak_bytes(function: Callable[[], Any], device: str) -> int | None:
 
 
 def emptied(device: str) -> None:
-    """What nobody holds any more goes back to the device."""
-    import gc
-
-    gc.collect()
+    """What nobody holds any more goes back to the GPU."""
     if device.startswith("cuda"):
+        import gc
+
         import torch
 
+        gc.collect()
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
