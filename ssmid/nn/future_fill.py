@@ -69,6 +69,7 @@ class FutureFill(ExactDecoding):
         if isinstance(block, bool) or not isinstance(block, int) or block < 1:
             raise ValueError(f"block: expected a number of tokens, at least 1, got {block!r}")
         self.schedule, self.block = schedule, min(block, max_length)
+        self._places: Tensor | None = None
 
     def step_(self, u: Tensor, state: State) -> Tensor:
         checked_input(u, self.channels, token=True)
@@ -82,13 +83,18 @@ class FutureFill(ExactDecoding):
         self.expect_room(place + 1)
         history, pending, taps = parts["history"], parts["pending"], self.taps()
         start = place - place % self.block
-        within = torch.full((1,), place - start, dtype=torch.int64).to(u.device, non_blocking=True)
-        y = _cached_step(history[..., start : start + self.block], taps, within, u)
+        y = _cached_step(history[..., start : start + self.block], taps, self._place_of_block(place - start, u.device), u)
         y = y + pending[..., place - start if self.schedule == "epoched" else place]
         parts["position"] += 1
         if (place + 1) % self.block == 0:
             self._fill(history, pending, place + 1, newest=True)
         return y.to(u.dtype)
+
+    def _place_of_block(self, place: int, device: torch.device) -> Tensor:
+        """``place`` as a tensor on ``device``, where all of a block lie already: to send it there would take longer than the step."""
+        if self._places is None or self._places.device != device:
+            self._places = torch.arange(self.block, device=device)
+        return self._places[place : place + 1]
 
     def _state(self, history: Tensor, position: Tensor) -> State:
         place, taps = _one_place(position), self.taps()
