@@ -15,6 +15,7 @@ from ssmid.nn.filter import Filter
 from ssmid.nn.memory import largest_batch_named
 from ssmid.nn.prompts import Prompts, prompts_of
 from ssmid.nn.sampling import Sampling
+from ssmid.systems import ImpulseResponse
 
 _WORTH_CAPTURING = 16
 """Tokens from which on a CUDA graph of the step pays for its making."""
@@ -128,11 +129,13 @@ def _checked(model: Generative, prompt: Any, n: int | None, batch: int | None, s
 
 
 def _warn_beyond_trained(model: Generative, length: int) -> None:
-    """Once for all filters that are only defined, or only trained, on fewer taps than ``length``."""
+    """Once for all filters whose taps end before ``length``; a transfer function or a state goes on, whatever length it was trained on."""
     short = {
         name: trained
         for name, module in model.named_modules()
-        if isinstance(module, Filter) and (trained := getattr(module, "trained_length", None)) is not None and trained < length
+        if isinstance(module, Filter)
+        and (trained := int(getattr(module, "trained_length", length))) < length
+        and isinstance(module.system(), ImpulseResponse)
     }
     if short:
         name, trained = min(short.items(), key=lambda item: item[1])

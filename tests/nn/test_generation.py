@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from ssmid.nn import Decoder, ExplicitFilter, generate, memory_per_sequence, stream
+from ssmid.nn import Decoder, ExplicitFilter, RTFFilter, generate, memory_per_sequence, stream
 from ssmid.nn import memory as memory_module
 from ssmid.nn.memory import largest_batch
 from ssmid.nn.prompts import prompts_of
@@ -228,6 +228,7 @@ def test_states_that_overflow_are_told_from_weights():
 def test_what_lies_beyond_the_taps_is_said_once():
     model = Tiny()
     model.first, model.second = ExplicitFilter(torch.ones(1, 9)), ExplicitFilter(torch.ones(1, 20))
+    model.endless = RTFFilter(1, 2, length=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         generate(model, [1, 2, 3], 6)
