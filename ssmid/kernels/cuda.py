@@ -32,8 +32,9 @@ def can_compile(array: Array) -> bool:
     return torch.version.hip is None and hasattr(torch.cuda, "_compile_kernel")
 
 
-def launch(source: str, kernel: str, blocks: int, threads: tuple[int, int], *arguments: Any, shared: int = 0) -> None:
-    """Runs ``kernel`` of the file ``source`` on the device and the current stream of its first argument, a tensor.
+def launch(source: str | tuple[str, ...], kernel: str, blocks: int, threads: tuple[int, int], *arguments: Any, shared: int = 0) -> None:
+    """Runs ``kernel`` of the file ``source``, or of several that are read as one, on the device and the current stream of its first
+    argument, a tensor.
 
     kernel : its name, with the arguments of a template   blocks, threads : of the grid (one axis) and of a block (two axes)
     shared : bytes of dynamic shared memory   CannotCompile : nothing was launched; :func:`can_compile` is False from then on
@@ -57,11 +58,11 @@ _refused: list[str] = []
 
 
 @cache
-def _compiled(source: str, kernel: str, device: int, shared: int) -> Any:
+def _compiled(source: str | tuple[str, ...], kernel: str, device: int, shared: int) -> Any:
     """The function, loaded on the current ``device``, allowed ``shared`` bytes."""
     import torch
 
-    text = files("ssmid.kernels").joinpath(source).read_text()
+    text = "\n".join(files("ssmid.kernels").joinpath(name).read_text() for name in ((source,) if isinstance(source, str) else source))
     try:
         with _headers():
             function = torch.cuda._compile_kernel(text, kernel)

@@ -69,7 +69,8 @@ def fused_exponential_gradients(gradient: Array, weights: Array, exponents: Arra
         _, exponent = _prepared(weights, exponents)
         grid = (channels, -(-n // _MODES), splits)
         given = xp.astype(gradient, xp.float32).contiguous()
-        _gradients[grid](given, exponent, partial, channels, n, length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=4)
+        sizes = {"ROWS": rows, "COLUMNS": inner, "MODES": _MODES, "STEP": min(inner, 32)}
+        _gradients[grid](given, exponent, partial, channels, n, length, **sizes, num_warps=4)
     parts = astype_width(xp.sum(partial, axis=0), 64)
     first, second = (as_complex(parts[..., i]) - 1j * as_complex(parts[..., i + 1]) for i in (0, 2))
     return first, xp.conj(weights) * second
@@ -91,11 +92,22 @@ def _prepared(weights: Array, exponents: Array) -> tuple[Array, Array]:
 
 @jit
 def _exponential(rate, turns, t):
-    """Real and imaginary part of the exponential at times ``t``, in single precision after the reduction."""
-    angle = turns * t
-    angle = ((angle - tl.floor(angle + 0.5)) * 6.283185307179586).to(tl.float32)
+    """Real and imaginary part of the exponential at times ``t``, in single precision after the reduction.
+
+    Taylor polynomials of sine and cosine on an eighth of a turn to each side, 1e-8 from them, and the quarter turns by exchanges: those of
+    the library keep a way for large arguments, with its memory, in every thread.
+    """
+    turn = turns * t
+    quarter = tl.floor(4 * turn + 0.5)
+    x = ((turn - 0.25 * quarter) * 6.283185307179586).to(tl.float32)
+    quadrant = (quarter - 4 * tl.floor(0.25 * quarter)).to(tl.int32)
+    y = x * x
+    sine = x * (1 + y * (-1.6666667e-1 + y * (8.3333333e-3 + y * (-1.9841270e-4 + y * 2.7557319e-6))))
+    cosine = 1 + y * (-0.5 + y * (4.1666667e-2 + y * (-1.3888889e-3 + y * (2.4801587e-5 - y * 2.7557319e-7))))
+    odd = quadrant % 2 == 1
     size = tl.exp((rate * t).to(tl.float32))
-    return size * tl.cos(angle), size * tl.sin(angle)
+    real, imag = tl.where(odd, sine, cosine), tl.where(odd, cosine, sine)
+    return size * tl.where((quadrant == 1) | (quadrant == 2), -real, real), size * tl.where(quadrant >= 2, -imag, imag)
 
 
 @jit
@@ -122,26 +134,33 @@ def _sums(weight, exponent, out, N, length, ROWS: tl.constexpr, COLUMNS: tl.cons
 
 
 @jit
-def _gradients(gradient, exponent, out, channels, N, length, ROWS: tl.constexpr, COLUMNS: tl.constexpr, MODES: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
+def _gradients(
+    gradient, exponent, out, channels, N, length,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, MODES: tl.constexpr, STEP: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+):  # fmt: skip
     h = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1) * MODES + tl.arange(0, MODES)
     row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)
     rate = tl.load(exponent + 2 * (h * N + n), n < N, 0.0)[None, :]
     turns = tl.load(exponent + 2 * (h * N + n) + 1, n < N, 0.0)[None, :]
-    t = row[:, None] * COLUMNS + column[None, :]
-    given = tl.load(gradient + h * length + t, t < length, 0.0)
-    late = given * column.to(tl.float32)[None, :]
-    fr, fi = _exponential(rate, turns, column.to(tl.float64)[:, None])
-    zr = tl.dot(given, fr, input_precision="tf32x3")
-    zi = tl.dot(given, fi, input_precision="tf32x3")
+    zr = tl.zeros((ROWS, MODES), dtype=tl.float32)
+    zi, yr, yi = zr, zr, zr
+    for first in range(0, COLUMNS, STEP):
+        column = first + tl.arange(0, STEP)
+        t = row[:, None] * COLUMNS + column[None, :]
+        given = tl.load(gradient + h * length + t, t < length, 0.0)
+        late = given * column.to(tl.float32)[None, :]
+        fr, fi = _exponential(rate, turns, column.to(tl.float64)[:, None])
+        zr = tl.dot(given, fr, zr, input_precision="tf32x3")
+        zi = tl.dot(given, fi, zi, input_precision="tf32x3")
+        yr = tl.dot(late, fr, yr, input_precision="tf32x3")
+        yi = tl.dot(late, fi, yi, input_precision="tf32x3")
     starts = row * COLUMNS
     er, ei = _exponential(rate, turns, starts.to(tl.float64)[:, None])
     base = out + 4 * ((tl.program_id(2).to(tl.int64) * channels + h) * N + n)
     tl.store(base, tl.sum(er * zr - ei * zi, axis=0), n < N)
     tl.store(base + 1, tl.sum(er * zi + ei * zr, axis=0), n < N)
     start = starts.to(tl.float32)[:, None]
-    zr = tl.dot(late, fr, start * zr, input_precision="tf32x3")
-    zi = tl.dot(late, fi, start * zi, input_precision="tf32x3")
-    tl.store(base + 2, tl.sum(er * zr - ei * zi, axis=0), n < N)
-    tl.store(base + 3, tl.sum(er * zi + ei * zr, axis=0), n < N)
+    yr, yi = yr + start * zr, yi + start * zi
+    tl.store(base + 2, tl.sum(er * yr - ei * yi, axis=0), n < N)
+    tl.store(base + 3, tl.sum(er * yi + ei * yr, axis=0), n < N)

@@ -7,10 +7,15 @@ kernel (:mod:`ssmid.kernels.rational_taps`) takes the lengths that fit into the 
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
 from ssmid.analysis.rational_kernel import rational_kernel, rational_kernel_gradient
+from ssmid.kernels import rational_taps as fused
+from ssmid.kernels.cuda import CannotCompile
+from ssmid.kernels.rational_taps import fused_rational_taps
 
 
 def rational_taps(numerator: Tensor, denominator: Tensor, feedthrough: Tensor, length: int) -> Tensor:
@@ -26,6 +31,9 @@ def rational_taps(numerator: Tensor, denominator: Tensor, feedthrough: Tensor, l
 
 @torch.library.custom_op("ssmid::rational_taps", mutates_args=())
 def _taps(numerator: Tensor, denominator: Tensor, feedthrough: Tensor, length: int) -> Tensor:
+    if fused_rational_taps(numerator, denominator, length):
+        with suppress(CannotCompile):
+            return fused.rational_taps(numerator, denominator, feedthrough, length)
     taps = rational_kernel(_by_set(numerator, denominator), denominator[:, None], length, _by_set(feedthrough, denominator))
     return taps.reshape(numerator.shape[0], length)
 
@@ -36,17 +44,18 @@ def _(numerator: Tensor, denominator: Tensor, feedthrough: Tensor, length: int) 
 
 
 @torch.library.custom_op("ssmid::rational_taps_gradient", mutates_args=())
-def _gradient(numerator: Tensor, denominator: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _gradient(numerator: Tensor, denominator: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = gradient.shape[-1]
-    b, a = rational_kernel_gradient(
-        _by_set(numerator, denominator), denominator[:, None], length, _by_set(gradient, denominator)
-    )
-    return b.reshape(numerator.shape).contiguous(), a.reshape(denominator.shape).contiguous()
+    if fused_rational_taps(numerator, denominator, length):
+        with suppress(CannotCompile):
+            return fused.rational_taps_gradient(numerator, denominator, gradient)
+    b, a = rational_kernel_gradient(_by_set(numerator, denominator), denominator[:, None], length, _by_set(gradient, denominator))
+    return b.reshape(numerator.shape).contiguous(), a.reshape(denominator.shape).contiguous(), gradient[:, 0].clone()
 
 
 @_gradient.register_fake
-def _(numerator: Tensor, denominator: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(numerator), torch.empty_like(denominator)
+def _(numerator: Tensor, denominator: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(numerator), torch.empty_like(denominator), numerator.new_empty(numerator.shape[0])
 
 
 def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
@@ -55,8 +64,7 @@ def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor
 
 def _backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
     numerator, denominator = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
-    b, a = _gradient(numerator, denominator, gradient)
-    return b, a, gradient[..., 0], None
+    return *_gradient(numerator, denominator, gradient), None
 
 
 _taps.register_autograd(_backward, setup_context=_keep)

@@ -9,7 +9,9 @@ import torch
 
 import ssmid
 from ssmid.analysis.rational_kernel import wrap_numerator
+from ssmid.kernels.rational_taps import fused_rational_taps
 from ssmid.nn import RTF, RTFFilter
+from ssmid.nn.rational_taps import rational_taps
 from tests.nn.laws import DEVICES, compiles, gradients_are_right, state_dict_travels, taps_are_the_response
 
 KINDS = ["free", "montel", "sections", "lattice", "poles"]
@@ -134,6 +136,38 @@ def test_single_precision():
         single = copy.deepcopy(double).float()
         assert single(64).dtype == torch.float32
         torch.testing.assert_close(single(64).double(), double(64), rtol=0, atol=1e-4 * double(64).abs().max().item())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("length", [64, 256, 1024, 2048, 4096, 8192, 16384])
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_fused_kernel(length, sets, size):
+    """Taps and gradients against the plain functions in float64, numerators of any size; twice under a CUDA graph."""
+    torch.manual_seed(0)
+    n = min(length // 4, 256)
+    b, a, h0 = size * torch.randn(6, n), (2 * torch.rand(sets, n) - 1) / n, torch.randn(6)
+    b, a, h0 = ((x.cuda()).requires_grad_() for x in (b, a, h0))
+    assert fused_rational_taps(b, a, length)
+    gradient = torch.randn(6, length, device="cuda")
+    exact = [x.detach().cpu().double().requires_grad_() for x in (b, a, h0)]
+    reference = rational_taps(*exact, length)
+    expected = torch.autograd.grad(reference, exact, gradient.cpu().double())
+
+    def found():
+        taps = rational_taps(b, a, h0, length)
+        return [taps, *torch.autograd.grad(taps, (b, a, h0), gradient)]
+
+    found()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = found()
+    graph.replay()
+    for results in (found(), captured):
+        for one, other in zip(results, (reference, *expected), strict=True):
+            error = torch.linalg.vector_norm(one.cpu().double() - other) / torch.linalg.vector_norm(other)
+            assert error < 2e-5
 
 
 def test_training_finds_a_system():
