@@ -40,8 +40,13 @@ class Sizes:
 
     @property
     def room(self) -> int:
-        """For the answer, and for as many steps as are timed anywhere."""
-        return 2 * self.new + 8 * (self.repeats + 4)
+        """Tokens for the steps that are timed behind a context."""
+        return 4 * (self.repeats + 2)
+
+    @property
+    def length(self) -> int:
+        """Of prompt and answer, and no more: what grows takes as little memory as it can."""
+        return max(self.prompt + self.new, self.middle + self.room)
 
     @classmethod
     def quick(cls) -> Sizes:

@@ -78,7 +78,7 @@ def steps_over_batches(system: System, sizes: Sizes, device: str) -> list[Step]:
     """Every batch that fits, up to where more sequences bring no more tokens."""
     found: list[Step] = []
     for batch in system.batches or sizes.batches:
-        step = step_at(system, batch, sizes.middle, sizes, device, sizes.prompt + sizes.room)
+        step = step_at(system, batch, sizes.middle, sizes, device, sizes.length)
         if step is None:
             break
         found.append(step)
@@ -110,15 +110,15 @@ def step_at(system: System, batch: int, context: int, sizes: Sizes, device: str,
     def measured() -> Step:
         decoder = Decoder(model, batch, length=length, temperature=0)
         settle(decoder, context)
-        timing = _timed_steps(decoder, context, system.steps_differ, sizes, device)
+        timing = _timed_steps(decoder, system.steps_differ, sizes, device)
         size = memory_per_sequence(model, length)
         return Step(batch, context, timing, size, roofline(model, batch, size) if system.counted else None)
 
     return unless_out_of_memory(measured, device)
 
 
-def _timed_steps(decoder: Any, context: int, differ: bool, sizes: Sizes, device: str) -> Timing:
-    """Where steps differ (tiles of many sizes), the mean over an answer; else medians over a few."""
+def _timed_steps(decoder: Any, differ: bool, sizes: Sizes, device: str) -> Timing:
+    """Where steps differ (tiles of many sizes), the mean over the answer to a prompt; else medians over a few."""
     together = sizes.new if differ else _TOGETHER
 
     def run() -> None:
@@ -128,7 +128,7 @@ def _timed_steps(decoder: Any, context: int, differ: bool, sizes: Sizes, device:
     if differ:
         for _ in range(_TOGETHER):
             decoder.step()
-        settle(decoder, context)
+        settle(decoder, sizes.prompt)
         return Timing.of([clock_of(device)(run)[0]]).scaled(1 / together)
     return measure({"steps": run}, sizes.repeats, 2.0, clock_of(device))["steps"][0].scaled(1 / together)
 
@@ -143,6 +143,9 @@ def settle(decoder: Any, context: int) -> None:
             torch.view_as_real(tensor).normal_(0, 0.01)
         elif tensor.is_floating_point():
             tensor.normal_(0, 0.01)
+        elif tensor.dtype == torch.bool:  # what a cache holds
+            tensor.fill_(False)
+            tensor[..., :context] = True
         else:
             tensor.fill_(context)
     decoder.tokens_seen = context
@@ -154,10 +157,10 @@ def end_to_end(system: System, batch: int, sizes: Sizes, device: str) -> EndToEn
 
     from ssmid.nn import Decoder
 
-    model = system.model(sizes.prompt + sizes.room)
+    model = system.model(sizes.length)
 
     def run() -> EndToEnd:
-        decoder = Decoder(model, batch, length=sizes.prompt + sizes.room, temperature=0)
+        decoder = Decoder(model, batch, length=sizes.length, temperature=0)
         prompt = torch.randint(model.vocabulary, (batch, sizes.prompt), device=device)
         reading, _ = clock_of(device)(lambda: decoder.start(prompt, seed=0))
 

@@ -144,6 +144,25 @@ def test_the_weights_of_a_step_are_read_once_and_looked_up_rows_are_not():
     assert untied.seconds({"copy_bytes_per_second": 326.0, "bf16_product_flops_per_second": 52.0}) == (1.0, 10.0)
 
 
+def test_a_state_is_settled_behind_a_context():
+    class Decoder:
+        tokens_seen = 0
+        state = {
+            "x": torch.zeros(2, 3, dtype=torch.complex64),
+            "keys": torch.zeros(2, 8, dtype=torch.bfloat16),
+            "valid": torch.ones(2, 8, dtype=torch.bool),
+            "length": torch.zeros(2, dtype=torch.int64),
+        }
+
+    decode_steps.settle(Decoder, 5)
+    assert Decoder.tokens_seen == 5
+    assert Decoder.state["length"].tolist() == [5, 5]
+    assert Decoder.state["valid"].tolist() == [[True] * 5 + [False] * 3] * 2
+    assert (Decoder.state["x"].real != 0).all()
+    assert (Decoder.state["x"].imag != 0).all()
+    assert 0 < Decoder.state["keys"].abs().max() < 0.1
+
+
 def test_no_batch_is_tried_beyond_the_memory():
     def too_much():
         raise torch.OutOfMemoryError("CUDA out of memory")
