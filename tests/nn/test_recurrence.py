@@ -185,7 +185,7 @@ def test_bad_input():
         ModalRecurrence(ssmid.Modal(np.array([[0.5j]]), np.array([[1.0]]), real=False))
     with pytest.raises(ValueError, match="c2d"):
         recurrence(ssmid.Modal(np.array([[-0.5]]), np.array([[1.0]]), dt=0))
-    with pytest.raises(ValueError, match="ssmid.distill finds one"):
+    with pytest.raises(ValueError, match=r"ssmid\.distill finds one"):
         recurrence(ExplicitFilter(torch.ones(2, 9)).system())
     with pytest.raises(TypeError, match="System"):
         recurrence(np.ones((2, 9)))
