@@ -2,7 +2,7 @@
 
 The plain functions are those of :mod:`ssmid.nn.convolution`. Bytes, of rows up to 8192: inputs are read once and outputs written once,
 beside the spectra of the filters (8 bytes a point, twice the length in points), which are made in a few microseconds and read from the
-cache. Longer rows go through scratch of two passes, in slabs of channels that mostly stay in the L2 cache. Operations, of ``N = 2 L``
+cache. Longer rows go through scratch of two passes, in slabs of channels. Operations, of ``N = 2 L``
 points: two complex transforms of N for two rows forward, three backward.
 
 Whoever has the frequency response of a filter instead of its taps pays one inverse transform of a row a channel: 1 / batch of all this.
@@ -21,8 +21,8 @@ _SOURCE = "fft_convolution.cu"
 _NAMES = {"torch.float32": "float", "torch.bfloat16": "bfloat", "torch.float16": "half"}
 _COMPLEX = "float2"
 _LONGEST = 131072
-_SLAB = 16 << 20, 48 << 20
-"""Bytes of scratch for long rows: at least enough to fill the device, at most what its L2 cache holds."""
+_LEAST_SCRATCH = 32 << 20
+"""Bytes of scratch for long rows that fill the device; what is larger is a tenth of inputs and outputs."""
 
 
 def fused_convolution(u: Array) -> bool:
@@ -91,8 +91,7 @@ class _Plan:
     def slabs(self, u: Array, streams: int) -> list[tuple[int, int]]:
         """``(first, count)`` of channels whose rows, ``streams`` of them and the spectra, fit into the scratch."""
         batch, channels, length = u.shape
-        least, most = _SLAB
-        scratch = min(most, max(least, batch * channels * length * u.element_size() * (streams + 1) // 12))
+        scratch = max(_LEAST_SCRATCH, batch * channels * length * u.element_size() * (streams + 1) // 10)
         count = max(1, scratch // (8 * self.total * streams * ((batch + 1) // 2 + 1)))
         return [(first, min(count, channels - first)) for first in range(0, channels, count)]
 
