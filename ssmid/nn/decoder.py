@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ssmid.nn.exact_decoding import ExactDecoding
 from ssmid.nn.filter import State
 from ssmid.nn.prompts import Prompts, prompts_of
 from ssmid.nn.sampling import Sampling, choose, keys, uniform
@@ -84,6 +85,8 @@ class Decoder:
         self.state = model.initial_state(batch, length)
         self.token = torch.zeros(batch, dtype=torch.int64, device=device)
         self.tokens_seen = 0
+        exact = (module for module in model.modules() if isinstance(module, ExactDecoding))
+        self._exact = min(exact, key=lambda module: module.max_length, default=None)
         self._keys, self._drawn = keys(0, batch, device), torch.zeros(batch, dtype=torch.int64, device=device)
         self._broken = torch.zeros(batch, dtype=torch.bool, device=device)
         self._replay = None
@@ -152,6 +155,8 @@ class Decoder:
         """The next token ``(batch,)`` of each sequence, in ``token``."""
         if self.grows:
             self._expect_room(self.tokens_seen + 1)
+        if self._exact is not None:  # a step in a graph cannot look
+            self._exact.expect_room(self.tokens_seen + 1)
         self.tokens_seen += 1
         if self._replay is not None:
             self._replay()
