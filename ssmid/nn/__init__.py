@@ -1,5 +1,6 @@
 """Torch layers that mix along the sequence: trained as convolutions, run as recurrences."""
 
+from ssmid.nn.attention import Attention
 from ssmid.nn.cached_convolution import CachedConvolution
 from ssmid.nn.companion import CompanionRecurrence
 from ssmid.nn.convert import Conversion, conversions, convert
@@ -12,6 +13,7 @@ from ssmid.nn.generation import generate, stream
 from ssmid.nn.h3 import H3
 from ssmid.nn.hyena import Hyena
 from ssmid.nn.implicit import HyenaFilter
+from ssmid.nn.language_model import LanguageModel
 from ssmid.nn.layer import FilterLayer, SequenceLayer
 from ssmid.nn.lru import LRU
 from ssmid.nn.memory import memory_per_sequence
@@ -25,6 +27,7 @@ from ssmid.nn.sampling import Sampling
 from ssmid.nn.short_convolution import ShortConvolution
 
 __all__ = [
+    "Attention",
     "CachedConvolution",
     "CompanionRecurrence",
     "Conversion",
@@ -37,6 +40,7 @@ __all__ = [
     "Hyena",
     "HyenaFilter",
     "LRU",
+    "LanguageModel",
     "ModalFilter",
     "ModalRecurrence",
     "MultiHyena",

@@ -46,7 +46,7 @@ class LRU(KeepsSingle, SequenceLayer):
         if width < 1:
             raise ValueError(f"width: expected at least 1, got {width}")
         modes = pairs(order)
-        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        rng = np.random.default_rng(int(torch.randint(2**62, (), device="cpu")))
         self.width, self.order = width, order
         ring = lru_ring(modes, rng, r_min, r_max, max_phase)
         self.nu_log, self.theta_log, self.gamma_log = (nn.Parameter(torch.tensor(x, dtype=torch.float32)) for x in ring)

@@ -124,7 +124,7 @@ def shared(values: np.ndarray, sets: int, *, heads: bool = False) -> nn.Paramete
 
 def drawn_steps(channels: int, dt_min: float, dt_max: float) -> nn.Parameter:
     """Logarithms ``(channels, 1)`` of steps; the seed is torch's."""
-    rng = np.random.default_rng(int(torch.randint(2**62, ())))
+    rng = np.random.default_rng(int(torch.randint(2**62, (), device="cpu")))
     return nn.Parameter(torch.tensor(log_steps(channels, dt_min, dt_max, rng), dtype=torch.float32)[:, None])
 
 
