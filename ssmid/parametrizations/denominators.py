@@ -20,7 +20,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssmid._array import Array, astype_width, batched_on_host, double, fft_of, harmonize, namespace, next_fast_length, on_host, width
+from ssmid._array import (
+    Array,
+    as_complex,
+    astype_width,
+    batched_on_host,
+    double,
+    fft_of,
+    harmonize,
+    namespace,
+    next_fast_length,
+    on_host,
+    width,
+)
 from ssmid.analysis.polynomial import conjugate_pairs
 
 LARGEST_MODULUS = 1 - 1e-6
@@ -87,12 +99,10 @@ def lattice_denominator(parameters: Array) -> Array:
     (parameters,) = harmonize(parameters=parameters)
     xp, n = namespace(parameters), parameters.shape[-1]
     k = xp.tanh(double(parameters))
-    zero, one = xp.zeros_like(k), xp.ones_like(k)
-    # rows and columns A and B, then powers of 1/z
-    matrix = [[(one, zero), (zero, k)], [(k, zero), (zero, one)]]
-    leaves = xp.stack([xp.stack([xp.stack(entry, axis=-1) for entry in row], axis=-2) for row in matrix], axis=-3)
-    product = _product(leaves)
-    return _inside(product[..., 0, 0, 1 : n + 1] + product[..., 0, 1, 1 : n + 1], width(parameters))
+    # reflections of 0 on top leave A as it is
+    zeros = xp.zeros((*k.shape[:-1], _power_of_two(n) - n), dtype=k.dtype, device=k.device)
+    product = _product_of_reflections(xp.concat([k, zeros], axis=-1))
+    return _inside(product[..., 0, 1 : n + 1] + product[..., 1, 1 : n + 1], width(parameters))
 
 
 def section_parameters(poles: Array) -> Array:
@@ -166,8 +176,40 @@ def _product_of_sections(parameters: Array, first: Array, second: Array, sign: i
     if n % 2:
         last = sign * xp.tanh(double(parameters[..., n - 1 :]))
         first, second = xp.concat([first, last], axis=-1), xp.concat([second, xp.zeros_like(last)], axis=-1)
-    leaves = xp.stack([xp.ones_like(first), first, second], axis=-1)[..., None, None, :]
-    return _inside(_product(leaves)[..., 0, 0, 1 : n + 1], width(parameters))
+    missing = _power_of_two(first.shape[-1]) - first.shape[-1]
+    ones = xp.zeros((*first.shape[:-1], missing), dtype=first.dtype, device=first.device)
+    first, second = xp.concat([first, ones], axis=-1), xp.concat([second, ones], axis=-1)
+    factors = xp.stack([xp.ones_like(first), first, second], axis=-1)
+    transform = fft_of(factors)
+    while factors.shape[-2] > 1:
+        terms = 2 * factors.shape[-1] - 1
+        points = next_fast_length(terms)
+        spectra = transform.rfft(factors, n=points, axis=-1)
+        factors = transform.irfft(spectra[..., 0::2, :] * spectra[..., 1::2, :], n=points, axis=-1)[..., :terms]
+    return _inside(factors[..., 0, 1 : n + 1], width(parameters))
+
+
+def _product_of_reflections(k: Array) -> Array:
+    """The first row ``(*batch, 2, count + 1)`` of the product of the matrices of ``(*batch, count)`` reflections, a power of two.
+
+    A matrix is ``[[P, Q], [Q*, P*]]`` with the reversed polynomials below, on the circle conjugates times a power of z: the first row is
+    all that has to be multiplied.
+    """
+    xp = namespace(k)
+    zero, one = xp.zeros_like(k), xp.ones_like(k)
+    rows = xp.stack([xp.stack([one, zero], axis=-1), xp.stack([zero, k], axis=-1)], axis=-2)
+    transform = fft_of(rows)
+    while rows.shape[-3] > 1:
+        degree = rows.shape[-1] - 1
+        points = next_fast_length(2 * degree + 1)
+        spectra = transform.rfft(rows, n=points, axis=-1)
+        right, left = spectra[..., 0::2, :, :], spectra[..., 1::2, :, :]
+        angles = xp.arange(points // 2 + 1, dtype=k.dtype, device=k.device) * (-2 * xp.pi * degree / points)
+        below = xp.conj(right) * (as_complex(xp.cos(angles)) + 1j * as_complex(xp.sin(angles)))
+        P, Q = left[..., 0, :], left[..., 1, :]
+        both = [P * right[..., 0, :] + Q * below[..., 1, :], P * right[..., 1, :] + Q * below[..., 0, :]]
+        rows = transform.irfft(xp.stack(both, axis=-2), n=points, axis=-1)[..., : 2 * degree + 1]
+    return rows[..., 0, :, :]
 
 
 def _inside(a: Array, bits: int) -> Array:
@@ -177,24 +219,8 @@ def _inside(a: Array, bits: int) -> Array:
     return astype_width(a * LARGEST_MODULUS**powers, bits)
 
 
-def _product(leaves: Array) -> Array:
-    """The product of matrices of polynomials ``(*batch, count, rows, rows, degree + 1)``, later ones on the left, without ``count``."""
-    xp = namespace(leaves)
-    rows, missing = leaves.shape[-2], (1 << max(leaves.shape[-4] - 1, 0).bit_length()) - leaves.shape[-4]
-    if missing:
-        identity = xp.eye(rows, dtype=leaves.dtype, device=leaves.device)[..., None]
-        identity = xp.concat([identity, xp.zeros((rows, rows, leaves.shape[-1] - 1), dtype=leaves.dtype, device=leaves.device)], axis=-1)
-        identity = xp.broadcast_to(identity, (*leaves.shape[:-4], missing, *identity.shape))
-        leaves = xp.concat([leaves, identity], axis=-4)
-    transform = fft_of(leaves)
-    while leaves.shape[-4] > 1:
-        terms = 2 * leaves.shape[-1] - 1
-        points = next_fast_length(terms)
-        spectra = transform.rfft(leaves, n=points, axis=-1)
-        right, left = spectra[..., 0::2, :, :, :], spectra[..., 1::2, :, :, :]
-        both = left * right if rows == 1 else xp.sum(left[..., :, :, None, :] * right[..., None, :, :, :], axis=-3)
-        leaves = transform.irfft(both, n=points, axis=-1)[..., :terms]
-    return leaves[..., 0, :, :, :]
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
 
 
 # ---------------------------------------------------------------- on the host
