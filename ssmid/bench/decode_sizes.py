@@ -24,7 +24,7 @@ class Sizes:
     exact_batches: tuple[int, ...] = (1, 16, 128, 256, 512)
     filled_batches: tuple[int, ...] = (16, 128, 256)
     attention_batches: tuple[int, ...] = (1, 16, 128, 256, 512, 1024)
-    multi_batches: tuple[int, ...] = (1, 16, 32, 64)
+    multi_batches: tuple[int, ...] = (1, 16, 128, 512, 1024, 2048)
     peer_batches: tuple[int, ...] = (64, 256, 512)
     contexts: tuple[int, ...] = (4096, 8192, 65536)
     prefills: tuple[int, ...] = (2048, 32768, 131072)
@@ -52,7 +52,7 @@ class Sizes:
     def quick(cls) -> Sizes:
         """Every part of it in less than a minute on a GPU."""
         few = (16, 256)
-        return cls(new=32, batches=(1, 256, 1024), exact_batches=few, filled_batches=(16,), attention_batches=few, multi_batches=(16,),
+        return cls(new=32, batches=(1, 256, 1024), exact_batches=(64,), filled_batches=(16,), attention_batches=few, multi_batches=(256,),
                    peer_batches=(16,), contexts=(4096, 65536), prefills=(2048,), repeats=4)  # fmt: skip
 
     @classmethod
@@ -91,8 +91,13 @@ class System:
         return self._built[1]
 
     def forward(self, model: Any, tokens: Any) -> Any:
-        """The pass that keeps no state, up to the logits of the last token."""
-        return model.logits(model.hidden(tokens)[:, -1])
+        """The pass that keeps no state, up to the logits of the last token, as ``model.prefill`` gives them."""
+        from torch.nn.functional import linear
+
+        u = model.embedding(tokens)
+        for block in model.blocks:
+            u = block(u)
+        return linear(model.norm(u[:, -1]), model.embedding.weight)
 
     def forget(self) -> None:
         self._built = None

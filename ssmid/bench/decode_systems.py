@@ -46,11 +46,13 @@ def _language_model(mixer: str, sizes: Sizes, device: str) -> Any:
 
     from ssmid import nn
 
+    longest = max(*sizes.contexts, *sizes.prefills) + sizes.room
+    length = longest if mixer == "attention" else sizes.trained_length
     with torch.device(device):
         if sizes.small:
-            model = nn.LanguageModel(mixer=mixer, vocabulary=64, width=16, depth=2)
+            model = nn.LanguageModel(64, 16, 2, mixer, length=length)
         else:
-            model = nn.LanguageModel("1.3B", mixer=mixer)
+            model = nn.LanguageModel.from_size("1.3B", mixer, length=length)
     return model.to(torch.bfloat16).eval()
 
 
