@@ -247,7 +247,7 @@ def _multihyena(
     q, k, v, state, poles, residues, feedthrough, y, heads, MODES: tl.constexpr, PADDED: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
     N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
 ):  # fmt: skip
-    entries: tl.constexpr = HEADS * ROWS * COLUMNS
+    entries: tl.constexpr = HEADS * ROWS * COLUMNS  # pyright: ignore[reportInvalidTypeForm]
     entry = tl.arange(0, entries)
     h = tl.program_id(0) * HEADS + entry // (ROWS * COLUMNS)
     column = entry % COLUMNS

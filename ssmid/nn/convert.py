@@ -147,7 +147,7 @@ def _converted(name: str, filter: Filter, how: How, form: Form, length: int | No
             else:
                 result = how(ImpulseResponse(taps) if length else system, **options)
             found = _bank(result, filter.channels)
-            made, order = recurrence(found, form), found.order
+            made, order = recurrence(found, form), getattr(found, "order", None)
             made = made.to(taps.device, torch.float64 if taps.dtype == torch.float64 else torch.float32)
             made.feedthrough.copy_(taps[:, 0])  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
     except (ValueError, TypeError) as error:

@@ -81,8 +81,8 @@ class ModalRecurrence(KeepsSingle, Recurrence):
         return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1)], dim=-1)
 
     def system(self) -> Modal:
-        pairs = with_conjugates(torch.view_as_complex(self.poles), torch.view_as_complex(self.residues))
-        return Modal(*(x.detach() for x in (*pairs, self.feedthrough)))
+        poles, residues = with_conjugates(torch.view_as_complex(self.poles), torch.view_as_complex(self.residues))
+        return Modal(poles.detach(), residues.detach(), self.feedthrough.detach())
 
     def initial_state(self, *batch: int) -> Tensor:
         dtype = COMPLEX[self.poles.dtype == torch.float64]

@@ -122,6 +122,9 @@ def test_from_a_mapping_and_from_what_distill_wrote(tmp_path):
     torch.testing.assert_close(from_numpy[0].filter(96), given[0].filter(96).detach(), rtol=0, atol=1e-3)
     with pytest.raises(ValueError, match=r"missing: 2\.filter; left over: 9\.filter"):
         convert(given, {"0.filter": fits["0.filter"], "9.filter": fits["2.filter"]})
+    other_bypass = {name: ssmid.Modal(f.poles, f.residues, f.feedthrough + 5) for name, f in numpy.items()}
+    for form in ("modal", "companion"):
+        assert torch.equal(convert(given, other_bypass, form=form)[0].filter(1), given[0].filter(1))
     narrow = ssmid.Modal(np.array([[0.5], [0.6]]), np.ones((2, 1)))
     with pytest.raises(ValueError, match=r"2\.filter, .*expected a bank of 3 channels, got batch shape \(2,\)"):
         convert(given, {**fits, "2.filter": narrow})
