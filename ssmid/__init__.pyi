@@ -44,6 +44,7 @@ from .identification.validation import fit_percent, predict, residual_test, vali
 from .identification.vector_fitting import vector_fitting
 from .interop import from_control, from_scipy, to_control, to_scipy
 from .io import load, read, read_record, save
+from .io.language_models import load_model, save_model
 from .reduction.balanced import balanced_truncation
 from .reduction.comparison import Comparison, compare
 from .reduction.coprime import coprime_truncation
