@@ -126,13 +126,18 @@ def harmonize(**values: Any) -> list[Array]:
     Raises ValueError where NumPy and torch, or two devices, are mixed.
     """
     arrays = {name: value for name, value in values.items() if is_array(value) and not isinstance(value, np.generic)}
-    kinds = {name: f"{type(a).__module__.split('.')[0]} on {device(a)}" for name, a in arrays.items()}
+    kinds = {name: f"{_library(a)} on {device(a)}" for name, a in arrays.items()}
     if len(set(kinds.values())) > 1:
         raise ValueError(f"expected arrays of one kind on one device, got {kinds}")
     like = next(iter(arrays.values()), None)
     out = {name: None if value is None else as_array(value, name, like) for name, value in values.items()}
-    widest = max((width(a) for a in out.values() if a is not None), default=64)
+    widest = max([width(a) for a in out.values() if a is not None] or [64])
     return [None if a is None else astype_width(a, widest) for a in out.values()]
+
+
+def _library(array: Array) -> str:
+    """The name of the array's library. What torch is, is said first: its compiler cannot trace the name of a module."""
+    return "torch" if array_api_compat.is_torch_array(array) else type(array).__module__.split(".")[0]
 
 
 def check_finite(array: Array, name: str, core_ndim: int) -> None:

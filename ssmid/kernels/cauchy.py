@@ -29,7 +29,7 @@ def cauchy_sums(numerators: Array, nodes: Array, points: Array) -> Array:
     chunk = max(1, _BYTES // (64 * max(1, count(numerators))))
     parts = []
     for start in range(0, points.shape[0], chunk):
-        first, second = _reciprocals(nodes, points[start : start + chunk])
+        first, second = _reciprocals(nodes, points[start : min(start + chunk, points.shape[0])])
         parts.append(numerators @ first + xp.conj(numerators) @ second)
     return xp.concat(parts, axis=-1)
 
@@ -43,8 +43,9 @@ def cauchy_gradients(gradient: Array, numerators: Array, nodes: Array, points: A
     chunk = max(1, _BYTES // (64 * max(1, count(numerators))))
     by_numerator, squared = xp.zeros_like(numerators), xp.zeros_like(numerators)
     for start in range(0, points.shape[0], chunk):
-        first, second = _reciprocals(nodes, points[start : start + chunk])
-        part = gradient[..., start : start + chunk]
+        taken = slice(start, min(start + chunk, points.shape[0]))
+        first, second = _reciprocals(nodes, points[taken])
+        part = gradient[..., taken]
         first, second = (xp.matrix_transpose(x) for x in (first, second))
         by_numerator = by_numerator + part @ xp.conj(first) + xp.conj(part) @ second
         squared = squared + part @ xp.conj(first * first) + xp.conj(part) @ (second * second)

@@ -58,7 +58,7 @@ class LRU(KeepsSingle, SequenceLayer):
         return self.prefill(u, None, mask)[0]
 
     def initial_state(self, batch: int) -> Tensor:
-        return torch.zeros(batch, self.order // 2, dtype=self.D.dtype.to_complex(), device=self.D.device)
+        return torch.zeros(batch, self.order // 2, dtype=COMPLEX[self.D.dtype == torch.float64], device=self.D.device)
 
     def prefill(self, u: Tensor, state: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         start = self.initial_state(checked_sequence(u, self.width).shape[0]) if state is None else self._checked(state, u)

@@ -66,6 +66,7 @@ class S4Filter(Filter):
         with torch.no_grad():
             self.C = nn.Parameter(torch.view_as_real(trained_outputs(C, *self._states(), length)).float())
 
+    @torch.compiler.disable  # the formulas are written over the array API, which the compiler breaks into dozens of graphs
     def forward(self, length: int) -> Tensor:
         if length > self.trained_length:
             system = s4(self.C[0], *self._states(), self.D[0], trained_length=self.trained_length)

@@ -63,6 +63,7 @@ class S4DFilter(Filter):
         self.A_imag = None if self.real else shared(-np.imag(A), sets)
         self.D = nn.Parameter(torch.randn(1, channels))
 
+    @torch.compiler.disable  # the formulas are written over the array API, which the compiler breaks into dozens of graphs
     def forward(self, length: int) -> Tensor:
         exponents, weights = s4d_exponentials(
             self.C[0], self.inv_dt, self.A_real, self.A_imag, self.B, discretization=self.discretization
