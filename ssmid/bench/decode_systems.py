@@ -46,14 +46,13 @@ def _language_model(mixer: str, sizes: Sizes, device: str) -> Any:
 
     from ssmid import nn
 
-    longest = max(*sizes.contexts, *sizes.prefills) + sizes.room
-    length = longest if mixer == "attention" else sizes.trained_length
+    length = max(sizes.contexts) + sizes.room if mixer == "attention" else sizes.trained_length
     with torch.device(device):
         if sizes.small:
             model = nn.LanguageModel(64, 16, 2, mixer, length=length)
         else:
             model = nn.LanguageModel.from_size("1.3B", mixer, length=length)
-    return model.to(torch.bfloat16).eval()
+    return model.to(device, torch.bfloat16).eval()
 
 
 def _distilled(model: Any) -> Any:

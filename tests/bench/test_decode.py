@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -145,22 +146,20 @@ def test_the_weights_of_a_step_are_read_once_and_looked_up_rows_are_not():
 
 
 def test_a_state_is_settled_behind_a_context():
-    class Decoder:
-        tokens_seen = 0
-        state = {
-            "x": torch.zeros(2, 3, dtype=torch.complex64),
-            "keys": torch.zeros(2, 8, dtype=torch.bfloat16),
-            "valid": torch.ones(2, 8, dtype=torch.bool),
-            "length": torch.zeros(2, dtype=torch.int64),
-        }
-
-    decode_steps.settle(Decoder, 5)
-    assert Decoder.tokens_seen == 5
-    assert Decoder.state["length"].tolist() == [5, 5]
-    assert Decoder.state["valid"].tolist() == [[True] * 5 + [False] * 3] * 2
-    assert (Decoder.state["x"].real != 0).all()
-    assert (Decoder.state["x"].imag != 0).all()
-    assert 0 < Decoder.state["keys"].abs().max() < 0.1
+    state = {
+        "x": torch.zeros(2, 3, dtype=torch.complex64),
+        "keys": torch.zeros(2, 8, dtype=torch.bfloat16),
+        "valid": torch.ones(2, 8, dtype=torch.bool),
+        "length": torch.zeros(2, dtype=torch.int64),
+    }
+    decoder = SimpleNamespace(state=state, tokens_seen=0)
+    decode_steps.settle(decoder, 5)
+    assert decoder.tokens_seen == 5
+    assert state["length"].tolist() == [5, 5]
+    assert state["valid"].tolist() == [[True] * 5 + [False] * 3] * 2
+    assert (state["x"].real != 0).all()
+    assert (state["x"].imag != 0).all()
+    assert 0 < state["keys"].abs().max() < 0.1
 
 
 def test_no_batch_is_tried_beyond_the_memory():
