@@ -139,7 +139,7 @@ def test_single_precision():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("length", [64, 256, 1024, 2048, 4096, 8192, 16384])
+@pytest.mark.parametrize("length", [64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536])
 @pytest.mark.parametrize("sets", [1, 3])
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
 def test_fused_kernel(length, sets, size):
