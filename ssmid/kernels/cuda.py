@@ -35,8 +35,8 @@ def can_compile(array: Array) -> bool:
     return torch.version.hip is None and hasattr(torch.cuda, "_compile_kernel")
 
 
-def launch(source: str, kernel: str, blocks: int, threads: tuple[int, int], *arguments: Any, shared: int = 0) -> None:
-    """Runs ``kernel`` of the file ``source`` on the device and the current stream of its first argument, a tensor.
+def launch(source: str | tuple[str, ...], kernel: str, blocks: int, threads: tuple[int, int], *arguments: Any, shared: int = 0) -> None:
+    """Runs ``kernel`` of the file ``source``, or of several read as one, on the device and current stream of its first argument, a tensor.
 
     kernel : its name, with the arguments of a template   blocks, threads : of the grid (one axis) and of a block (two axes)
     arguments : tensors, as pointers, and integers, as ints   shared : bytes of dynamic shared memory
