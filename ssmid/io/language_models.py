@@ -24,9 +24,8 @@ _KEY = "language_model"
 def save_model(model: LanguageModel, path: str | os.PathLike[str]) -> None:
     """Writes ``model`` to ``path``, a ``.safetensors`` file, whole or not at all: weights bit for bit, and ``model.configuration``.
 
-    Filters may have become :class:`ssmid.nn.ModalRecurrence` (:func:`ssmid.nn.convert`); those are written in their place. Tensors that
-    are one are written once. :func:`load_model` gives the model back, and ``ssmid distill FILE`` finds the filters of a model that is not
-    yet converted.
+    Filters may have become :class:`ssmid.nn.ModalRecurrence` (:func:`ssmid.nn.convert`); those are written in their place.
+    :func:`load_model` gives the model back, and ``ssmid distill FILE`` finds the filters of one that is not yet converted.
 
     Raises TypeError for other modules, ValueError for another suffix, for filters that are neither as configured nor modal recurrences
     (exact decoding is put in by ``convert`` after loading), for mixers made by functions of the caller, and for a folder that cannot be
@@ -42,13 +41,12 @@ def save_model(model: LanguageModel, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"model: expected a LanguageModel, got {type(model).__name__}")
     with about(path):
         _expect_suffix(Path(path))
-        tensors, shared = _distinct(model.state_dict())
+        tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
         facts = {
             "format": FORMAT,
             "version": VERSION,
             "configuration": model.configuration,
             "recurrences": _converted(model),
-            "shared": shared,
         }
         metadata = {_KEY: _as_json(facts)}
         write_whole(path, lambda temporary: _write(tensors, temporary, metadata))
@@ -73,11 +71,9 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
                 _place(model, name, tensors)
             # tensors take the place of those made: dtypes and device are theirs
             kept = model.load_state_dict(tensors, strict=False, assign=True)
-            for name, first in facts["shared"].items():
-                _assign(model, name, first)
-        missing = sorted(set(kept.missing_keys) - set(facts["shared"]))
-        if missing or kept.unexpected_keys:
-            raise ValueError(f"expected the tensors of its configuration; missing: {missing[:4]}, left over: {kept.unexpected_keys[:4]}")
+        missing, left = kept.missing_keys, kept.unexpected_keys
+        if missing or left:
+            raise ValueError(f"expected the tensors of its configuration; missing: {missing[:4]}, left over: {left[:4]}")
         return model.to(device).eval()
 
 
@@ -102,20 +98,6 @@ def _as_json(facts: dict[str, Any]) -> str:
 def _expect_suffix(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"expected the suffix .safetensors for a language model, got {path.suffix!r}")
-
-
-def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Each tensor once, contiguous, and of the others which it is."""
-    first: dict[tuple[Any, ...], str] = {}
-    kept, shared = {}, {}
-    for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in first:
-            shared[name] = first[place]
-        else:
-            first[place] = name
-            kept[name] = tensor.detach().contiguous()
-    return kept, shared
 
 
 def _converted(model: LanguageModel) -> list[str]:
@@ -160,10 +142,3 @@ def _place(model: nn.Module, name: str, tensors: dict[str, Tensor]) -> None:
     made = ModalRecurrence(Modal(torch.view_as_complex(poles), torch.view_as_complex(residues), feedthrough))
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, made)
-
-
-def _assign(model: nn.Module, name: str, first: str) -> None:
-    """Makes the parameter ``name`` the one at ``first``."""
-    owner, _, attribute = name.rpartition(".")
-    source, _, at = first.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, getattr(model.get_submodule(source), at))

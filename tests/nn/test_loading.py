@@ -51,19 +51,6 @@ def test_dtypes_are_those_of_the_tensors(tmp_path):
     assert torch.equal(found(tokens()), model(tokens()))
 
 
-def test_what_is_one_tensor_is_written_once_and_is_one_again(tmp_path):
-    model = small()
-    pairs = [(a, b) for a, x in model.named_parameters(remove_duplicate=False) for b, y in model.named_parameters() if x is y and a != b]
-    save_model(model, tmp_path / "model.safetensors")
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        written = list(file.keys())
-    found = dict(load_model(tmp_path / "model.safetensors").named_parameters(remove_duplicate=False))
-    for a, b in pairs:
-        assert (a in written) != (b in written)
-        assert found[a] is found[b]
-    assert len(written) == len(set(model.state_dict())) - len({frozenset(pair) for pair in pairs})
-
-
 def test_from_a_file_through_the_command_line_to_tokens(tmp_path, monkeypatch, capsys):
     """Layers are named after their mixers, and every number of the certificate holds in the model that runs."""
     monkeypatch.chdir(tmp_path)
