@@ -66,8 +66,9 @@ class S4Filter(Filter):
         with torch.no_grad():
             self.C = nn.Parameter(torch.view_as_real(trained_outputs(C, *self._states(), length)).float())
 
-    @torch.compiler.disable  # the formulas are written over the array API, which the compiler breaks into dozens of graphs
-    def forward(self, length: int) -> Tensor:
+    # the formulas are written over the array API, which the compiler would break into dozens of graphs
+    @torch.compiler.disable
+    def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if length > self.trained_length:
             system = s4(self.C[0], *self._states(), self.D[0], trained_length=self.trained_length)
             return impulse_response(system, length).taps

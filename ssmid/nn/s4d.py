@@ -63,8 +63,9 @@ class S4DFilter(Filter):
         self.A_imag = None if self.real else shared(-np.imag(A), sets)
         self.D = nn.Parameter(torch.randn(1, channels))
 
-    @torch.compiler.disable  # the formulas are written over the array API, which the compiler breaks into dozens of graphs
-    def forward(self, length: int) -> Tensor:
+    # the formulas are written over the array API, which the compiler would break into dozens of graphs
+    @torch.compiler.disable
+    def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         exponents, weights = s4d_exponentials(
             self.C[0], self.inv_dt, self.A_real, self.A_imag, self.B, discretization=self.discretization
         )

@@ -8,11 +8,10 @@ circle: the C that runs as a recurrence is ``C~ (I - Ad^L)^-1``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi
 from typing import Any
 
-import numpy as np
-
-from ssmid._array import Array, as_complex, astype_width, device, from_numpy, harmonize, namespace, width
+from ssmid._array import Array, as_complex, astype_width, device, harmonize, namespace, width
 from ssmid.kernels.cauchy import cauchy_sums
 from ssmid.linalg import solve, transpose
 from ssmid.parametrizations.modes import bypass, complex_numbers, copies, positive, widest
@@ -94,7 +93,7 @@ def s4_spectrum(
     The real inverse transform of ``length`` samples is the kernel of the trained ``C~``, without the bypass (Gu, Goel & Re 2022, section
     3.3 and appendix C.3): by the bilinear map ``z_c = 2 i tan(omega / 2)`` the resolvent is that of the continuous matrix, whose diagonal
     part makes sums of partial fractions and whose low-rank part goes by the Woodbury identity. Where the authors divide by
-    ``1 + exp(-i omega)``, which is 0 at the last point of an even length, here stands ``cos(omega / 2)`` in double precision.
+    ``1 + exp(-i omega)``, which is 0 at the last point of an even length, here stands ``1 + i tan(omega / 2)``, in double precision.
 
     C, B, P, step, A_real, A_imag, options : as of :func:`s4`   sums : what :func:`ssmid.kernels.cauchy.cauchy_sums` computes; the
     precision of its result is that of the spectrum. Differentiable where ``sums`` is.
@@ -113,11 +112,11 @@ def s4_spectrum(
     # (outputs, inputs, H, N) -> (H, outputs x inputs, N)
     products = xp.moveaxis(outputs[:, None, ...] * inputs[None, ...], 2, 0)
     channels, rows, columns, n = products.shape
-    half = np.pi * np.arange(length // 2 + 1) / length
-    points = xp.asarray(2 * np.tan(half), device=device(C))
+    half = xp.arange(length // 2 + 1, dtype=xp.float64, device=device(C)) * (pi / length)
+    points = 2 * xp.tan(half)
     found = sums(xp.reshape(products, (channels, rows * columns, n)), dt * A, points)
     found = xp.reshape(found, (channels, rows, columns, points.shape[0]))
-    spectrum = _woodbury(found, heads.shape[0], rank) * astype_width(from_numpy(np.exp(1j * half) / np.cos(half), found), width(found))
+    spectrum = _woodbury(found, heads.shape[0], rank) * astype_width(1 + 0.5j * as_complex(points), width(found))
     spectrum = xp.moveaxis(spectrum, 0, 1)
     return spectrum[0, ...] if C.ndim == 2 else spectrum
 

@@ -92,7 +92,7 @@ def test_steps_are_uniform_in_the_logarithm():
     steps = filter.inv_dt.detach().numpy()
     assert np.log(0.01) <= steps.min() < steps.max() <= 0
     assert abs(steps.mean() - np.log(0.1)) < 0.1
-    with pytest.raises(ValueError, match="expected 0 < dt_min <= dt_max, got 1 and 0.1"):
+    with pytest.raises(ValueError, match=r"expected 0 < dt_min <= dt_max, got 1 and 0\.1"):
         log_steps(3, 1, 0.1, np.random.default_rng(0))
 
 
