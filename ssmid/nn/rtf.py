@@ -147,7 +147,9 @@ class RTFFilter(Filter):
     def forward(self, length: int) -> Tensor:
         b, a, feedthrough = self.coefficients()
         if self.numerator_kind == "wrapped" and length <= self.length:
-            taps = rational_taps(b, a, feedthrough, self.length)[:, :length]
+            taps = rational_taps(b, a, feedthrough, self.length)
+            # a slice of all would cost two passes over the gradient
+            taps = taps if length == self.length else taps[:, :length]
         else:
             taps = _continued(b, self._of_channels(a), feedthrough, length, self.length if self.numerator_kind == "wrapped" else 0)
         return taps.to(self.numerator.dtype)
