@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ssmid.nn.blocks import Block
 from ssmid.nn.filter import State
+from ssmid.nn.generation import generate, stream
 from ssmid.nn.layer import SequenceLayer
 from ssmid.nn.mixers import mixer_named
 from ssmid.nn.sizes import size_named
 from ssmid.nn.state import joined, part
-
 
 Mixer: TypeAlias = "str | Callable[[int], SequenceLayer]"
 """The name of a mixer, or what makes one of a width."""
@@ -129,6 +129,19 @@ class LanguageModel(nn.Module):
         for name, block in self._blocks():
             u = block.step_(u, part(state, name))
         return self._logits(u)
+
+    def generate(self, prompt: Any, n: int, **options: Any) -> Tensor:
+        """At most ``n`` tokens after each prompt, by :func:`ssmid.nn.generate`, whose arguments it takes.
+
+        >>> model = LanguageModel(100, width=16, depth=2, mixer="hyena", filter="modal", order=4)
+        >>> model.generate([[1, 2, 3], [4]], 5, temperature=0.8, top_k=10, seed=0).shape
+        torch.Size([2, 5])
+        """
+        return generate(self, prompt, n, **options)
+
+    def stream(self, prompt: Any, n: int | None = None, **options: Any) -> Iterator[Tensor]:
+        """The tokens of :meth:`generate` one after another as they come, by :func:`ssmid.nn.stream`."""
+        return stream(self, prompt, n, **options)
 
     def _blocks(self) -> Iterator[tuple[str, Block]]:
         for i, block in enumerate(self.blocks):

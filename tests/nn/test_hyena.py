@@ -68,6 +68,14 @@ def test_laws_of_exact_decoding(order: int) -> None:
     layer_laws(Hyena(5, order, filter=make), lengths=(1, 5, 12))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_step_in_one_kernel(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """The way of a GPU, on which the function in the place of the kernel is the plain one."""
+    monkeypatch.setattr("ssmid.nn.hyena.fused", lambda *_: True)
+    layer_laws(Hyena(5, filter=modal_bank), "cpu", dtype, lengths=())
+    layer_laws(Hyena(5, filter=modal_bank, taps=4), "cpu", dtype, lengths=())
+
+
 def test_padding_may_hold_anything() -> None:
     """NaN under the padding, too."""
     layer = Hyena(4, trained_length=16, hidden=8)

@@ -55,6 +55,13 @@ def test_laws(monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, 
     layer_laws(MultiHyena(6, 2, filter=modal_bank), device, dtype, lengths=(1, 2, 7, 16))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_step_in_one_kernel(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """The way of a GPU, on which the function in the place of the kernel is the plain one."""
+    monkeypatch.setattr(module, "fused", lambda *_: True)
+    layer_laws(MultiHyena(6, 2, filter=modal_bank), "cpu", dtype, lengths=())
+
+
 def test_laws_of_exact_decoding() -> None:
     layer = MultiHyena(6, 2, filter=CachedConvolution(ExplicitFilter(torch.randn(2, 40)), 40))
     layer_laws(layer, lengths=(1, 5, 12))
