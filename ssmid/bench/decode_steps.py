@@ -8,7 +8,7 @@ from typing import Any
 
 from ssmid.bench.decode_sizes import Sizes, System
 from ssmid.bench.device import clock_of
-from ssmid.bench.replay import emptied, peak_bytes
+from ssmid.bench.replay import emptied, peak_bytes, unless_out_of_memory
 from ssmid.bench.timing import Timing, measure
 
 _TOGETHER = 4
@@ -206,21 +206,6 @@ def prefills(system: System, sizes: Sizes, device: str) -> list[Prefill]:
 
 
 # ---------------------------------------------------------------- memory
-
-
-def unless_out_of_memory(run: Callable[[], Any], device: str) -> Any:
-    """What ``run`` returns, or None where the memory of a GPU runs out; what it held is free afterwards."""
-    import traceback
-
-    import torch
-
-    try:
-        return run()
-    except torch.OutOfMemoryError as error:
-        traceback.clear_frames(error.__traceback__)
-        return None
-    finally:
-        emptied(device)
 
 
 def largest_that_fits(system: System, length: int, device: str, otherwise: int) -> int:

@@ -69,3 +69,18 @@ def emptied(device: str) -> None:
         gc.collect()
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
+
+
+def unless_out_of_memory(run: Callable[[], Any], device: str) -> Any:
+    """What ``run`` returns, or None where the memory of a GPU runs out; what it held is free afterwards."""
+    import traceback
+
+    import torch
+
+    try:
+        return run()
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        return None
+    finally:
+        emptied(device)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ssmid import bench
 from ssmid.bench import decode as benchmark
-from ssmid.bench import decode_steps, page
+from ssmid.bench import decode_steps, page, replay
 from ssmid.bench.decode import Found
 from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, HUGGING_FACE, MULTI, TRANSFORMER, Sizes
 from ssmid.bench.decode_steps import EndToEnd, Prefill, Roofline, Step
@@ -166,9 +166,9 @@ def test_no_batch_is_tried_beyond_the_memory():
     def too_much():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert decode_steps.unless_out_of_memory(too_much, "cpu") is None
+    assert replay.unless_out_of_memory(too_much, "cpu") is None
     with pytest.raises(ZeroDivisionError):
-        decode_steps.unless_out_of_memory(lambda: 1 / 0, "cpu")
+        replay.unless_out_of_memory(lambda: 1 / 0, "cpu")
 
 
 # ---------------------------------------------------------------- the whole of it
