@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from ssmid.nn.filter import State
+from ssmid.nn.filter import State, checked_state
 from ssmid.nn.layer import SequenceLayer
 from ssmid.nn.projection import checked_sequence
 from ssmid.nn.state import tensor_part
@@ -61,7 +61,8 @@ class Attention(SequenceLayer):
 
     def prefill(self, u: Tensor, state: State | None = None, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """``mask`` may leave out any tokens. Waits for the GPU: whether the cache is empty decides what is computed."""
-        before = self.initial_state(u.shape[0]) if state is None else {name: x.clone() for name, x in self._parts(state).items()}
+        batch = u.shape[0]
+        before = self.initial_state(batch) if state is None else {name: x.clone() for name, x in self._parts(state, batch).items()}
         taken = 0 if state is None or not u.shape[0] else int(before["length"].max())
         room, tokens = before["keys"].shape[2], checked_sequence(u, self.width).shape[1]
         if taken + tokens > room:
@@ -79,11 +80,11 @@ class Attention(SequenceLayer):
         return self._out(nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=allowed[:, None])), after
 
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
-        state = {name: x.clone() for name, x in self._parts(state).items()}
+        state = {name: x.clone() for name, x in self._parts(state, u.shape[0]).items()}
         return self.step_(u, state), state
 
     def step_(self, u: Tensor, state: State) -> Tensor:
-        state = self._parts(state)
+        state = self._parts(state, u.shape[0])
         room, places = state["keys"].shape[2], state["length"][:, None]
         full, places = places >= room, places.clamp(max=room - 1)
         q, k, v = self._turned(checked_sequence(u, self.width, token=True)[:, None], places)
@@ -130,8 +131,13 @@ class Attention(SequenceLayer):
             raise ValueError(f"length: expected at most max_length={self.max_length} tokens, got {length}")
         return length
 
-    def _parts(self, state: State) -> dict[str, Tensor]:
-        return {name: tensor_part(state, name) for name in ("keys", "values", "valid", "length")}
+    def _parts(self, state: State, batch: int) -> dict[str, Tensor]:
+        """The tensors of the state of ``batch`` sequences, with room for any number of tokens."""
+        parts = {name: tensor_part(state, name) for name in ("keys", "values", "valid", "length")}
+        room = parts["valid"].shape[-1] if parts["valid"].ndim else 0
+        kept = ((batch, self.heads, room, self.width // self.heads), (self.Wqkv.weight.dtype,))
+        flags, count = ((batch, room), (torch.bool,)), ((batch,), (torch.int64,))
+        return checked_state(parts, {"keys": kept, "values": kept, "valid": flags, "length": count})
 
 
 class _Rotation(nn.Module):

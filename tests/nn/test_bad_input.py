@@ -16,16 +16,21 @@ from ssmid.nn import (
     ExplicitFilter,
     FilterLayer,
     FutureFill,
+    LanguageModel,
     ModalFilter,
     ModalRecurrence,
     Recurrence,
     RTFFilter,
     ShortConvolution,
     convert,
+    generate,
 )
+from ssmid.nn.attention import Attention
 from ssmid.nn.filter import State
+from ssmid.nn.h3 import H3
 from ssmid.nn.hyena import Hyena
 from ssmid.nn.implicit import HyenaFilter
+from ssmid.nn.lru import LRU
 from ssmid.nn.multihyena import MultiHyena
 
 CHANNELS = 4
@@ -54,6 +59,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "hyena": lambda: convert(Hyena(CHANNELS, trained_length=16), CachedConvolution, max_length=32).double(),
     "hyena of order 3": lambda: convert(Hyena(CHANNELS, 3, trained_length=16), CachedConvolution, max_length=32).double(),
     "multihyena": lambda: convert(MultiHyena(CHANNELS, 2, trained_length=16), FutureFill, max_length=32).double(),
+    "h3": lambda: convert(H3(CHANNELS, 4), "exact").double(),
+    "lru": lambda: LRU(CHANNELS).double(),
+    "attention": lambda: Attention(CHANNELS, 2, max_length=16).double(),
 }
 
 
@@ -97,7 +105,7 @@ class TestStatesOfRecurrences:
 
     def test_of_another_dtype(self, name):
         recurrence, state = self.state(name)
-        self.refused(recurrence, mapped(state, lambda x: x.to(torch.int32)), "state.*: expected .*, got int32 of shape")
+        self.refused(recurrence, mapped(state, lambda x: torch.zeros_like(x, dtype=torch.int32)), "state.*: expected .*, got int32 of shape")
 
     def test_of_another_kind(self, name):
         recurrence, state = self.state(name)
@@ -130,6 +138,8 @@ class TestStatesOfLayers:
     def test_with_a_name_missing(self, name):
         layer = LAYERS[name]()
         _, state = layer.prefill(tokens(2, 5, CHANNELS))
+        with pytest.raises(ValueError, match=r"state.*expected"):
+            layer.step(tokens(2, CHANNELS), mapped(state, lambda x: torch.zeros_like(x, dtype=torch.int8)))
         if isinstance(state, Tensor):
             pytest.skip("one tensor")
         for lacking in state:
@@ -223,6 +233,67 @@ def test_a_mapping_of_other_layers():
         convert(Two(FilterLayer(explicit()), nn.Linear(2, 2)), fits)
 
 
+# ---------------------------------------------------------------- language models
+
+
+def language_model(mixer: str = "hyena") -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(13, width=8, depth=2, mixer=mixer, length=16).eval()
+
+
+def running(mixer: str = "hyena", **options: int) -> LanguageModel:
+    return convert(language_model(mixer), CachedConvolution, **{"max_length": 32, **options})  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("mixer", ["hyena", "multihyena", "rtf", "h3"])
+class TestLanguageModels:
+    def test_that_have_no_recurrences_name_the_way_there(self, mixer):
+        with pytest.raises(ValueError, match=r"expected a .* whose filter is a recurrence, got .*: ssmid\.nn\.convert\(model, \.\.\.\)"):
+            generate(language_model(mixer), torch.ones(2, 3, dtype=torch.int64), 2)
+
+    def test_empty_prompts_and_no_sequences(self, mixer):
+        model = running(mixer)
+        with pytest.raises(ValueError, match="prompt: expected at least one token in each, got an empty one"):
+            generate(model, torch.zeros(2, 0, dtype=torch.int64), 2)
+        with pytest.raises(ValueError, match=r"tokens: expected at least one for each sequence, got shape \(2, 0\)"):
+            model.prefill(torch.zeros(2, 0, dtype=torch.int64))
+        assert generate(model, torch.zeros(0, 3, dtype=torch.int64), 2).shape == (0, 2)
+
+    def test_a_context_beyond_the_longest_says_the_longest(self, mixer):
+        model = running(mixer, max_length=8)
+        assert generate(model, torch.ones(2, 6, dtype=torch.int64), 3).shape == (2, 3)
+        with pytest.raises(ValueError, match="expected at most 8 tokens, the max_length of this CachedConvolution, got 9"):
+            generate(model, torch.ones(2, 6, dtype=torch.int64), 4)
+        with pytest.raises(ValueError, match="expected at most 8 tokens, the max_length of this CachedConvolution, got 9"):
+            generate(model, torch.ones(2, 9, dtype=torch.int64), 1)
+
+    def test_a_state_of_another_batch_or_model(self, mixer):
+        model = running(mixer)
+        _, state = model.prefill(torch.ones(3, 4, dtype=torch.int64))
+        with pytest.raises(ValueError, match=r"state.*expected"):
+            model.step(torch.ones(2, dtype=torch.int64), state)
+        rest = {name: x for name, x in state.items() if not name.startswith("blocks.1")}
+        with pytest.raises(ValueError, match=r"state: expected 'blocks\.1.*' among its names"):
+            model.step(torch.ones(3, dtype=torch.int64), rest)
+        assert set(running("attention").initial_state(1)) != set(state)
+
+
+def test_weights_that_are_nan_are_named_when_generating():
+    model = running()
+    with torch.no_grad():
+        model.blocks[1].mixer.out_proj.weight[2, 3] = torch.nan  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+    with pytest.raises(ValueError, match=r"NaN or infinity in blocks\.1\.mixer\.out_proj\.weight"):
+        generate(model, torch.ones(2, 3, dtype=torch.int64), 2)
+
+
+def test_the_exact_context_is_checked_where_steps_cannot_look(monkeypatch):
+    """As in a CUDA graph: the decoder counts."""
+    model = running(max_length=6)
+    monkeypatch.setattr("ssmid.nn.cached_convolution._blind", lambda _: True)
+    with pytest.raises(ValueError, match="expected at most 6 tokens, the max_length of this CachedConvolution, got 7"):
+        generate(model, torch.ones(2, 5, dtype=torch.int64), 4)
+
+
 # ---------------------------------------------------------------- sizes
 
 
@@ -237,6 +308,10 @@ def test_a_mapping_of_other_layers():
         (lambda: FilterLayer(explicit(), ExplicitFilter(torch.ones(3, 2))), "backward: expected 4 channels as the filter has, got 3"),
         (lambda: ExplicitFilter(torch.ones(3)), r"taps: expected real numbers of shape \(channels, length\), got .* of shape \(3,\)"),
         (lambda: RTFFilter(4, 0, length=16), "order"),
+        (lambda: LanguageModel.from_size("7B"), "size: expected one of 125M, 153M, 355M, 1.3B, got '7B'"),
+        (lambda: LanguageModel(0, 8, 2), "vocabulary: expected at least 1, got 0"),
+        (lambda: LanguageModel(13, 8, 2, "mamba"), "mixer: expected a function of the width or one of hyena, .*, got 'mamba'"),
+        (lambda: LanguageModel(13, 8, 2, filter="fir"), "filter: expected a function of the number of channels or one of .*, got 'fir'"),
         (lambda: ShortConvolution(4, 0), "taps"),
     ],
 )
