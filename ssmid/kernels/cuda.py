@@ -63,6 +63,14 @@ def multiprocessors(device: Any) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
+@cache
+def has_clusters(device: Any) -> bool:
+    """Whether blocks of a cluster can write into each other's shared memory: Hopper and later."""
+    import torch
+
+    return torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 _refused: list[str] = []
 
 

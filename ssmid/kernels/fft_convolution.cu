@@ -123,13 +123,20 @@ __device__ __forceinline__ float2 root(int part, int whole) {
     return w;
 }
 
+// Compilers keep what does not change over a loop, and whatever follows from it, in registers that are not there; not after this.
+#ifdef __CUDA_ARCH__
+__device__ __forceinline__ void fresh(float2& w) { asm volatile("" : "+f"(w.x), "+f"(w.y)); }
+__device__ __forceinline__ void fresh(int& t) { asm volatile("" : "+r"(t)); }
+#else
+__device__ __forceinline__ void fresh(float2&) {}
+__device__ __forceinline__ void fresh(int&) {}
+#endif
+
 // x[m] *= w^m; products of at most four powers, so that errors do not grow with m
 template <int RADIX, bool INVERSE>
 __device__ __forceinline__ void twiddle(float2* x, float2 w) {
     if (INVERSE) w.y = -w.y;
-#ifdef __CUDA_ARCH__
-    asm volatile("" : "+f"(w.x), "+f"(w.y));  // else compilers keep all powers over a loop, in registers that are not there
-#endif
+    fresh(w);
     float2 first[4], step = make_float2(1.0f, 0.0f);
     first[1] = w, first[2] = times(w, w), first[3] = times(first[2], w);
     const float2 fourth = times(first[2], first[2]), eighth = times(fourth, fourth);
@@ -383,6 +390,139 @@ __global__ __launch_bounds__(Plan<POINTS>::block) void gradient(
     for (int e = 0; e < 16; ++e) x[e] = scaled(x[e], scale);
     inverse<POINTS, POINTS>(x, w, memory + threadIdx.y * Plan<POINTS>::padded, t);
     if (unit < channels) store<POINTS>(x, out, 0, channel, 1, channels, length, t);
+}
+
+// ---- long rows on Hopper: RADIX blocks of a cluster hold RADIX * POINTS points, and do the pass over the whole row among themselves ----
+
+#ifdef __CUDACC_RTC__
+#define CLUSTER(size) __cluster_dims__(size, 1, 1)
+__device__ __forceinline__ void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// into the same place of the shared memory of another block of the cluster
+__device__ __forceinline__ void put(float2* place, int rank, float2 value) {
+    asm volatile(
+        "{.reg .u32 a;\n\tmapa.shared::cluster.u32 a, %0, %1;\n\tst.shared::cluster.v2.f32 [a], {%2, %3};}"
+        :: "r"((unsigned)__cvta_generic_to_shared(place)), "r"(rank), "f"(value.x), "f"(value.y) : "memory");
+}
+__device__ __forceinline__ float2* own(float2* base) { return base; }
+#endif
+
+// Rows first and second of REAL, real and imaginary part; this block does the columns rank * POINTS / RADIX and on, and gets the part `rank`.
+template <int POINTS, int RADIX, class REAL>
+__device__ __forceinline__ void scatter(float2* x, const REAL* first, const REAL* second, int length, int rank, float2* shared, int t) {
+    fresh(t);
+    cluster_barrier();  // the others have begun, and have read what lies in their memory
+#pragma unroll
+    for (int c = 0; c < 16 / RADIX; ++c) {
+        const int n = (rank * (16 / RADIX) + c) * (POINTS / 16) + t;
+        float2* y = x + c * RADIX;
+#pragma unroll
+        for (int k = 0; k < RADIX; ++k) {
+            const int at = k * POINTS + n;
+            const bool there = k < RADIX / 2 && at < length;
+            y[k] = make_float2(there ? wide(first[at]) : 0.0f, there && second ? wide(second[at]) : 0.0f);
+        }
+        butterfly<RADIX, false>(y);
+        twiddle<RADIX, false>(y, root(n, RADIX * POINTS));
+#pragma unroll
+        for (int m = 0; m < RADIX; ++m) put(shared + n + n / 16, m, y[m]);
+    }
+    cluster_barrier();
+    const float2* in = shared + Place<POINTS, POINTS>::base(t);
+#pragma unroll
+    for (int e = 0; e < 16; ++e) x[e] = in[Place<POINTS, POINTS>::offset(e)];
+}
+
+template <int POINTS, int RADIX, class REAL>
+__device__ __forceinline__ void collect(float2* x, REAL* first, REAL* second, int length, int rank, float2* shared, int t) {
+    constexpr int columns = POINTS / RADIX;
+    fresh(t);
+    cluster_barrier();
+#pragma unroll
+    for (int e = 0; e < 16; ++e) {
+        const int at = rank * columns + e % (16 / RADIX) * (POINTS / 16) + t;
+        put(shared + at + at / 16, e * RADIX / 16, x[e]);
+    }
+    cluster_barrier();
+#pragma unroll
+    for (int c = 0; c < 16 / RADIX; ++c) {
+        const int here = c * (POINTS / 16) + t, n = rank * columns + here;
+        float2* y = x + c * RADIX;
+#pragma unroll
+        for (int m = 0; m < RADIX; ++m) {
+            const int at = m * columns + here;
+            y[m] = shared[at + at / 16];
+        }
+        twiddle<RADIX, true>(y, root(n, RADIX * POINTS));
+        butterfly<RADIX, true>(y);
+#pragma unroll
+        for (int k = 0; k < RADIX / 2; ++k) {
+            const int at = k * POINTS + n;
+            if (at < length && first) narrow(y[k].x, first + at);
+            if (at < length && second) narrow(y[k].y, second + at);
+        }
+    }
+}
+
+// as `convolve`, for channels first ... first + count; spectra (count, RADIX, POINTS)
+template <int POINTS, int RADIX, class REAL>
+__global__ CLUSTER(RADIX) __launch_bounds__(Plan<POINTS>::block, 1024 / Plan<POINTS>::block) void convolve_long(
+    const REAL* u, const float2* spectra, REAL* y, int batch, int channels, int length, int first, int count, int adjoint) {
+    const int t = threadIdx.x, rank = blockIdx.x % RADIX, unit = blockIdx.x / RADIX, pairs = (batch + 1) / 2;
+    const int channel = unit / pairs, pair = unit % pairs;
+    const position row = ((position)(2 * pair) * channels + first + channel) * length, next = row + (position)channels * length;
+    const bool both = 2 * pair + 1 < batch;
+    const float side = adjoint ? -1.0f : 1.0f;
+    const float2* taps = spectra + ((position)channel * RADIX + rank) * POINTS + t;
+    float2 x[16], w[4];
+    float2* shared = own(memory);
+    roots<POINTS>(w, t);
+    scatter<POINTS, RADIX, REAL>(x, u + row, both ? u + next : nullptr, length, rank, shared, t);
+    forward<POINTS, POINTS, false>(x, w, shared, t);
+#pragma unroll
+    for (int e = 0; e < 16; ++e) {
+        const float2 s = taps[e * (POINTS / 16)];
+        x[e] = times(x[e], make_float2(s.x, side * s.y));
+    }
+    inverse<POINTS, POINTS>(x, w, shared, t);
+    collect<POINTS, RADIX, REAL>(x, y + row, both ? y + next : nullptr, length, rank, shared, t);
+}
+
+// as `backward`, for channels first ... first + count; spectra (count, RADIX, POINTS), partial (splits, count, RADIX, POINTS)
+template <int POINTS, int RADIX, class REAL>
+__global__ CLUSTER(RADIX) __launch_bounds__(Plan<POINTS>::block, 512 / Plan<POINTS>::block) void backward_long(
+    const REAL* u, const REAL* dy, const float2* spectra, REAL* du, float2* partial,
+    int batch, int channels, int length, int first, int count, int splits) {
+    const int t = threadIdx.x, rank = blockIdx.x % RADIX, unit = blockIdx.x / RADIX, pairs = (batch + 1) / 2;
+    const int channel = unit % count, split = unit / count;
+    const float2* taps = spectra + ((position)channel * RADIX + rank) * POINTS + t;
+    float2* sums = partial + ((position)unit * RADIX + rank) * POINTS + t;
+    float2 x[16], z[16], w[4];
+    float2* shared = own(memory);
+    float2* sum = shared + Plan<POINTS>::padded + t;  // registers are short
+    roots<POINTS>(w, t);
+#pragma unroll
+    for (int e = 0; e < 16; ++e) sum[e * (POINTS / 16)] = make_float2(0.0f, 0.0f);
+    for (int pair = split; pair < pairs; pair += splits) {
+        const position row = ((position)(2 * pair) * channels + first + channel) * length, next = row + (position)channels * length;
+        const bool both = 2 * pair + 1 < batch;
+        scatter<POINTS, RADIX, REAL>(z, u + row, both ? u + next : nullptr, length, rank, shared, t);
+        forward<POINTS, POINTS, false>(z, w, shared, t);
+        scatter<POINTS, RADIX, REAL>(x, dy + row, both ? dy + next : nullptr, length, rank, shared, t);
+        forward<POINTS, POINTS, false>(x, w, shared, t);
+#pragma unroll
+        for (int e = 0; e < 16; ++e) {
+            const float2 s = taps[e * (POINTS / 16)];
+            const float2 product = make_float2(z[e].x * x[e].x + z[e].y * x[e].y, z[e].x * x[e].y - z[e].y * x[e].x);
+            sum[e * (POINTS / 16)] = plus(sum[e * (POINTS / 16)], product);
+            x[e] = times(x[e], make_float2(s.x, -s.y));
+        }
+        inverse<POINTS, POINTS>(x, w, shared, t);
+        collect<POINTS, RADIX, REAL>(x, du + row, both ? du + next : nullptr, length, rank, shared, t);
+    }
+#pragma unroll
+    for (int e = 0; e < 16; ++e) sums[e * (POINTS / 16)] = sum[e * (POINTS / 16)];
 }
 
 // ---- long rows: the pass of radix RADIX over channels first ... first + count of (batch, channels, length) ----

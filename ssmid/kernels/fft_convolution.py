@@ -15,7 +15,7 @@ from typing import Any
 
 from ssmid._array import Array
 from ssmid.kernels.compiler import ceil_power_of_two
-from ssmid.kernels.cuda import can_compile, launch, multiprocessors
+from ssmid.kernels.cuda import can_compile, has_clusters, launch, multiprocessors
 
 _SOURCE = "fft_convolution.cu"
 _NAMES = {"torch.float32": "float", "torch.bfloat16": "bfloat", "torch.float16": "half"}
@@ -36,12 +36,15 @@ def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
     taps : float32 ``(channels, taps)``, no more than the length   adjoint : the gradient of ``u`` in place of it, ``u`` being that of ``y``
     """
     u, taps = u.contiguous(), taps.contiguous()
-    y, plan = u.new_empty(u.shape), _Plan.of(u.shape[-1])
+    y, plan = u.new_empty(u.shape), _Plan.of(u.shape[-1], has_clusters(u.device))
     if plan.radix == 1:
         plan.convolve(u, plan.spectra(taps), y, adjoint)
         return y
     for part in plan.slabs(u, streams=1):
         spectra = plan.spectra(plan.split(taps, part))
+        if plan.cluster:
+            plan.convolve_long(u, spectra, y, part, adjoint)
+            continue
         rows = plan.split(u, part)
         plan.convolve(rows, spectra, rows, adjoint)
         plan.join(rows, y, part)
@@ -51,16 +54,19 @@ def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
 def convolve_backward(u: Array, taps: Array, dy: Array) -> tuple[Array, Array]:
     """Gradients of ``u`` (its kind) and of ``taps`` (float32), from that of the convolution; arguments as of :func:`convolve`."""
     u, taps, dy = u.contiguous(), taps.contiguous(), dy.contiguous()
-    du, dtaps, plan = u.new_empty(u.shape), taps.new_empty(taps.shape), _Plan.of(u.shape[-1])
+    du, dtaps, plan = u.new_empty(u.shape), taps.new_empty(taps.shape), _Plan.of(u.shape[-1], has_clusters(u.device))
     if plan.radix == 1:
         partial = plan.backward(u, dy, plan.spectra(taps), du)
         plan.gradient(partial, dtaps)
         return du, dtaps
     for part in plan.slabs(u, streams=2):
         spectra = plan.spectra(plan.split(taps, part))
-        rows, dy_rows = plan.split(u, part), plan.split(dy, part)
-        partial = plan.backward(rows, dy_rows, spectra, dy_rows)
-        plan.join(dy_rows, du, part)
+        if plan.cluster:
+            partial = plan.backward_long(u, dy, spectra, du, part)
+        else:
+            rows, dy_rows = plan.split(u, part), plan.split(dy, part)
+            partial = plan.backward(rows, dy_rows, spectra, dy_rows)
+            plan.join(dy_rows, du, part)
         plan.gradient(partial, partial)
         plan.join(partial[0].reshape(1, -1, plan.radix, plan.points, 2), dtaps, part)
     return du, dtaps
@@ -68,17 +74,21 @@ def convolve_backward(u: Array, taps: Array, dy: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Transforms of ``radix * points``, ``points`` of them in one block.
+    """Transforms of ``radix * points``, ``points`` of them in one block; ``radix`` blocks may be a cluster.
 
     Rows are real ``(batch, channels, length)``, or, split by ``radix``, complex ``(pairs, channels, radix, points, 2)``.
     """
 
     radix: int
     points: int
+    cluster: bool = False
 
     @staticmethod
-    def of(length: int) -> _Plan:
+    def of(length: int, clusters: bool = False) -> _Plan:
         total = 2 * ceil_power_of_two(max(length, 32))
+        if clusters and 16384 <= total <= 65536:
+            points = max(4096, total // 8)
+            return _Plan(total // points, points, True)
         if total <= 16384:
             return _Plan(1, total)
         points = max(4096, total // 16)
@@ -92,7 +102,8 @@ class _Plan:
         """``(first, count)`` of channels whose rows, ``streams`` of them and the spectra, fit into the scratch."""
         batch, channels, length = u.shape
         scratch = max(_LEAST_SCRATCH, batch * channels * length * u.element_size() * (streams + 1) // 10)
-        count = max(1, scratch // (8 * self.total * streams * ((batch + 1) // 2 + 1)))
+        rows = 1 + streams if self.cluster else 1 + streams * ((batch + 1) // 2 + 1)
+        count = max(1, scratch // (8 * self.total * rows))
         return [(first, min(count, channels - first)) for first in range(0, channels, count)]
 
     def spectra(self, taps: Array) -> Array:
@@ -115,6 +126,18 @@ class _Plan:
         partial = spectra.new_empty((splits, channels, self.points, 2))
         kept = partial.new_empty(partial.shape) if self._threads > 512 else partial
         self._transforms("backward", u, channels * splits, u, dy, spectra, du, partial, kept, batch, channels, length, splits)
+        return partial
+
+    def convolve_long(self, u: Array, spectra: Array, y: Array, part: tuple[int, int], adjoint: bool) -> None:
+        (batch, channels, length), (first, count) = u.shape, part
+        clusters = count * ((batch + 1) // 2)
+        self._clusters("convolve_long", clusters, u, spectra, y, batch, channels, length, first, count, int(adjoint))
+
+    def backward_long(self, u: Array, dy: Array, spectra: Array, du: Array, part: tuple[int, int]) -> Array:
+        (batch, channels, length), (first, count) = u.shape, part
+        splits = self._splits(count * self.radix, (batch + 1) // 2, u.device)
+        partial = spectra.new_empty((splits, count * self.radix, self.points, 2))
+        self._clusters("backward_long", count * splits, u, dy, spectra, du, partial, batch, channels, length, first, count, splits)
         return partial
 
     def gradient(self, partial: Array, out: Array) -> None:
@@ -155,6 +178,12 @@ class _Plan:
         shared = 8 * groups * (self.points + self.points // 16)
         name = f"{kernel}<{self.points}, {_COMPLEX if kind.ndim > 3 else _NAMES[str(kind.dtype)]}>"
         launch(_SOURCE, name, -(-units // groups), (self._threads, groups), *arguments, shared=shared)
+
+    def _clusters(self, kernel: str, clusters: int, u: Array, *arguments: Any) -> None:
+        name = f"{kernel}<{self.points}, {self.radix}, {_NAMES[str(u.dtype)]}>"
+        sums = self.points if kernel == "backward_long" else 0
+        shared = 8 * (self.points + self.points // 16 + sums)
+        launch(_SOURCE, name, clusters * self.radix, (self._threads, 1), u, *arguments, shared=shared)
 
     def _pass(self, kernel: str, kind: Array, units: int, *arguments: Any) -> None:
         launch(_SOURCE, f"{kernel}<{self.radix}, {_NAMES[str(kind.dtype)]}>", units * self.points // 256, (256, 1), *arguments)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ssmid.kernels import fft_convolution
+from ssmid.kernels.cuda import has_clusters
 from ssmid.kernels.fft_convolution import _Plan, fused_convolution
 from ssmid.nn import long_convolution
 from ssmid.nn.convolution import correlated, filtered
@@ -28,9 +29,11 @@ def relative(found, exact) -> float:
     return float((found.double() - exact).norm() / exact.norm())
 
 
+@pytest.mark.parametrize("clusters", [False, True])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_plan_holds_the_row_and_fits_the_chip(length):
-    plan = _Plan.of(length)
+def test_a_plan_holds_the_row_and_fits_the_chip(length, clusters):
+    plan = _Plan.of(length, clusters)
+    assert not plan.cluster or (clusters and 2 <= plan.radix <= 8)  # the most blocks of a cluster on any device that has them
     assert 2 * length <= plan.total <= max(4 * length, 64)
     assert plan.radix in (1, 2, 4, 8, 16)
     assert 64 <= plan.points <= 16384
@@ -55,8 +58,13 @@ def test_only_narrow_numbers_on_a_gpu_are_taken():
 
 
 @on_gpu
+@pytest.mark.parametrize("clusters", [False, True])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_convolution_and_gradients(length):
+def test_convolution_and_gradients(length, clusters, monkeypatch):
+    device = torch.device("cuda", torch.cuda.current_device())
+    if clusters and not has_clusters(device):
+        pytest.skip("needs clusters")
+    monkeypatch.setattr(fft_convolution, "has_clusters", lambda device: clusters)
     u, taps, dy = signals(3, 5, length, length)
     assert fused_convolution(u)
     wide = [x.double() for x in (u, taps, dy)]
