@@ -24,12 +24,13 @@ ROWS = 8
 def filter_named(name: str | Callable[[int], Filter], order: int, length: int) -> Callable[[int], Filter]:
     """What makes a bank of so many channels, for sequences of ``length`` tokens; a function is given back.
 
-    "implicit" : :class:`HyenaFilter`   "rtf" : :class:`RTFFilter` of ``order``, stable by second-order sections
+    "implicit" : :class:`HyenaFilter`   "rtf" : :class:`RTFFilter` of ``order``, stable by second-order sections,
+    numerators drawn by Xavier's rule as in the published language model
     "modal" : :class:`ModalFilter` of ``order``, that runs as a recurrence as it is   "explicit" : ``length`` taps, small and random
     """
     made: dict[str, Callable[[int], Filter]] = {
         "implicit": lambda channels: HyenaFilter(channels, length),
-        "rtf": lambda channels: RTFFilter(channels, order, length=length, denominator="sections"),
+        "rtf": lambda channels: RTFFilter(channels, order, length=length, denominator="sections", init="xavier"),
         "modal": lambda channels: ModalFilter(channels, order),
         "explicit": lambda channels: ExplicitFilter(torch.randn(channels, length) / length),
     }

@@ -25,15 +25,13 @@ MIXERS: dict[str, dict[str, Any]] = {
 
 
 def small(mixer: str, **options: Any) -> LanguageModel:
-    """A model with larger weights than a start has, and rational filters that are not zero, so that a mixer matters."""
+    """A model with larger weights than a start has, so that a mixer matters."""
     torch.manual_seed(1)
     model = LanguageModel(50, 16, 2, mixer, 24, length=32, **{**MIXERS[mixer], **options})
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith(("proj.weight", "Wqkv.weight", "fc1.weight", "fc2.weight")):
                 weight *= 10
-            if name.endswith("numerator"):
-                weight.normal_()
     return model
 
 
