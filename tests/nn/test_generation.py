@@ -9,10 +9,23 @@ import warnings
 import pytest
 import torch
 
-from ssmid.nn import Decoder, ExplicitFilter, RTFFilter, generate, memory_per_sequence, stream
+from ssmid.nn import (
+    CachedConvolution,
+    Decoder,
+    ExplicitFilter,
+    FutureFill,
+    LanguageModel,
+    RTFFilter,
+    Sampling,
+    convert,
+    generate,
+    memory_per_sequence,
+    stream,
+)
 from ssmid.nn import memory as memory_module
 from ssmid.nn.memory import largest_batch
 from ssmid.nn.prompts import prompts_of
+from ssmid.nn.sampling import choose, keys, uniform
 from tests.nn.small_models import Growing, Tiny, by_hand
 
 PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9], [10, 0]]
@@ -157,6 +170,16 @@ def test_sequences_end_at_their_stops_and_are_padded(model, stop, patterns, pad)
         assert found.shape[1] == max(ends)
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_a_sequence_of_tokens_ends_where_the_last_of_them_comes(model, length):
+    free = generate(model, PROMPTS, 40, seed=2).tolist()
+    pattern = free[0][12 : 12 + length]
+    found = generate(model, PROMPTS, 40, seed=2, stop=[pattern]).tolist()
+    expected = [ended_by_hand(row, [pattern], pattern[-1]) for row in free]
+    assert found == [row[: len(found[0])] for row in expected]
+    assert expected[0] != free[0]
+
+
 def test_all_ended_means_no_further_steps():
     model, calls = Tiny(), []
     step = model.step_
@@ -181,6 +204,12 @@ def test_a_decoder_keeps_its_tensors_from_token_to_token_and_from_call_to_call(m
     assert torch.equal(first, decoder.generate(PROMPTS, 20, seed=9))
     assert torch.equal(first, generate(model, PROMPTS, 20, seed=9))
     assert places == [tensor.data_ptr() for tensor in (*decoder.state.values(), decoder.token, decoder.finished)]
+
+
+def test_a_decoder_forgets_which_sequences_had_ended(model):
+    decoder = Decoder(model, 4, length=64, stop=[3, 8])
+    for seed in (1, 2, 1):
+        assert torch.equal(decoder.generate(PROMPTS, 40, seed=seed), generate(model, PROMPTS, 40, seed=seed, stop=[3, 8]))
 
 
 def test_a_decoder_says_where_its_room_ends():
@@ -293,6 +322,66 @@ def test_prompts_are_padded_on_the_left():
     assert prompts.mask is not None
     assert prompts.mask.tolist() == [[True] * 3, [False, False, True]]
     assert prompts_of([[1, 2], [3, 4]], vocabulary=5).mask is None
+
+
+# ---------------------------------------------------------------- language models
+
+
+def language_model(mixer, **options):
+    torch.manual_seed(1)
+    model = LanguageModel(23, 16, 2, mixer, **options).double().eval()
+    with torch.no_grad():  # as drawn, logits hardly differ and greedy tokens repeat
+        model.embedding.weight *= 50
+        for weight in model.blocks.parameters():
+            weight *= 3
+    return model
+
+
+def undistilled(how, **options):
+    return convert(language_model("hyena", length=48), how, inplace=True, **options)
+
+
+LANGUAGE_MODELS = {
+    "Hyena": lambda: language_model("hyena", filter="modal", order=4),
+    "MultiHyena": lambda: language_model("multihyena", filter="modal", order=4, heads=4),
+    "attention": lambda: language_model("attention", heads=2),
+    "cached": lambda: undistilled(CachedConvolution, max_length=48),
+    "FutureFill": lambda: undistilled(FutureFill, max_length=48, block=4),
+}
+
+
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+def test_language_models_generate_what_their_forward_pass_prefers(kind):
+    model, n, seeds = LANGUAGE_MODELS[kind](), 12, [3, 4, 5, 6]
+    greedy, drawn = model.generate(PROMPTS, n, temperature=0), model.generate(PROMPTS, n, temperature=8.0, seed=seeds)
+    for i, prompt in enumerate(PROMPTS):
+        for answer, sampling in ((greedy[i], Sampling(temperature=0)), (drawn[i], Sampling(temperature=8.0))):
+            logits = model(torch.cat([torch.tensor(prompt), answer])[None])[0, len(prompt) - 1 : -1]
+            assert answer.tolist() == choose(logits, sampling, uniform(keys(seeds[i], 1), torch.arange(n)))[0].tolist()
+    assert len(set(drawn.flatten().tolist())) > 8
+    drawn = model.generate(PROMPTS, n, seed=3)
+    assert torch.equal(drawn, model.generate(PROMPTS, n, seed=3, prefill_chunk=2))
+    assert torch.equal(drawn, torch.stack(list(model.stream(PROMPTS, n, seed=3)), -1))
+
+
+def test_state_of_a_recurrence_is_flat_in_the_context_and_that_of_attention_is_not():
+    hyena, attention = LANGUAGE_MODELS["Hyena"](), LANGUAGE_MODELS["attention"]()
+    # Of each block: 3 * 16 channels with 2 inputs in float64, 16 channels of 2 modes in complex128.
+    assert memory_per_sequence(hyena) == memory_per_sequence(hyena, 65_536) == 2 * (48 * 2 * 8 + 16 * 2 * 16)
+    assert memory_per_sequence(attention, 200) - memory_per_sequence(attention, 100) == 2 * 100 * (2 * 16 * 8 + 1)
+
+
+def test_nan_in_a_layer_is_named():
+    model = LANGUAGE_MODELS["Hyena"]()
+    with torch.no_grad():
+        model.blocks[1].mixer.in_proj.weight[3, 3] = math.nan
+    with pytest.raises(ValueError, match=r"got NaN or infinity in blocks\.1\.mixer\.in_proj\.weight"):
+        model.generate([1, 2], 3)
+
+
+def test_filters_that_are_no_recurrences_are_named():
+    with pytest.raises(ValueError, match=r"ssmid.nn.convert\(model"):
+        language_model("hyena", length=48).generate([1, 2], 3)
 
 
 # ---------------------------------------------------------------- on a GPU
