@@ -10,9 +10,10 @@ import torch
 import ssmid
 from ssmid.analysis.rational_kernel import wrap_numerator
 from ssmid.kernels.rational_taps import fused_rational_taps
-from ssmid.nn import RTF, RTFFilter
+from ssmid.nn import RTF, RTFFilter, convert
 from ssmid.nn.rational_taps import rational_taps
-from tests.nn.laws import DEVICES, compiles, gradients_are_right, state_dict_travels, taps_are_the_response
+from ssmid.parametrizations.denominators import lattice_denominator
+from tests.nn.laws import DEVICES, DTYPES, compiles, gradients_are_right, layer_laws, state_dict_travels, taps_are_the_response
 
 KINDS = ["free", "montel", "sections", "lattice", "poles"]
 
@@ -128,6 +129,25 @@ def test_laws(kind, tmp_path):
     layer = RTF(2, 3, length=9, denominator=kind).double()
     compiles(layer, torch.randn(2, 9, 2, dtype=torch.float64))
     state_dict_travels(lambda: RTF(2, 3, length=9, denominator=kind), tmp_path, lambda m: m(torch.ones(1, 11, 2)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", ["modal", "companion"])
+def test_runs_as_a_recurrence(device, dtype, form):
+    """Trained on an odd length; steps, prefill and chunks give the convolution, at lengths above it too, and no step solves anything."""
+    torch.manual_seed(1)
+    for kind in ("free", "lattice"):
+        layer = RTF(4, 4, length=21, denominator=kind, num_a=2).double()
+        with torch.no_grad():
+            layer.filter.numerator.normal_()
+            layer.filter.denominator.copy_(0.5 * torch.randn(2, 4))
+            if kind == "free":
+                layer.filter.denominator.copy_(lattice_denominator(layer.filter.denominator))
+        running = convert(layer, "exact", form=form)
+        layer_laws(running, device, dtype, lengths=(1, 2, 7, 21, 40))
+        u = torch.randn(2, 40, 4, dtype=torch.float64)
+        torch.testing.assert_close(running(u), layer(u), rtol=0, atol=1e-9)
 
 
 def test_single_precision():
