@@ -44,14 +44,19 @@ def exponential_gradients(gradient: Array, weights: Array, exponents: Array) -> 
 
 def fused_exponential_sums(weights: Array, exponents: Array, length: int) -> Array:
     """As :func:`exponential_sums`, from double precision to single, in one kernel."""
-    xp, (channels, n) = namespace(exponents), exponents.shape
-    out = xp.empty((channels, length), dtype=xp.float32, device=exponents.device)
+    return sums_of_prepared(*_prepared(weights, exponents), length)
+
+
+def sums_of_prepared(weight: Array, exponent: Array, length: int) -> Array:
+    """The sums ``(H, length)`` float32, of weights ``(H, N, 2)`` float32 and decay and turns a sample ``(H, N, 2)`` float64."""
+    xp, (channels, n, _) = namespace(exponent), exponent.shape
+    out = xp.empty((channels, length), dtype=xp.float32, device=exponent.device)
     if count(out):
         inner, outer = _split(length)
         rows = min(outer, 128)
         grid = (channels, -(-outer // rows))
         warps = 4 if rows <= 64 else 8
-        _sums[grid](*_prepared(weights, exponents), out, n, length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=warps)
+        _sums[grid](weight, exponent, out, n, length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=warps)
     return out
 
 
@@ -60,20 +65,25 @@ def fused_exponential_gradients(gradient: Array, weights: Array, exponents: Arra
 
     Sums over time are split among programs and joined in a fixed order: the same numbers in every run.
     """
-    xp, (channels, n), length = namespace(exponents), exponents.shape, gradient.shape[-1]
+    xp = namespace(exponents)
+    parts = astype_width(xp.sum(gradient_sums(gradient, _prepared(weights, exponents)[1]), axis=0), 64)
+    first, second = (as_complex(parts[..., i]) - 1j * as_complex(parts[..., i + 1]) for i in (0, 2))
+    return first, xp.conj(weights) * second
+
+
+def gradient_sums(gradient: Array, exponent: Array) -> Array:
+    """``(splits, H, N, 4)`` float32: real and imaginary part of ``sum_t g_t e^{x t}`` and ``sum_t g_t t e^{x t}`` over splits of time."""
+    xp, (channels, n, _), length = namespace(exponent), exponent.shape, gradient.shape[-1]
     inner, outer = _split(length)
     rows = min(outer, 64)
     splits = -(-outer // rows)
-    partial = xp.zeros((splits, channels, n, 4), dtype=xp.float32, device=exponents.device)
+    partial = xp.empty((splits, channels, n, 4), dtype=xp.float32, device=exponent.device)
     if count(partial):
-        _, exponent = _prepared(weights, exponents)
         grid = (channels, -(-n // _MODES), splits)
         given = xp.astype(gradient, xp.float32).contiguous()
         sizes = {"ROWS": rows, "COLUMNS": inner, "MODES": _MODES, "STEP": min(inner, 32)}
         _gradients[grid](given, exponent, partial, channels, n, length, **sizes, num_warps=4)
-    parts = astype_width(xp.sum(partial, axis=0), 64)
-    first, second = (as_complex(parts[..., i]) - 1j * as_complex(parts[..., i + 1]) for i in (0, 2))
-    return first, xp.conj(weights) * second
+    return partial
 
 
 def _split(length: int) -> tuple[int, int]:

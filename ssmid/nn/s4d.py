@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssmid.kernels.compiler import fused
 from ssmid.nn.filter import Filter
 from ssmid.nn.layer import FilterLayer
-from ssmid.nn.structured import exponential_sums
+from ssmid.nn.structured import diagonal_taps, exponential_sums
 from ssmid.parametrizations.diagonal import s4d, s4d_exponentials
 from ssmid.parametrizations.initializations import diagonal_spectrum, log_steps
 from ssmid.systems import Modal
@@ -66,6 +67,8 @@ class S4DFilter(Filter):
     # the formulas are written over the array API, which the compiler would break into dozens of graphs
     @torch.compiler.disable
     def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if fused(self.C) and self.discretization == "zoh" and self.C.dtype == torch.float32:
+            return diagonal_taps(self.C, self.B, self.inv_dt, self.A_real, self.A_imag, self.D, length)
         exponents, weights = s4d_exponentials(
             self.C[0], self.inv_dt, self.A_real, self.A_imag, self.B, discretization=self.discretization
         )

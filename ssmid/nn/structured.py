@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssmid.kernels import cauchy, vandermonde
 from ssmid.kernels.compiler import fused
+from ssmid.kernels.diagonal_modes import diagonal_mode_gradients, diagonal_modes
 
 
 def exponential_sums(weights: Tensor, exponents: Tensor, length: int, dtype: torch.dtype) -> Tensor:
@@ -25,6 +26,28 @@ def cauchy_sums(numerators: Tensor, nodes: Tensor, points: Tensor, dtype: torch.
     dtype : the real dtype of the precision of the result
     """
     return _CauchySums.apply(numerators, nodes, points, dtype)  # pyright: ignore[reportReturnType]
+
+
+def diagonal_taps(C: Tensor, B: Tensor, inv_dt: Tensor, A_real: Tensor, A_imag: Tensor | None, D: Tensor, length: int) -> Tensor:
+    """Taps ``(channels, length)`` of S4D by the hold from its parameters, float32 on a GPU: two launches, and two backwards."""
+    return _DiagonalTaps.apply(C, B, inv_dt, A_real, A_imag, D, length)  # pyright: ignore[reportReturnType]
+
+
+class _DiagonalTaps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, C: Tensor, B: Tensor, inv_dt: Tensor, A_real: Tensor, A_imag: Any, D: Tensor, length: int) -> Tensor:
+        weight, exponent = diagonal_modes(C, B, inv_dt, A_real, A_imag)
+        ctx.save_for_backward(C, B, inv_dt, A_real, A_imag, exponent)
+        taps = vandermonde.sums_of_prepared(weight, exponent, length)
+        taps[:, :1] += D.mT
+        return taps
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        *parameters, exponent = ctx.saved_tensors
+        sums = vandermonde.gradient_sums(gradients[0], exponent)
+        return *diagonal_mode_gradients(sums, *parameters), gradients[0][:, :1].mT, None
 
 
 class _ExponentialSums(torch.autograd.Function):
