@@ -1,19 +1,20 @@
 """The state that a prompt leaves in modal recurrences, ``x = sum_s lambda^(T-1-s) u_s``, without an array of time by modes.
 
 Only the last state of a prompt is needed, which makes it one weighted reduction (Massaroli et al. 2023, section 3.4). Time is cut into
-blocks, in which the weights are the same but for one factor a block: tables of some dozen powers do for any length. They are made
-in double precision, so that a pole of modulus 0.9999 is exact to rounding after a hundred thousand tokens.
+blocks, in which the weights are the same but for one factor a block: tables of some dozen powers do for any length. Their phases
+are reduced in double precision, so that a pole of modulus 0.9999 is exact to rounding after a hundred thousand tokens.
 
-On a GPU the input is read once and nothing else of its length is read or written: products of blocks with the table run on
-tensor cores in three parts of TF32, which is single precision.
+On a GPU the input is read once and nothing else of its length is read or written. Products of blocks with the table run on tensor cores,
+as good as single precision: float32 in three parts of TF32; bf16 as it is, with the table in three parts of bf16.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from math import pi
 
 from ssmid._array import Array, as_complex, astype_width, double, namespace, needs_gradient
 from ssmid.kernels.compiler import ceil_power_of_two, fused, jit, tl
+from ssmid.kernels.vandermonde import _exponential
 from ssmid.linalg import powers, transpose
 
 _BLOCK = 64
@@ -22,10 +23,11 @@ _MODES = 32
 """Modes of a program; banks with more are reduced in several passes over the input."""
 
 
-def modal_state(u: Array, poles: Array) -> Array:
+def modal_state(u: Array, poles: Array, exponents: Array = None) -> Array:
     """``sum_s poles^(T-1-s) u_s``: complex ``(batch, channels, modes)``, of single precision unless ``u`` is double.
 
     u : ``(batch, channels, T)`` real   poles : ``(channels, modes)`` complex, best in double precision
+    exponents : :func:`exponents_of` the poles, where they are at hand
     """
     if not fused(u) or u.dtype == namespace(u).float64 or needs_gradient(u, poles):
         return plain_modal_state(u, poles)
@@ -36,10 +38,14 @@ def modal_state(u: Array, poles: Array) -> Array:
     rows = min(64, max(16, ceil_power_of_two(-(-length // _BLOCK))))
     state = xp.zeros((batch, channels, modes), dtype=xp.complex64, device=u.device)
     if batch and channels and modes and length:
-        tables = [xp.view_as_real(x).contiguous() for x in _tables(poles, rows, -(-modes // width) * width)]
-        grid = (channels * batch, -(-modes // width))
-        _reduce[grid](u, *tables, xp.view_as_real(state), channels, length, u.stride(0), u.stride(1), modes, -(-modes // width) * width,
-                      MODES=width, ROWS=rows, COLUMNS=_BLOCK)  # fmt: skip
+        given = exponents_of(poles) if exponents is None else exponents
+        parts = -(-modes // width)
+        within, behind = (xp.empty((channels, n, parts * width, 2), dtype=xp.float32, device=u.device) for n in (_BLOCK, rows + 1))
+        sizes = {"MODES": width, "ROWS": rows, "COLUMNS": _BLOCK}
+        _tables[(channels, parts)](given, within, behind, modes, parts * width, **sizes)
+        strides = u.stride(0), u.stride(1)
+        arguments = u, within, behind, xp.view_as_real(state), channels, length, *strides, modes, parts * width
+        _reduce[(channels * batch, parts)](*arguments, HALF=u.dtype == xp.bfloat16, **sizes)
     return state
 
 
@@ -71,23 +77,43 @@ def plain_modal_state(u: Array, poles: Array) -> Array:
     return state
 
 
-def _tables(poles: Array, rows: int, padded: int) -> tuple[Array, Array, Array]:
-    """Powers in single precision: within a block ``(channels, block, modes)``, of a tile of ``rows`` blocks ``(channels, modes)``, and of
-    the blocks behind each of a tile ``(channels, rows, modes)``."""
-    xp: Any = namespace(poles)
-    poles = double(poles)
-    gap = xp.zeros((poles.shape[0], padded - poles.shape[1]), dtype=poles.dtype, device=poles.device)
-    poles = xp.concat([poles, gap], axis=-1)
-    fine = powers(poles, _BLOCK)
-    coarse = powers(fine[..., -1] * poles, rows + 1)
-    tables = transpose(xp.flip(fine, axis=-1)), coarse[..., rows], transpose(xp.flip(coarse[..., :rows], axis=-1))
-    within, advance, behind = (astype_width(x, 32) for x in tables)
-    return within, advance, behind
+def exponents_of(poles: Array) -> Array:
+    """Decay and turns a sample, ``(channels, modes, 2)`` in double precision; a pole at 0 decays by exp(-10,000)."""
+    xp, poles = namespace(poles), double(poles)
+    zero = poles == 0
+    logs = xp.log(xp.where(zero, xp.ones_like(poles), poles))
+    rate = xp.where(zero, xp.full_like(xp.real(logs), -1e4), xp.real(logs))
+    return xp.stack([rate, xp.imag(logs) / (2 * pi)], axis=-1)
+
+
+@jit
+def _tables(
+    exponents, within, behind, modes, padded, MODES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+):  # fmt: skip
+    """Powers that end with 1: within a block; of a tile and of the blocks behind each of a tile."""
+    channel = tl.program_id(0)
+    mode = tl.program_id(1) * MODES + tl.arange(0, MODES)
+    at = exponents + (channel * modes + mode) * 2
+    rate, turns = tl.load(at, mode < modes, 0.0)[None, :], tl.load(at + 1, mode < modes, 0.0)[None, :]
+    column, row = tl.arange(0, COLUMNS)[:, None], tl.arange(0, ROWS)[:, None]
+    wr, wi = _exponential(rate, turns, (COLUMNS - 1 - column).to(tl.float64))
+    place = within + ((channel * COLUMNS + column) * padded + mode[None, :]) * 2
+    tl.store(place, wr)
+    tl.store(place + 1, wi)
+    # entry 0 is the factor of a whole tile, entry 1 + row that of the blocks behind a row
+    wr, wi = _exponential(rate, turns, (COLUMNS * (ROWS - 1 - row)).to(tl.float64))
+    place = behind + ((channel * (ROWS + 1) + 1 + row) * padded + mode[None, :]) * 2
+    tl.store(place, wr)
+    tl.store(place + 1, wi)
+    wr, wi = _exponential(rate, turns, (COLUMNS * ROWS + 0 * tl.arange(0, 1)).to(tl.float64)[:, None])
+    place = behind + (channel * (ROWS + 1) * padded + mode[None, :]) * 2
+    tl.store(place, wr)
+    tl.store(place + 1, wi)
 
 
 @jit
 def _reduce(
-    u, within, advance, behind, state, channels, length, by_sequence, by_channel, modes, padded,
+    u, within, behind, state, channels, length, by_sequence, by_channel, modes, padded, HALF: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
     MODES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
 ):  # fmt: skip
     channel = tl.program_id(0) % channels
@@ -96,7 +122,12 @@ def _reduce(
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)
     lane = 2 * MODES * tl.program_id(1) + tl.arange(0, 2 * MODES)[None, :]
     table = tl.load(within + (channel * COLUMNS + column[:, None]) * 2 * padded + lane)
-    decay = advance + (channel * padded + mode) * 2
+    if HALF:
+        high = table.to(tl.bfloat16)
+        rest = table - high.to(tl.float32)
+        middle = rest.to(tl.bfloat16)
+        low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    decay = behind + (channel * (ROWS + 1) * padded + mode) * 2
     dr, di = tl.load(decay)[None, :], tl.load(decay + 1)[None, :]
     sr = tl.zeros((ROWS, MODES), dtype=tl.float32)
     si = tl.zeros((ROWS, MODES), dtype=tl.float32)
@@ -106,11 +137,16 @@ def _reduce(
     before = length - tiles * (ROWS * COLUMNS)
     for tile in range(tiles):
         time = before + tile * (ROWS * COLUMNS) + row * COLUMNS + column[None, :]
-        block = tl.load(start + time, time >= 0, 0.0).to(tl.float32)
-        sums = tl.dot(block, table, input_precision="tf32x3")
+        block = tl.load(start + time, time >= 0, 0.0)
+        if HALF:
+            sums = tl.dot(block, low)
+            sums = tl.dot(block, middle, sums)
+            sums = tl.dot(block, high, sums)
+        else:
+            sums = tl.dot(block.to(tl.float32), table, input_precision="tf32x3")
         re, im = tl.split(tl.reshape(sums, (ROWS, MODES, 2)))
         sr, si = dr * sr - di * si + re, dr * si + di * sr + im
-    weight = behind + ((channel * ROWS + row) * padded + mode[None, :]) * 2
+    weight = behind + ((channel * (ROWS + 1) + 1 + row) * padded + mode[None, :]) * 2
     wr, wi = tl.load(weight), tl.load(weight + 1)
     out = state + ((sequence.to(tl.int64) * channels + channel) * modes + mode) * 2
     tl.store(out, tl.sum(wr * sr - wi * si, axis=0), mode < modes)

@@ -103,7 +103,7 @@ def hyena_step_(
     projected, weight = projected.contiguous(), weight.contiguous()
     y = projected.new_empty((batch, channels))
     padded = ceil_power_of_two(modes)
-    block, sequences = _blocks(channels, padded, batch)
+    block, sequences = _blocks(channels, padded, batch, _TILE // 2)
     if batch and channels:
         grid = (-(-channels // block), -(-batch // sequences))
         pairs = xp.view_as_real(state), poles.contiguous(), residues.contiguous()
@@ -142,9 +142,9 @@ def _fits(state: Array, poles: Array, residues: Array, u: Array) -> bool:
     return width(state) == 32 and width(poles) == 32 and width(residues) == 32 and state.is_contiguous() and not u.requires_grad
 
 
-def _blocks(channels: int, padded: int, batch: int) -> tuple[int, int]:
+def _blocks(channels: int, padded: int, batch: int, tile: int = _TILE) -> tuple[int, int]:
     """Channels of a program, and sequences: those that follow the first find poles and residues in registers."""
-    block = max(1, min(_TILE // (2 * padded), ceil_power_of_two(channels)))
+    block = max(1, min(tile // (2 * padded), ceil_power_of_two(channels)))
     programs = -(-channels // block) * batch
     return block, max(1, min(8, programs // 2048))
 

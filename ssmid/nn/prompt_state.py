@@ -29,16 +29,16 @@ from ssmid.nn.filter import at_least_single
 StateBy: TypeAlias = Literal["reduction", "scan", "fft", "recurrence"]
 
 
-def prompt_state(u: Tensor, poles: Tensor, by: StateBy = "reduction") -> Tensor:
+def prompt_state(u: Tensor, poles: Tensor, by: StateBy = "reduction", exponents: Tensor | None = None) -> Tensor:
     """Complex ``(*batch, channels, m)`` from ``u`` ``(*batch, channels, T)`` and poles ``(channels, m)``, T at least 1.
 
-    ValueError for an unknown way.
+    ``exponents`` of the poles, where they are at hand, as of :func:`ssmid.kernels.modal_state.modal_state`. ValueError for an unknown way.
 
     >>> u, poles = torch.randn(2, 3, 100).double(), torch.rand(3, 4).to(torch.complex128)
     >>> [torch.allclose(prompt_state(u, poles), prompt_state(u, poles, by)) for by in ("scan", "fft", "recurrence")]
     [True, True, True]
     """
-    ways = {"reduction": modal_state, "scan": _scanned, "fft": _convolved, "recurrence": _stepped}
+    ways = {"reduction": lambda u, poles: modal_state(u, poles, exponents), "scan": _scanned, "fft": _convolved, "recurrence": _stepped}
     if by not in ways:
         raise ValueError(f"state_by: expected one of {', '.join(ways)}, got {by!r}")
     flat = u.reshape(-1, *u.shape[-2:])

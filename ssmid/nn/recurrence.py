@@ -7,7 +7,7 @@ training runs and one weighted reduction (Massaroli et al. 2023, section 3.4; :m
 from __future__ import annotations
 
 import warnings
-from math import isqrt
+from math import isqrt, pi
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,12 +18,16 @@ from ssmid._array import double, to_numpy, width
 from ssmid.analysis.conversion import to_modal, to_transfer_function
 from ssmid.analysis.impulse import impulse_response
 from ssmid.analysis.modal_blocks import one_of_each_pair
+from ssmid.kernels.compiler import fused
+from ssmid.kernels.modal_state import exponents_of
 from ssmid.kernels.modal_step import modal_step, modal_step_
 from ssmid.linalg import powers
 from ssmid.nn.companion import CompanionRecurrence
+from ssmid.nn.derived import Derived
 from ssmid.nn.filter import COMPLEX, Expected, Recurrence, checked_input, checked_state
 from ssmid.nn.prompt_state import StateBy, prompt_state
 from ssmid.nn.single_precision import KeepsSingle
+from ssmid.nn.structured import exponential_sums
 from ssmid.parametrizations.modes import with_conjugates
 from ssmid.systems import ConversionWarning, ImpulseResponse, Modal, System, TransferFunction
 
@@ -68,6 +72,7 @@ class ModalRecurrence(KeepsSingle, Recurrence):
         self.register_buffer("poles", torch.view_as_real(poles.resolve_conj()).contiguous())
         self.register_buffer("residues", torch.view_as_real(residues.resolve_conj()).contiguous())
         self.register_buffer("feedthrough", system.feedthrough.expand(self.channels).clone())
+        self._made = Derived[Tensor]()
 
     @property
     def modes(self) -> int:
@@ -78,7 +83,7 @@ class ModalRecurrence(KeepsSingle, Recurrence):
         poles, residues = torch.view_as_complex(self.poles), torch.view_as_complex(self.residues)
         if length == 0:
             return self.feedthrough[:, None][:, :0]
-        return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1)], dim=-1)
+        return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1, self._exponents())], dim=-1)
 
     def system(self) -> Modal:
         poles, residues = with_conjugates(torch.view_as_complex(self.poles), torch.view_as_complex(self.residues))
@@ -97,8 +102,7 @@ class ModalRecurrence(KeepsSingle, Recurrence):
             return torch.zeros_like(u), self.initial_state(*batch) if state is None else state
         poles = double(torch.view_as_complex(self.poles))
         y = self.convolve(u)
-        after = prompt_state(u.to(torch.promote_types(u.dtype, self.poles.dtype)) if self._is_double else u, poles, by=state_by)
-        after = after.to(COMPLEX[self._is_double])
+        after = prompt_state(u.double() if self._is_double else u, poles, state_by, self._exponents()).to(COMPLEX[self._is_double])
         if state is not None:
             y = (y + modal_taps(poles, torch.view_as_complex(self.residues) * state, length)).to(u.dtype)
             after = after + (poles**length).to(state.dtype) * state
@@ -116,6 +120,9 @@ class ModalRecurrence(KeepsSingle, Recurrence):
             return y
         return modal_step_(u, state, self.poles, self.residues, self.feedthrough)
 
+    def _exponents(self) -> Tensor:
+        return self._made.of(self, lambda: exponents_of(torch.view_as_complex(self.poles)))
+
     @property
     def _is_double(self) -> bool:
         return self.poles.dtype == torch.float64
@@ -130,12 +137,17 @@ class ModalRecurrence(KeepsSingle, Recurrence):
         return f"channels={self.channels}, modes={self.modes}"
 
 
-def modal_taps(poles: Tensor, weights: Tensor, length: int) -> Tensor:
+def modal_taps(poles: Tensor, weights: Tensor, length: int, exponents: Tensor | None = None) -> Tensor:
     """``Re sum_i weights_i poles_i^t`` for t = 0 .. length-1: real ``(*batch, channels, length)`` of the width of ``weights``.
 
-    Powers in double precision, of a long and a short part of ``t``; their product in that of the weights.
+    Powers in double precision, of a long and a short part of ``t``; their product in that of the weights. Differentiable.
+    ``exponents``: :func:`ssmid.kernels.modal_state.exponents_of` the poles, where they are at hand.
     """
     poles = double(poles)
+    if fused(poles) and weights.ndim == 2 and weights.dtype == torch.complex64:
+        rate, turns = (exponents_of(poles) if exponents is None else exponents).unbind(-1)
+        exponents = torch.complex(rate, 2 * pi * turns)
+        return exponential_sums(weights.to(poles.dtype), exponents, length, torch.float32)
     inner = max(1, isqrt(length))
     outer = -(-length // inner)
     fine = powers(poles, inner)
