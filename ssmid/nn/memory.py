@@ -71,7 +71,15 @@ def largest_batch(run: Callable[[int, int], object], prompt: int, chunk: int, me
     are taken to grow in proportion to the batch.
     """
     rows = max(1, TOKENS_AT_ONCE // chunk)
-    peaks = {(batch, length): memory.peak(lambda b=batch, n=length: run(b, n)) for batch in (1, 2) for length in {1, prompt}}
+    peaks: dict[tuple[int, int], int] = {}
+    try:
+        # Once unmeasured: libraries take their workspaces in the first call and keep them.
+        run(1, prompt)
+        for batch in (1, 2):
+            for length in {1, prompt}:
+                peaks[batch, length] = memory.peak(lambda b=batch, n=length: run(b, n))
+    except torch.OutOfMemoryError:
+        return min(len(peaks), 1), memory.available()
     decoding = max(peaks[2, 1] - peaks[1, 1], 1)
     reading = max(peaks[2, prompt] - peaks[1, prompt], decoding)
     room = _USABLE * memory.available() - max(peaks[1, prompt] - reading, 0)

@@ -41,7 +41,7 @@ class Stopping:
         if self.never:
             self.length.add_(1)
             return token
-        token = torch.where(self.finished, self.pad, token)
+        token = token.masked_fill(self.finished, self.pad)
         self.length.add_(~self.finished)
         self._recent.copy_(torch.cat([self._recent[:, 1:], token[:, None]], -1))
         for pattern in self._patterns:

@@ -293,6 +293,16 @@ def test_the_largest_batch_is_the_largest_that_fits():
     assert largest_batch(held, 8, 8, Device(4000))[0] == 0
 
 
+@pytest.mark.parametrize("fits", [0, 1])
+def test_a_largest_batch_of_one_or_none_is_found_too(fits):
+    def held(batch, prompt):
+        if batch > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 1000
+
+    assert largest_batch(held, 8, 8, Device(1500)) == (fits, 1500)
+
+
 def test_out_of_memory_names_the_batch_that_fits(monkeypatch):
     class Limited(Tiny):
         def initial_state(self, batch, length=None):
