@@ -122,11 +122,10 @@ def _reduce(
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)
     lane = 2 * MODES * tl.program_id(1) + tl.arange(0, 2 * MODES)[None, :]
     table = tl.load(within + (channel * COLUMNS + column[:, None]) * 2 * padded + lane)
-    if HALF:
-        high = table.to(tl.bfloat16)
-        rest = table - high.to(tl.float32)
-        middle = rest.to(tl.bfloat16)
-        low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    high = table.to(tl.bfloat16)
+    rest = table - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
     decay = behind + (channel * (ROWS + 1) * padded + mode) * 2
     dr, di = tl.load(decay)[None, :], tl.load(decay + 1)[None, :]
     sr = tl.zeros((ROWS, MODES), dtype=tl.float32)
