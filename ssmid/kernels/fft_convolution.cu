@@ -574,3 +574,20 @@ __global__ __launch_bounds__(256) void join(
         if (at < length && both) narrow(x[k].y, other + at);
     }
 }
+
+// ---- (batch, rows, columns) to (batch, columns, rows), in tiles of 64 x 64 by 256 threads; layers hold channels last ----
+
+template <class REAL>
+__global__ __launch_bounds__(256) void transpose(const REAL* in, REAL* out, int rows, int columns) {
+    REAL* tile = (REAL*)memory;
+    const int across = (columns + 63) / 64, down = (rows + 63) / 64, t = threadIdx.x;
+    const int c = blockIdx.x % across * 64, r = blockIdx.x / across % down * 64;
+    const position start = (position)(blockIdx.x / across / down) * rows * columns;
+#pragma unroll
+    for (int i = t / 64; i < 64; i += 4)
+        if (r + i < rows && c + t % 64 < columns) tile[i * 65 + t % 64] = in[start + (position)(r + i) * columns + c + t % 64];
+    __syncthreads();
+#pragma unroll
+    for (int i = t / 64; i < 64; i += 4)
+        if (c + i < columns && r + t % 64 < rows) out[start + (position)(c + i) * rows + r + t % 64] = tile[t % 64 * 65 + i];
+}

@@ -35,7 +35,7 @@ def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
 
     taps : float32 ``(channels, taps)``, no more than the length   adjoint : the gradient of ``u`` in place of it, ``u`` being that of ``y``
     """
-    u, taps = u.contiguous(), taps.contiguous()
+    u, taps = _rows(u), taps.contiguous()
     y, plan = u.new_empty(u.shape), _Plan.of(u.shape[-1], has_clusters(u.device))
     if plan.radix == 1:
         plan.convolve(u, plan.spectra(taps), y, adjoint)
@@ -53,7 +53,7 @@ def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
 
 def convolve_backward(u: Array, taps: Array, dy: Array) -> tuple[Array, Array]:
     """Gradients of ``u`` (its kind) and of ``taps`` (float32), from that of the convolution; arguments as of :func:`convolve`."""
-    u, taps, dy = u.contiguous(), taps.contiguous(), dy.contiguous()
+    u, taps, dy = _rows(u), taps.contiguous(), _rows(dy)
     du, dtaps, plan = u.new_empty(u.shape), taps.new_empty(taps.shape), _Plan.of(u.shape[-1], has_clusters(u.device))
     if plan.radix == 1:
         partial = plan.backward(u, dy, plan.spectra(taps), du)
@@ -187,6 +187,18 @@ class _Plan:
 
     def _pass(self, kernel: str, kind: Array, units: int, *arguments: Any) -> None:
         launch(_SOURCE, f"{kernel}<{self.radix}, {_NAMES[str(kind.dtype)]}>", units * self.points // 256, (256, 1), *arguments)
+
+
+def _rows(u: Array) -> Array:
+    """``u`` with samples next to each other; layers give them with channels next to each other."""
+    turned = u.transpose(-1, -2)
+    if u.is_contiguous() or not turned.is_contiguous():
+        return u.contiguous()
+    out = u.new_empty(u.shape)
+    batch, rows, columns = turned.shape
+    tiles = batch * -(-rows // 64) * -(-columns // 64)
+    launch(_SOURCE, f"transpose<{_NAMES[str(u.dtype)]}>", tiles, (256, 1), turned, out, rows, columns, shared=64 * 65 * u.element_size())
+    return out
 
 
 def _float32(rows: Array) -> Any:

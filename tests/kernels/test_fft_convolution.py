@@ -112,6 +112,18 @@ def test_memory_of_forward_and_backward(length, times):
 
 
 @on_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "channels", "length"), [(1, 1, 1), (2, 3, 70), (3, 130, 65), (2, 64, 128), (2, 70, 9000)])
+def test_channels_next_to_each_other(batch, channels, length, dtype):
+    u, taps, dy = signals(batch, channels, length, length, dtype)
+    turned = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in (u, dy)]
+    assert torch.equal(fft_convolution.convolve(turned[0], taps), fft_convolution.convolve(u, taps))
+    found, expected = fft_convolution.convolve_backward(turned[0], taps, turned[1]), fft_convolution.convolve_backward(u, taps, dy)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+@on_gpu
 def test_runs_in_a_thread_that_has_used_no_gpu():
     """As autograd's are, when nothing of torch has run there."""
     u, taps, _ = signals(2, 3, 50, 50)
