@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.modal_step import hyena_step_
-from ssmid.nn.filter import Filter, Recurrence, State
+from ssmid.nn.filter import COMPLEX, Filter, Recurrence, State, checked_state
 from ssmid.nn.implicit import HyenaFilter
 from ssmid.nn.layer import SequenceLayer, recurrence_of
+from ssmid.nn.modal_filter import ModalFilter
 from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence
 from ssmid.nn.recurrence import ModalRecurrence
 from ssmid.nn.short_convolution import ShortConvolution
@@ -94,10 +95,12 @@ class Hyena(SequenceLayer):
         return self.out_proj(x[0] * v), joined({"short": short, **states})
 
     def step_(self, u: Tensor, state: State) -> Tensor:
-        projected, short, recurrence = self._projected(u), tensor_part(state, "short"), self.filters[0]
-        if self.order == 2 and isinstance(recurrence, ModalRecurrence) and fused(projected):
-            weight, bias, long = self.short_filter.weight[:, 0], self.short_filter.bias, part(state, "long")
-            modes = recurrence.poles, recurrence.residues, recurrence.feedthrough
+        projected, short = self._projected(u), tensor_part(state, "short")
+        modes = modes_of(self.filters[0]) if self.order == 2 and fused(projected) else None
+        if modes is not None:
+            weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
+            short = self.short_filter.checked_state(short, projected)
+            long = checked_state(part(state, "long"), ((u.shape[0], *modes[0].shape[:-1]), COMPLEX))
             return self.out_proj(hyena_step_(projected, short, weight, bias, long, *modes))
         streams = self.short_filter.step_(projected, short)
         *x, v = streams.split(self.width, dim=1)
@@ -111,6 +114,12 @@ class Hyena(SequenceLayer):
     def _recurrences(self) -> list[tuple[str, Recurrence]]:
         names = ["long"] if self.order == 2 else [f"long.{level}" for level in range(self.order - 1)]
         return [(name, recurrence_of(filter, self)) for name, filter in zip(names, self.filters, strict=True)]
+
+
+def modes_of(filter: Filter) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Poles, residues and feedthrough of a filter that runs as a modal recurrence, None of the others: what the kernels of a step take."""
+    modal = filter.recurrence() if isinstance(filter, ModalFilter) else filter
+    return (modal.poles, modal.residues, modal.feedthrough) if isinstance(modal, ModalRecurrence) else None
 
 
 def made_filters(filter: Filters, count: int, channels: int, options: dict[str, Any]) -> list[Filter]:

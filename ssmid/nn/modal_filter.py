@@ -108,18 +108,19 @@ class ModalFilter(Recurrence):
         return Modal(poles, residues, self.feedthrough.detach())
 
     def initial_state(self, *batch: int) -> Tensor:
-        return self._recurrence().initial_state(*batch)
+        return self.recurrence().initial_state(*batch)
 
     def prefill(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._recurrence().prefill(checked_input(u, self.channels), state)
+        return self.recurrence().prefill(checked_input(u, self.channels), state)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._recurrence().step(u, state)
+        return self.recurrence().step(u, state)
 
     def step_(self, u: Tensor, state: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._recurrence().step_(u, state)
+        return self.recurrence().step_(u, state)
 
-    def _recurrence(self) -> ModalRecurrence:
+    def recurrence(self) -> ModalRecurrence:
+        """What inference runs: made once, and again when a parameter has changed."""
         return self._run.of(self, lambda: ModalRecurrence(self.system()))
 
     def extra_repr(self) -> str:

@@ -11,11 +11,10 @@ from torch.utils.checkpoint import checkpoint
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.modal_step import multihyena_step_
 from ssmid.nn.convolution import long_convolution
-from ssmid.nn.filter import Recurrence, State, overwrite
-from ssmid.nn.hyena import Filters, made_filters
+from ssmid.nn.filter import COMPLEX, Recurrence, State, checked_state, overwrite
+from ssmid.nn.hyena import Filters, made_filters, modes_of
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence
-from ssmid.nn.recurrence import ModalRecurrence
 from ssmid.nn.short_convolution import ShortConvolution
 from ssmid.nn.state import by_name, joined, part, tensor_part
 
@@ -86,11 +85,11 @@ class MultiHyena(SequenceLayer):
 
     def step_(self, u: Tensor, state: State) -> Tensor:
         streams = self.short_filter.step_(self._projected(u), tensor_part(state, "short"))
-        recurrence, long = self.filter_fn, part(state, "long")
-        if isinstance(recurrence, ModalRecurrence) and fused(streams):
+        long, modes = part(state, "long"), modes_of(self.filter_fn) if fused(streams) else None
+        if modes is not None:
+            long = checked_state(long, ((u.shape[0], self.heads, self.rows, self.rows, modes[0].shape[1]), COMPLEX))
             q, k, v = (x.unflatten(1, (self.heads, self.rows)) for x in streams.split(self.width, dim=1))
-            y = multihyena_step_(q, k, v, long, recurrence.poles, recurrence.residues, recurrence.feedthrough)
-            return self.out_proj(y.flatten(1))
+            return self.out_proj(multihyena_step_(q, k, v, long, *modes).flatten(1))
         q, k, v = self._by_rows(streams[..., None])
         return self._contracted(q, self._recurrence().step_(_products(k, v), _rows(long)))
 

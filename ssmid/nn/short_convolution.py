@@ -39,13 +39,13 @@ class ShortConvolution(nn.Module):
 
     def prefill(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`forward` gives for ``u`` ``(batch, channels, length)`` after ``state``, and the state behind it."""
-        state = self.initial_state(checked_input(u, self.channels).shape[0]) if state is None else self._checked(state, u)
+        state = self.initial_state(checked_input(u, self.channels).shape[0]) if state is None else self.checked_state(state, u)
         window = torch.cat([state.to(u.dtype), u], dim=-1)
         return self._filtered(window), window[..., u.shape[-1] :].clone().to(state.dtype)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` ``(batch, channels)`` for one token ``u`` of that shape, and the state behind it."""
-        window = torch.cat([self._checked(state, checked_input(u, self.channels, token=True)), u.to(state.dtype)[..., None]], dim=-1)
+        window = torch.cat([self.checked_state(state, checked_input(u, self.channels, token=True)), u.to(state.dtype)[..., None]], dim=-1)
         y = (at_least_single(window) * at_least_single(self.weight[:, 0])).sum(-1)
         if self.bias is not None:
             y = y + self.bias
@@ -65,7 +65,8 @@ class ShortConvolution(nn.Module):
     def _bias(self, like: Tensor) -> Tensor | None:
         return None if self.bias is None else self.bias.to(like.dtype)
 
-    def _checked(self, state: Tensor, u: Tensor) -> Tensor:
+    def checked_state(self, state: Tensor, u: Tensor) -> Tensor:
+        """``state`` if it is one of as many sequences as ``u``; else ValueError."""
         wanted = (u.shape[0], self.channels, self.taps - 1)
         if tuple(state.shape) != wanted:
             raise ValueError(f"state: expected the last inputs, of shape {wanted}, got {tuple(state.shape)}")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ssmid
-from ssmid.nn import CachedConvolution, ExplicitFilter, Hyena, HyenaFilter
+from ssmid.nn import CachedConvolution, ExplicitFilter, Hyena, HyenaFilter, ModalFilter
 from ssmid.nn.filter import Filter
 from ssmid.nn.recurrence import ModalRecurrence
 from tests.nn.laws import DEVICES, DTYPES, compiles, gradients_are_right, layer_laws, state_dict_travels
@@ -74,6 +74,17 @@ def test_step_in_one_kernel(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype)
     monkeypatch.setattr("ssmid.nn.hyena.fused", lambda *_: True)
     layer_laws(Hyena(5, filter=modal_bank), "cpu", dtype, lengths=())
     layer_laws(Hyena(5, filter=modal_bank, taps=4), "cpu", dtype, lengths=())
+    layer_laws(Hyena(5, filter=lambda channels: ModalFilter(channels, 4)), "cpu", dtype, lengths=())
+
+
+def test_states_that_do_not_fit_reach_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssmid.nn.hyena.fused", lambda *_: True)
+    layer, u = Hyena(5, filter=modal_bank).double(), torch.zeros(2, 5, dtype=torch.float64)
+    one, two = layer.initial_state(1), layer.initial_state(2)
+    with pytest.raises(ValueError, match=r"complex128 of shape \(2, 5, 2\), got complex128 of shape \(1, 5, 2\)"):
+        layer.step_(u, {**two, "long": one["long"]})
+    with pytest.raises(ValueError, match=r"last inputs, of shape \(2, 15, 2\), got \(1, 15, 2\)"):
+        layer.step_(u, {**two, "short": one["short"]})
 
 
 def test_padding_may_hold_anything() -> None:
