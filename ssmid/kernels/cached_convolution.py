@@ -1,9 +1,9 @@
 """One token of a causal convolution over the inputs so far: a dot product with reversed taps for each sequence and channel.
 
 The plain function is ``plain_cached_step`` of :mod:`ssmid.nn.cached_convolution`. A program takes some sequences of one channel, reads
-their histories once, from the first input to the one before the token, and the taps that belong to them from the cache: the bytes that
-it must move are those of the histories. How far it reads it finds in ``position`` on the device, so that a graph of one step stands for
-all of them.
+their histories once, from the first input to the one before the token, and the taps that belong to them from the cache, once for all of
+its sequences where these stand at one place: the bytes that it must move are those of the histories. How far it reads it finds in
+``position`` on the device, so that a graph of one step stands for all of them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from math import prod
 from ssmid._array import Array
 from ssmid.kernels.compiler import ceil_power_of_two, jit, tl
 
-_TILE = 2048
+_TILE = 4096
 """Numbers that a program holds at once."""
-_MOST_ROWS = 4
-"""Sequences that share the taps of a program."""
+_BLOCK = 512
+"""Inputs of a sequence that it holds at once, where it has so many sequences."""
 
 
 def cached_step(history: Array, taps: Array, position: Array, u: Array) -> Array:
@@ -29,10 +29,11 @@ def cached_step(history: Array, taps: Array, position: Array, u: Array) -> Array
     rows = prod(batch)
     y = taps.new_empty((*batch, channels))
     if rows and channels:
-        group = min(_MOST_ROWS, ceil_power_of_two(rows))
+        block = min(_BLOCK, max(16, ceil_power_of_two(slots)))
+        group = min(_TILE // block, ceil_power_of_two(rows))
         _step[(channels, -(-rows // group))](
             history, taps, position, u.to(history.dtype).contiguous(), y, rows, channels, slots, history.stride(-2), taps.stride(0),
-            int(position.numel() > 1), ROWS=group, BLOCK=_TILE // group, num_warps=4,
+            int(position.numel() > 1), ROWS=group, BLOCK=block, num_warps=4,
         )  # fmt: skip
     return y
 
@@ -49,14 +50,23 @@ def _step(
     full = place >= slots
     inputs = history + (row * channels + channel) * spacing
     response = taps + channel * taps_spacing
-    last = tl.max(tl.where(full, 0, place), axis=0)
+    reads = here & (~full)
+    last = tl.max(tl.where(reads, place, 0), axis=0)
+    together = tl.min(tl.where(reads, place, last), axis=0) == last
     total = tl.zeros((ROWS, BLOCK), dtype=taps.dtype.element_ty)
-    for start in range(0, last, BLOCK):
-        s = start + tl.arange(0, BLOCK)
-        before = (here & (~full))[:, None] & (s[None, :] < place[:, None])
-        past = tl.load(inputs[:, None] + s[None, :], mask=before, other=0.0)
-        weight = tl.load(response + (place[:, None] - s[None, :]), mask=before, other=0.0)
-        total += past.to(taps.dtype.element_ty) * weight
+    if together:
+        for start in range(0, last, BLOCK):
+            s = start + tl.arange(0, BLOCK)
+            past = tl.load(inputs[:, None] + s[None, :], mask=reads[:, None] & (s < last)[None, :], other=0.0)
+            weight = tl.load(response + (last - s), mask=s < last, other=0.0)
+            total += past.to(taps.dtype.element_ty) * weight[None, :]
+    else:
+        for start in range(0, last, BLOCK):
+            s = start + tl.arange(0, BLOCK)
+            before = reads[:, None] & (s[None, :] < place[:, None])
+            past = tl.load(inputs[:, None] + s[None, :], mask=before, other=0.0)
+            weight = tl.load(response + (place[:, None] - s[None, :]), mask=before, other=0.0)
+            total += past.to(taps.dtype.element_ty) * weight
     new = tl.load(u + row * channels + channel, mask=here, other=0.0)
     result = tl.sum(total, axis=1) + new.to(taps.dtype.element_ty) * tl.load(response)
     tl.store(y + row * channels + channel, tl.where(full, float("nan"), result), mask=here)

@@ -19,9 +19,10 @@ class CachedConvolution(ExactDecoding):
     filter : any :class:`ssmid.nn.Filter`   max_length : the longest context, prompt included
     dtype : of the inputs kept; that of the taps (float32 or float64) if None. bf16 keeps bf16 inputs exactly in half the memory
 
-    State: ``history`` ``(*batch, channels, max_length)`` and ``position`` ``(*batch,)``, int64, the tokens so far: sequences may stand at
-    different places. A token reads the history once: ``channels * position`` numbers a sequence is the floor of the bytes moved. On CUDA
-    one kernel does it, and reads no further than ``position`` in a CUDA graph too; without Triton a step costs ``max_length``.
+    State: ``history`` ``(*batch, channels, slots)``, where ``slots`` is ``max_length`` rounded up to a multiple of 16, and ``position``
+    ``(*batch,)``, int64, the tokens so far: sequences may stand at different places. A token reads the history once: ``channels *
+    position`` numbers a sequence is the floor of the bytes moved. On CUDA one kernel does it, and reads no further than ``position`` in a
+    CUDA graph too; without Triton a step costs ``max_length``.
 
     Raises ValueError for a token beyond ``max_length``. Where that cannot be seen without stopping (a CUDA graph, a compiled step) the
     outputs from there on are NaN. Differentiable in training only: taps are detached.
@@ -39,7 +40,7 @@ class CachedConvolution(ExactDecoding):
         position = parts["position"]
         if position.numel() and not _blind(position):
             self.expect_room(int(position.max()) + 1)
-        y = _cached_step(parts["history"], self.taps(), position, u)
+        y = _cached_step(parts["history"][..., : self.max_length], self.taps(), position, u)
         position += 1
         return y.to(u.dtype)
 
@@ -47,7 +48,7 @@ class CachedConvolution(ExactDecoding):
         return {"history": history, "position": position}
 
     def _expected(self, batch: tuple[int, ...]) -> dict[str, Expected]:
-        return {"history": ((*batch, self.channels, self.max_length), HISTORY), "position": (batch, (torch.int64,))}
+        return {"history": ((*batch, self.channels, self.slots), HISTORY), "position": (batch, (torch.int64,))}
 
 
 def _blind(tensor: Tensor) -> bool:

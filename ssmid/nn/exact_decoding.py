@@ -9,12 +9,12 @@ way to decode                  operations                bytes that must move (f
 :class:`CachedConvolution`     ``2 t``                   ``4 t``                             ``4 L``
 :class:`FutureFill` relaxed    ``K + 5 log2(L)^2``       ``2 K + 20 log2(L / K)``            ``8 L``
 :class:`FutureFill` epoched    ``K + 10 t log2(t) / K``  ``2 K + 20 t / K``                  ``4 L + 4 K``
-:class:`ModalRecurrence`       ``4 d``                   ``8 d``                             ``4 d``
+:class:`ModalRecurrence`       ``6 d``                   ``8 d``                             ``4 d``
 =============================  ========================  ==================================  =======================
 
-(averages over a block; the FFTs of the fills are counted as five passes over their inputs, which is what they take when they are too
-large for a cache.) Distilling changes the model a little and makes both columns on the right flat in the context: at order 16 it moves
-128 bytes where the cached convolution moves 16 kB at context 4096. Below a context of some 64 tokens the cached convolution is as cheap.
+(averages over a block; the FFTs of the fills are counted as five passes over their inputs, the least that they take when these are too
+large for a cache.) Distilling changes the model a little, and work and memory are then flat in the context: at order 16 a token moves 128
+bytes where the cached convolution moves 16 kB at context 4096. Below a context of some 32 tokens the cached convolution moves less.
 Where the model may not change at all, FutureFill bounds the work, and the memory still grows: at width 2048 a sequence of 65,536 tokens
 holds 512 MiB of inputs a layer, half of it with ``dtype=torch.bfloat16``, which keeps bf16 inputs exactly.
 """
@@ -33,6 +33,7 @@ from ssmid.systems import System
 
 HISTORY = (*REAL, torch.bfloat16, torch.float16)
 """What inputs may be kept in."""
+_ALIGNED = 16
 
 
 class ExactDecoding(Recurrence):
@@ -69,7 +70,7 @@ class ExactDecoding(Recurrence):
 
     def initial_state(self, *batch: int) -> State:
         taps = self.taps()
-        history = taps.new_zeros((*batch, self.channels, self.max_length), dtype=self.dtype or taps.dtype)
+        history = taps.new_zeros((*batch, self.channels, self.slots), dtype=self.dtype or taps.dtype)
         return self._state(history, torch.zeros(batch, dtype=torch.int64, device=taps.device))
 
     def prefill(self, u: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -79,7 +80,7 @@ class ExactDecoding(Recurrence):
             taps = self.taps()
             self.expect_room(tokens)
             kept = u.to(self.dtype or torch.promote_types(taps.dtype, at_least_single(u[..., :0]).dtype))
-            history = torch.nn.functional.pad(kept, (0, self.max_length - tokens))
+            history = torch.nn.functional.pad(kept, (0, self.slots - tokens))
             position = torch.full(batch, tokens, dtype=torch.int64, device=u.device)
             y = long_convolution(kept.to(u.dtype), taps) if u.numel() else torch.zeros_like(u)
             return y, self._state(history, position)
@@ -91,13 +92,18 @@ class ExactDecoding(Recurrence):
         # sequences may stand at different places
         places = (position.to(u.device)[..., None] + torch.arange(tokens, device=u.device))[..., None, :].expand(u.shape)
         history = before["history"].scatter(-1, places, u.to(before["history"].dtype))
-        y = long_convolution(at_least_single(history), self.taps()).gather(-1, places)
+        y = long_convolution(at_least_single(history[..., : self.max_length]), self.taps()).gather(-1, places)
         return y.to(u.dtype), self._state(history, position + tokens)
 
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         checked_input(u, self.channels, token=True)
         state = {name: tensor.clone() for name, tensor in checked_state(state, self._expected(u.shape[:-1])).items()}
         return self.step_(u, state), state
+
+    @property
+    def slots(self) -> int:
+        """Places of the history: ``max_length``, and a few more where that makes rows begin where vectors can be read."""
+        return -(-self.max_length // _ALIGNED) * _ALIGNED
 
     def expect_room(self, tokens: int) -> None:
         """ValueError where a context of ``tokens`` is longer than what is kept."""

@@ -12,7 +12,7 @@ from math import log2, prod
 import torch
 from torch import Tensor
 
-from ssmid._array import next_fast_length
+from ssmid.kernels.compiler import ceil_power_of_two
 from ssmid.nn.cached_convolution import _cached_step
 from ssmid.nn.exact_decoding import HISTORY, ExactDecoding
 from ssmid.nn.filter import REAL, Expected, Filter, State, checked_input, checked_state
@@ -30,16 +30,16 @@ class FutureFill(ExactDecoding):
     - ``schedule="relaxed"``: the last ``U`` inputs to the next ``U`` outputs, ``U`` the largest power of two times ``block`` that divides
       the tokens so far. O(L log^2 L) in all
     - ``schedule="epoched"``: all inputs to the outputs of the next block. O(L sqrt(L log L)) in all for a block of sqrt(L log L), half the
-      memory and one size of work: the better one on a GPU up to some 16,384 tokens
+      memory and one size of work, and on an H200 slower than the relaxed schedule at every context from 640 to 65,536
 
     filter, max_length, dtype : as of :class:`CachedConvolution`   block : tokens that are convolved directly; 64 when relaxed, about
     sqrt(L log L) when epoched, if None; 1 is the relaxed schedule as published
 
-    State: ``history`` ``(*batch, channels, max_length)``, ``pending`` of the same shape (epoched: ``(*batch, channels, block)``) in the
-    width of the taps, and ``position`` ``(*batch,)``, int64, the tokens so far, on the host: the schedule follows it, and to read it off
-    a GPU would wait. ``pending`` is a function of the others. All sequences stand at one place, as padding on the left makes them. Steps
-    differ from each other, so that no CUDA graph of one stands for all (``capturable`` is False). Differentiable in training only: taps
-    are detached.
+    State: ``history`` ``(*batch, channels, slots)``, where ``slots`` is ``max_length`` rounded up to a multiple of 16; ``pending`` of the
+    same shape (epoched: ``(*batch, channels, block)``) in the width of the taps; and ``position`` ``(*batch,)``, int64, the tokens so far,
+    on the host: the schedule follows it, and to read it off a GPU would wait. ``pending`` is a function of the others. All sequences
+    stand at one place, as padding on the left makes them. Steps differ from each other, so that no CUDA graph of one stands for all
+    (``capturable`` is False). Differentiable in training only: taps are detached.
 
     Raises ValueError for tokens beyond ``max_length``, sequences at different places, and steps that are being captured.
 
@@ -83,7 +83,8 @@ class FutureFill(ExactDecoding):
         self.expect_room(place + 1)
         history, pending, taps = parts["history"], parts["pending"], self.taps()
         start = place - place % self.block
-        y = _cached_step(history[..., start : start + self.block], taps, self._place_of_block(place - start, u.device), u)
+        within = history[..., start : min(start + self.block, self.max_length)]
+        y = _cached_step(within, taps, self._place_of_block(place - start, u.device), u)
         y = y + pending[..., place - start if self.schedule == "epoched" else place]
         parts["position"] += 1
         if (place + 1) % self.block == 0:
@@ -104,9 +105,9 @@ class FutureFill(ExactDecoding):
         return {"history": history, "pending": pending, "position": position.cpu()}
 
     def _expected(self, batch: tuple[int, ...]) -> dict[str, Expected]:
-        width = self.max_length if self.schedule == "relaxed" else self.block
+        width = self.slots if self.schedule == "relaxed" else self.block
         return {
-            "history": ((*batch, self.channels, self.max_length), HISTORY),
+            "history": ((*batch, self.channels, self.slots), HISTORY),
             "pending": ((*batch, self.channels, width), REAL),
             "position": (batch, (torch.int64,)),
         }
@@ -157,10 +158,15 @@ def add_contribution(inputs: Tensor, taps: Tensor, outputs: Tensor) -> None:
     """
     if inputs.numel() == 0:
         return
-    points, a = next_fast_length(taps.shape[-1]), inputs.shape[-1]
+    points, a = _fast_length(taps.shape[-1]), inputs.shape[-1]
     per_channel = 3 * points * taps.element_size() * prod(inputs.shape[:-2])
     piece = max(1, _PIECE_BYTES // per_channel)
     for start in range(0, taps.shape[0], piece):
         part = slice(start, start + piece)
         spectrum = torch.fft.rfft(inputs[..., part, :].to(taps.dtype), n=points) * torch.fft.rfft(taps[part], n=points)
         outputs[..., part, :] += torch.fft.irfft(spectrum, n=points)[..., a : a + outputs.shape[-1]]
+
+
+def _fast_length(n: int) -> int:
+    """At least ``n``, a power of two or 3, 5 or 9 times one: longer lists of factors save places and take longer on a GPU."""
+    return min(odd * ceil_power_of_two(-(-n // odd)) for odd in (1, 3, 5, 9))

@@ -105,7 +105,8 @@ class TestStatesOfRecurrences:
 
     def test_of_another_dtype(self, name):
         recurrence, state = self.state(name)
-        self.refused(recurrence, mapped(state, lambda x: torch.zeros_like(x, dtype=torch.int32)), "state.*: expected .*, got int32 of shape")
+        integers = mapped(state, lambda x: torch.zeros_like(x, dtype=torch.int32))
+        self.refused(recurrence, integers, "state.*: expected .*, got int32 of shape")
 
     def test_of_another_kind(self, name):
         recurrence, state = self.state(name)
