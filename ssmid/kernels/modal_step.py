@@ -96,7 +96,8 @@ def hyena_step_(
     projected: Array, history: Array, weight: Array, bias: Array, state: Array, poles: Array, residues: Array, feedthrough: Array
 ) -> Array:
     """:func:`hyena_step`, the new history and state in the place of the old ones. The kernel takes a short convolution of 3 taps."""
-    if history.shape[-1] != 2 or not (history.is_contiguous() and _fits(state, poles, residues, projected)):
+    same = history.dtype == projected.dtype and history.is_contiguous()
+    if history.shape[-1] != 2 or not same or not _fits(state, poles, residues, projected):
         y, history[...], state[...] = hyena_step(projected, history, weight, bias, state, poles, residues, feedthrough)
         return y
     xp, (batch, channels, modes) = namespace(state), state.shape
@@ -107,10 +108,12 @@ def hyena_step_(
     if batch and channels:
         grid = (-(-channels // block), -(-batch // sequences))
         pairs = xp.view_as_real(state), poles.contiguous(), residues.contiguous()
-        short = projected, history, weight, weight if bias is None else bias
+        bits = 8 * history.element_size()
+        pair = history.view(xp.int32 if bits == 16 else xp.int64)
+        short = projected, pair, weight, weight if bias is None else bias
         _hyena[grid](
             *short, *pairs, feedthrough, y, batch, channels,
-            BIAS=bias is not None, MODES=modes, PADDED=padded, CHANNELS=block, SEQUENCES=sequences,
+            BIAS=bias is not None, BITS=bits, MODES=modes, PADDED=padded, CHANNELS=block, SEQUENCES=sequences,
         )  # fmt: skip
     return y
 
@@ -189,17 +192,17 @@ def _modal(
 
 
 @jit
-def _short(projected, history, b, c, width, inside, w0, w1, w2, bias):
-    """A short convolution of 3 taps; the history moves on by one."""
+def _short(projected, history, b, c, width, inside, w0, w1, w2, bias, BITS: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
+    """A short convolution of 3 taps, and the history moved on by one: two numbers of ``BITS`` bits in one integer."""
     token = tl.load(projected + b * width + c, inside, 0.0)
-    place = history + (b * width + c) * 2
-    older = tl.load(place, inside, 0.0)
-    newer = tl.load(place + 1, inside, 0.0)
+    both = tl.load(history + b * width + c, inside, 0)
+    small = tl.int16 if BITS == 16 else tl.int32
+    kind = token.dtype
+    late = both >> BITS
+    older, newer = both.to(small).to(kind, bitcast=True), late.to(small).to(kind, bitcast=True)
     out = bias + w0 * older.to(tl.float32) + w1 * newer.to(tl.float32) + w2 * token.to(tl.float32)
-    tl.debug_barrier()
-    tl.store(place, newer, inside)
-    tl.store(place + 1, token.to(newer.dtype), inside)
-    return out
+    moved = (late & ((1 << BITS) - 1)) | (token.to(small, bitcast=True).to(both.dtype) << BITS)
+    return out, moved
 
 
 @jit
@@ -215,7 +218,7 @@ def _taps(weight, bias, c, inside, BIAS: tl.constexpr):  # pyright: ignore[repor
 
 @jit
 def _hyena(
-    projected, history, weight, bias, state, poles, residues, feedthrough, y, batch, channels, BIAS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+    projected, history, weight, bias, state, poles, residues, feedthrough, y, batch, channels, BIAS: tl.constexpr, BITS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
     MODES: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, SEQUENCES: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
 ):  # fmt: skip
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
@@ -226,6 +229,7 @@ def _hyena(
     pr, pi = _pairs(tl.load(poles + at, there, 0.0), CHANNELS, PADDED)
     rr, ri = _pairs(tl.load(residues + at, there, 0.0), CHANNELS, PADDED)
     through = tl.load(feedthrough + c, inside, 0.0)
+    width = 3 * channels
     a0, a1, a2, a3 = _taps(weight, bias, c, inside, BIAS)
     b0, b1, b2, b3 = _taps(weight, bias, c + channels, inside, BIAS)
     c0, c1, c2, c3 = _taps(weight, bias, c + 2 * channels, inside, BIAS)
@@ -233,12 +237,16 @@ def _hyena(
     for b in range(first, tl.minimum(first + SEQUENCES, batch)):
         place = state + b * channels * (2 * MODES) + at
         xr, xi = _pairs(tl.load(place, there, 0.0), CHANNELS, PADDED)
-        gate = _short(projected, history, b, c, 3 * channels, inside, a0, a1, a2, a3)
-        key = _short(projected, history, b, c + channels, 3 * channels, inside, b0, b1, b2, b3)
-        value = _short(projected, history, b, c + 2 * channels, 3 * channels, inside, c0, c1, c2, c3)
+        gate, moved_x = _short(projected, history, b, c, width, inside, a0, a1, a2, a3, BITS)
+        key, moved_y = _short(projected, history, b, c + channels, width, inside, b0, b1, b2, b3, BITS)
+        value, moved_z = _short(projected, history, b, c + 2 * channels, width, inside, c0, c1, c2, c3, BITS)
         w = key * value
         out = gate * (through * w + tl.sum(rr * xr - ri * xi, axis=1))
         tl.store(y + b * channels + c, out.to(y.dtype.element_ty), inside)
+        tl.debug_barrier()
+        tl.store(history + b * width + c, moved_x, inside)
+        tl.store(history + b * width + c + channels, moved_y, inside)
+        tl.store(history + b * width + c + 2 * channels, moved_z, inside)
         tl.store(place, _interleaved(pr * xr - pi * xi + w[:, None], pr * xi + pi * xr, CHANNELS, PADDED), there)
 
 
