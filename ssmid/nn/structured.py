@@ -5,6 +5,8 @@ On a GPU, for results in single precision, the fused kernels of :mod:`ssmid.kern
 
 from __future__ import annotations
 
+from functools import cache
+from math import pi
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from ssmid.kernels import cauchy, vandermonde
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.diagonal_modes import diagonal_mode_gradients, diagonal_modes
+from ssmid.kernels.low_rank_spectrum import low_rank_spectrum, low_rank_spectrum_gradients
 
 
 def exponential_sums(weights: Tensor, exponents: Tensor, length: int, dtype: torch.dtype) -> Tensor:
@@ -48,6 +51,44 @@ class _DiagonalTaps(torch.autograd.Function):
         *parameters, exponent = ctx.saved_tensors
         sums = vandermonde.gradient_sums(gradients[0], exponent)
         return *diagonal_mode_gradients(sums, *parameters), gradients[0][:, :1].mT, None
+
+
+def low_rank_taps(
+    C: Tensor, B: Tensor, P: Tensor, inv_dt: Tensor, A_real: Tensor, A_imag: Tensor, D: Tensor, trained_length: int, length: int
+) -> Tensor:
+    """Taps ``(channels, length)``, at most the trained length, of S4 from its parameters, float32 on a GPU: three launches each way."""
+    return _LowRankTaps.apply(C, B, P, inv_dt, A_real, A_imag, D, trained_length, length)  # pyright: ignore[reportReturnType]
+
+
+class _LowRankTaps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        *parameters, D, trained_length, length = given
+        points = _points(trained_length, D.device)
+        C, B, P, inv_dt, A_real, A_imag = parameters
+        spectrum, modes, factors = low_rank_spectrum(C, B, P, inv_dt, A_real, A_imag, points)
+        ctx.save_for_backward(modes, factors, points, *parameters)
+        ctx.trained_length = trained_length
+        taps = torch.fft.irfft(torch.view_as_complex(spectrum), n=trained_length)[:, :length].contiguous()
+        taps[:, :1] += D.mT
+        return taps
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        modes, factors, points, *parameters = ctx.saved_tensors
+        length = ctx.trained_length
+        transformed = torch.view_as_real(torch.fft.rfft(gradients[0], n=length)).contiguous()
+        found = low_rank_spectrum_gradients(transformed, modes, factors, points, length, tuple(parameters))
+        return *found, gradients[0][:, :1].mT, None, None
+
+
+@cache
+def _points(length: int, device: torch.device) -> Tensor:
+    """``2 tan(omega / 2)`` ``(length // 2 + 1, 2)`` in two parts, made once: a CUDA graph may not copy from the host."""
+    exact = 2 * torch.tan(torch.arange(length // 2 + 1, dtype=torch.float64) * (pi / length))
+    high = exact.float()
+    return torch.stack([high, (exact - high).float()], dim=-1).to(device)
 
 
 class _ExponentialSums(torch.autograd.Function):

@@ -44,10 +44,14 @@ def test_taps(init, discretization, sets):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_single_precision(device):
-    filter = S4DFilter(3, 32).to(device)
+@pytest.mark.parametrize(
+    ("init", "sets", "discretization"), [("lin", None, "zoh"), ("legs", 1, "zoh"), ("real", 3, "zoh"), ("inv", 1, "bilinear")]
+)
+def test_single_precision(device, init, sets, discretization):
+    """On a GPU this is the fused kernel beside the formula: by the hold from the parameters on, else the sums."""
+    filter = S4DFilter(3, 32, init, sets=sets, discretization=discretization).to(device)
     assert filter(2048).dtype == torch.float32
-    exact = S4DFilter(3, 32).double().to(device)
+    exact = S4DFilter(3, 32, init, sets=sets, discretization=discretization).double().to(device)
     exact.load_state_dict(filter.state_dict())
     found, expected = filter(2048), exact(2048)
     assert float((found - expected).abs().max() / expected.abs().max()) < 2e-6
