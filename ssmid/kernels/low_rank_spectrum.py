@@ -253,7 +253,7 @@ def _chain(
     tl.store(by_C + 2 * own, (dt * (ur + vr)).to(tl.float32), there)
     tl.store(by_C + 2 * own + 1, (dt * (ui + vi)).to(tl.float32), there)
     # by the step: what C gets, times conj(C) once more
-    wr, wi = _times(cr, -ci, ur + vr, ui + vi)
+    wr, _wi = _times(cr, -ci, ur + vr, ui + vi)
     step = wr
     ur, ui = _times(cr, -ci, fr, fi)
     vr, vi = _times(pr, pi, hr, hi)
