@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Value = TypeVar("Value")
 
@@ -32,11 +32,19 @@ class Derived(Generic[Value]):
     def of(self, module: nn.Module, make: Callable[[], Value]) -> Value:
         if torch.compiler.is_compiling():
             return make() if self._made is None else self._made[1]
-        made_of = [(x.data_ptr(), x.dtype, _version(x)) for x in (*module.parameters(), *module.buffers())]
+        made_of: list[Any] = []
+        _note(module, made_of)
         if self._made is None or self._made[0] != made_of:
             self._made = (made_of, make())
         return self._made[1]
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def _note(module: nn.Module, noted: list[Any]) -> None:
+    """Where each tensor of ``module`` lies, its dtype, and how often it was written to. ``parameters()`` takes ten times as long."""
+    for tensors in (module._parameters, module._buffers):
+        for tensor in tensors.values():
+            if tensor is not None:
+                noted += (tensor.data_ptr(), tensor.dtype, -1 if tensor.is_inference() else tensor._version)
+    for child in module._modules.values():
+        if child is not None:
+            _note(child, noted)
