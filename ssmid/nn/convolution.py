@@ -7,6 +7,8 @@ functions here are their reference, and run everywhere else.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -52,10 +54,8 @@ def long_convolution(u: Tensor, taps: Tensor, *, chunk: int | None = None) -> Te
 def _convolve(u: Tensor, taps: Tensor, chunk: int) -> Tensor:
     """``u`` ``(batch, channels, length)``, taps ``(channels, at most length)``; a ``chunk`` of 0 is the whole."""
     if _fused(u, taps):
-        try:
+        with suppress(CannotCompile):  # which was said
             return fft_convolution.convolve(u, taps.float())
-        except CannotCompile:
-            pass  # said once, by the compiler; below is the reference
     return filtered(u, taps, chunk, adjoint=False)
 
 
@@ -63,13 +63,11 @@ def _convolve(u: Tensor, taps: Tensor, chunk: int) -> Tensor:
 def _gradients(u: Tensor, taps: Tensor, dy: Tensor, chunk: int, of_u: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
     """Gradients of ``u`` and ``taps`` from that of the result; one that is not asked for is empty."""
     if _fused(u, taps):
-        try:
+        with suppress(CannotCompile):
             if of_taps:
                 du, dtaps = fft_convolution.convolve_backward(u, taps.float(), dy.to(u.dtype))
                 return du if of_u else u.new_empty(0), dtaps.to(taps.dtype)
             return fft_convolution.convolve(dy.to(u.dtype), taps.float(), adjoint=True), taps.new_empty(0)
-        except CannotCompile:
-            pass
     du = filtered(dy, taps, chunk, adjoint=True).to(u.dtype) if of_u else u.new_empty(0)
     return du, correlated(u, dy, taps, chunk) if of_taps else taps.new_empty(0)
 
@@ -106,7 +104,7 @@ def correlated(u: Tensor, dy: Tensor, taps: Tensor, chunk: int) -> Tensor:
     dtaps = torch.empty_like(taps, memory_format=torch.contiguous_format)
     for lag in range(0, taps.shape[-1], block):
         product = torch.zeros((), dtype=wide, device=u.device)
-        for start in range(lag - lag % block, length, block):
+        for start in range(lag, length, block):
             signal = torch.fft.rfft(_window(u, start - lag - block, 2 * block).to(wide), n=2 * block)
             part = torch.nn.functional.pad(dy[..., start : start + block].to(wide), (block, 0))
             product = product + (torch.fft.rfft(part, n=2 * block) * torch.conj_physical(signal)).sum(0)
