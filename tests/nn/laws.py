@@ -202,6 +202,9 @@ def _convolution_equals_steps(machine: _OfFilter, length: int) -> None:
     y, _ = _stepped(machine, u, machine.at_rest())
     close(y, machine.whole(u), machine.dtype, f"steps over {length} tokens")
     assert y.dtype == u.dtype
+    inside = _clone(machine.at_rest())
+    tokens = [machine.module.step_(u.select(machine.axis, t), inside).clone() for t in range(length)]
+    close(torch.stack(tokens, machine.axis), machine.whole(u), machine.dtype, f"steps in place over {length} tokens")
 
 
 def _convolution_equals_prefill_then_steps(machine: _OfFilter, length: int) -> None:
