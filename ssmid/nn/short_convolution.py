@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from ssmid.kernels.compiler import fused
+from ssmid.kernels.short_convolution import short_convolution, short_convolution_gradients
 from ssmid.nn.filter import at_least_single, checked_input
 
 
@@ -32,7 +36,9 @@ class ShortConvolution(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, u: Tensor) -> Tensor:
-        return self._filtered(nn.functional.pad(checked_input(u, self.channels), (self.taps - 1, 0)))
+        if _one_kernel(checked_input(u, self.channels)):
+            return _convolved(u.contiguous(), self.weight[:, 0], self.bias)
+        return self._filtered(nn.functional.pad(u, (self.taps - 1, 0)))
 
     def initial_state(self, batch: int) -> Tensor:
         return self.weight.new_zeros(batch, self.channels, self.taps - 1)
@@ -40,8 +46,11 @@ class ShortConvolution(nn.Module):
     def prefill(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`forward` gives for ``u`` ``(batch, channels, length)`` after ``state``, and the state behind it."""
         state = self.initial_state(checked_input(u, self.channels).shape[0]) if state is None else self.checked_state(state, u)
-        window = torch.cat([state.to(u.dtype), u], dim=-1)
-        return self._filtered(window), window[..., u.shape[-1] :].clone().to(state.dtype)
+        last = torch.cat([state.to(u.dtype), u[..., max(0, u.shape[-1] - self.taps + 1) :]], dim=-1)
+        last = last[..., last.shape[-1] - self.taps + 1 :].contiguous().to(state.dtype)
+        if _one_kernel(u) and not torch.is_grad_enabled():
+            return short_convolution(u.contiguous(), self.weight[:, 0], self.bias, state.contiguous()), last
+        return self._filtered(torch.cat([state.to(u.dtype), u], dim=-1)), last
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` ``(batch, channels)`` for one token ``u`` of that shape, and the state behind it."""
@@ -58,6 +67,7 @@ class ShortConvolution(nn.Module):
         return y
 
     def _filtered(self, window: Tensor) -> Tensor:
+        """Behind as many inputs as the state has."""
         if window.shape[-1] < self.taps:
             return window[..., :0]
         return nn.functional.conv1d(window, self.weight.to(window.dtype), self._bias(window), groups=self.channels)
@@ -71,3 +81,43 @@ class ShortConvolution(nn.Module):
         if tuple(state.shape) != wanted:
             raise ValueError(f"state: expected the last inputs, of shape {wanted}, got {tuple(state.shape)}")
         return state
+
+
+def _one_kernel(u: Tensor) -> bool:
+    return fused(u) and u.ndim == 3 and u.dtype != torch.float64
+
+
+@torch.library.custom_op("ssmid::short_convolution", mutates_args=())
+def _convolved(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return short_convolution(u, weight, bias)
+
+
+@torch.library.custom_op("ssmid::short_convolution_gradients", mutates_args=())
+def _gradients(dy: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return short_convolution_gradients(dy, u, weight)
+
+
+@_convolved.register_fake
+def _convolved_shape(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty_like(u)
+
+
+@_gradients.register_fake
+def _gradient_shapes(dy: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    single = weight.new_empty(weight.shape, dtype=torch.float32)
+    return torch.empty_like(u), single, single[:, 0].clone()
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    u, weight, bias = inputs
+    ctx.save_for_backward(u, weight)
+    ctx.bias = None if bias is None else bias.dtype
+
+
+def _back(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    u, weight = ctx.saved_tensors
+    du, dweight, dbias = _gradients(dy, u, weight)
+    return du, dweight.to(weight.dtype), None if ctx.bias is None else dbias.to(ctx.bias)
+
+
+_convolved.register_autograd(_back, setup_context=_keep)

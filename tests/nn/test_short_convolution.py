@@ -79,6 +79,26 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(of, (u, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("batch", "channels", "length", "taps", "bias"), [(3, 5, 40, 3, True), (2, 7, 2500, 4, False), (1, 1, 1, 3, True)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_gradients_of_every_device(
+    device: str, batch: int, channels: int, length: int, taps: int, bias: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Beside those in float64 on the host; a GPU has a kernel for them."""
+    torch.manual_seed(length)
+    layer = ShortConvolution(channels, taps, bias).to(device, dtype)
+    u = torch.randn(batch, channels, length, device=device, dtype=dtype, requires_grad=True)
+    g = torch.randn(batch, channels, length, device=device, dtype=dtype)
+    exact, x = ShortConvolution(channels, taps, bias).double(), u.detach().double().cpu().requires_grad_()
+    exact.load_state_dict({name: p.double().cpu() for name, p in layer.state_dict().items()})
+    found = torch.autograd.grad(layer(u), [u, *layer.parameters()], g)
+    for one, other in zip(found, torch.autograd.grad(exact(x), [x, *exact.parameters()], g.double().cpu()), strict=True):
+        assert one.dtype == dtype
+        error = torch.linalg.vector_norm(one.double().cpu() - other) / torch.linalg.vector_norm(other)
+        assert float(error) <= tolerance
+
+
 def test_bad_input() -> None:
     layer = ShortConvolution(2)
     with pytest.raises(ValueError, match=r"expected the last inputs, of shape \(3, 2, 2\), got \(1, 2, 2\)"):
