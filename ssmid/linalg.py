@@ -8,7 +8,7 @@ SVDs of many matrices are block Jacobi sweeps of 32 x 32 problems.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -316,10 +316,10 @@ def vandermonde_product(nodes: Array, weights: Array, length: int, *, real: bool
     """
     xp = namespace(nodes, weights)
     nodes, weights = as_complex(nodes), as_complex(weights)
-    inner = max(1, int(np.ceil(np.sqrt(length))))
+    inner = 1 + isqrt(max(length - 1, 0))
     outer = -(-length // inner)
     batch = np.broadcast_shapes(nodes.shape[:-1], weights.shape[:-1])
-    per_mode = 16 * (inner + outer) * max(1, int(np.prod(batch)))
+    per_mode = 16 * (inner + outer) * max(1, prod(batch))
     chunk = max(1, min(nodes.shape[-1], _room(nodes) // per_mode))
     total = xp.zeros((*batch, outer, inner), dtype=real_dtype(nodes) if real else nodes.dtype, device=nodes.device)
     for start in range(0, nodes.shape[-1], chunk):

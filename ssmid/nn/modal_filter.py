@@ -13,9 +13,13 @@ from ssmid._array import width
 from ssmid.analysis.modal_blocks import one_of_each_pair
 from ssmid.nn.derived import Derived
 from ssmid.nn.filter import Recurrence, checked_input
-from ssmid.nn.recurrence import ModalRecurrence, modal_taps
+from ssmid.nn.recurrence import ModalRecurrence
+from ssmid.nn.structured import exponential_sums
 from ssmid.parametrizations.modes import with_conjugates
 from ssmid.systems import Modal
+
+_SMALLEST = 1e-30
+"""Of the moduli of poles: below, a mode is one tap and no more."""
 
 
 class ModalFilter(Recurrence):
@@ -29,9 +33,10 @@ class ModalFilter(Recurrence):
     Parameters, all real: ``modulus`` ``(channels, modes)``, of which ``|lambda|`` is the sigmoid, so that no value is unstable; ``angle``
     of the same shape, in radians; ``residues`` ``(channels, modes, 2)``, real and imaginary part; ``feedthrough`` ``(channels,)``.
 
-    Training is a convolution with the taps: O(length modes) operations and O(sqrt(length) modes) memory, with powers in float64
-    whatever the parameters. Inference is that of :class:`ssmid.nn.recurrence.ModalRecurrence`, whose state it has: O(modes) a token. Taps
-    are differentiable, steps are not. Raises ValueError for sizes that are none.
+    Training is a convolution with the taps: O(length modes) operations and O(sqrt(length) modes) memory, in float64; on a GPU, of
+    parameters in float32, in one fused kernel each way (:func:`ssmid.nn.structured.exponential_sums`). Inference is that of
+    :class:`ssmid.nn.recurrence.ModalRecurrence`, whose state it has: O(modes) a token. Taps are differentiable, steps are not. Raises
+    ValueError for sizes that are none.
 
     >>> filter = ModalFilter(3, order=8)
     >>> filter(5).shape, filter.system()
@@ -82,7 +87,9 @@ class ModalFilter(Recurrence):
         Recurrence.__init__(filter)
         through = torch.as_tensor(system.arrays["feedthrough"]).real.expand(channels)
         dtype = torch.float32 if width(system.poles) == 32 else torch.float64
-        filter._take(torch.logit(poles.abs()), poles.angle(), torch.view_as_real(residues.resolve_conj()), through, dtype)
+        # a pole at 0 has no logarithm
+        modulus = torch.logit(poles.abs().clamp(min=_SMALLEST))
+        filter._take(modulus, poles.angle(), torch.view_as_real(residues.resolve_conj()), through, dtype)
         return filter
 
     def _take(self, modulus: Tensor, angle: Tensor, residues: Tensor, feedthrough: Tensor, dtype: torch.dtype) -> None:
@@ -97,7 +104,9 @@ class ModalFilter(Recurrence):
         return torch.polar(torch.sigmoid(self.modulus.double()), self.angle.double())
 
     def forward(self, length: int) -> Tensor:
-        rest = modal_taps(self.poles(), torch.view_as_complex(self.residues), max(length - 1, 1))
+        exponents = torch.complex(nn.functional.logsigmoid(self.modulus.double()), self.angle.double())
+        residues = torch.view_as_complex(self.residues.double())
+        rest = exponential_sums(residues, exponents, max(length - 1, 1), self.residues.dtype)
         return torch.cat([self.feedthrough[:, None], rest], dim=-1)[:, :length]
 
     @torch.no_grad()
