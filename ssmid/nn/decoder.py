@@ -173,7 +173,7 @@ class Decoder:
         token, largest = choose(logits, self.sampling, numbers)
         self.token.copy_(self.stopping.take(token))
         self._drawn.add_(1)
-        self._broken.logical_or_(largest.isnan())
+        self._broken.logical_or_(~largest.isfinite())
 
     def _expect_room(self, tokens: int) -> None:
         assert self.length is not None
@@ -203,16 +203,16 @@ class Decoder:
                 return
 
     def _expect_numbers(self) -> None:
-        """ValueError where logits were NaN, with the layer that they come from."""
+        """ValueError where logits were NaN or infinite, with the layer that they come from."""
         if not bool(self._broken.any()):
             return
         for name, parameter in self.model.named_parameters():
             if not bool(parameter.isfinite().all()):
-                raise ValueError(f"weights: expected finite numbers, got NaN or infinity in {name}, and NaN for logits")
+                raise ValueError(f"weights: expected finite numbers, got NaN or infinity in {name}, and in the logits")
         broken = self._broken.nonzero()[:, 0].tolist()
         raise ValueError(
-            f"logits: expected numbers, got NaN in sequences {broken[:8]}{' and others' if len(broken) > 8 else ''} though all weights are "
-            "finite: a number on the way is too large for its dtype, as in a state that grows without bound"
+            f"logits: expected finite numbers, got NaN or infinity in sequences {broken[:8]}{' ...' * (len(broken) > 8)} though all weights "
+            "are finite: a number on the way is too large for its dtype, as in a state that grows without bound"
         )
 
 

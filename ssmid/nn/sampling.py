@@ -63,36 +63,50 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None = None) ->
         return token, largest
     if uniform is None:
         raise ValueError("uniform: expected a number in [0, 1) for each sequence to draw with, got None")
-    kept, largest = most_probable(logits, sampling)
-    probabilities = torch.softmax(kept, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    kept, tokens, largest = most_probable(logits, sampling)
+    probabilities = torch.softmax(kept, -1)
     # In double precision, for float32 sums over a vocabulary of 50,000 are wrong by more than the rare tokens weigh.
     distribution = probabilities.cumsum(-1, dtype=torch.float64)
-    drawn = torch.searchsorted(distribution, (uniform * distribution[:, -1])[:, None], right=True)[:, 0]
-    return drawn.clamp(max=logits.shape[-1] - 1), largest
+    drawn = torch.searchsorted(distribution, (uniform * distribution[:, -1])[:, None], right=True).clamp(max=kept.shape[-1] - 1)
+    return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0], largest
 
 
-def most_probable(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """``logits`` over the temperature, -inf at tokens outside ``top_k`` and ``top_p``; and the largest of each row, NaN where one is."""
-    batch, vocabulary = logits.shape
-    largest = logits.amax(-1)
+def most_probable(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Logits over the temperature, less the largest, -inf outside the nucleus; the tokens they belong to; the largest, NaN where one is.
+
+    The first two are ``(batch, top_k)``, the most probable first, or ``(batch, vocabulary)``; tokens are None where all are kept, in order.
+    """
+    vocabulary, largest = logits.shape[-1], logits.amax(-1)
     # Less the largest first: logits of 1e30 at a temperature of 1e-30 would overflow.
-    scaled = (logits - largest[:, None]).to(torch.promote_types(logits.dtype, torch.float32)) / sampling.temperature
-    k = min(int(sampling.top_k), vocabulary) if sampling.top_k is not None else vocabulary
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    scaled = (logits.to(wide) - largest[:, None]) / sampling.temperature
+    k = vocabulary if sampling.top_k is None else min(int(sampling.top_k), vocabulary)
     top_p = 1.0 if sampling.top_p is None else sampling.top_p
     if k == vocabulary and top_p == 1:
-        return scaled, largest
-    leading = scaled.sort(-1, descending=True)[0] if k == vocabulary else scaled.topk(k, -1)[0]
-    count = torch.full((batch, 1), k, device=logits.device)
+        return scaled, None, largest
+    leading, tokens = _leading(scaled, k)
     if top_p < 1:
         probabilities = torch.softmax(leading, -1)
         before = probabilities.cumsum(-1, dtype=torch.float64) - probabilities
-        count = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
-    threshold = leading.gather(-1, count - 1)
-    above, equal = scaled > threshold, scaled == threshold
-    room = count - above.sum(-1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(-1) <= room))
-    return scaled.masked_fill(~kept, -math.inf), largest
+        before[:, 0] = 0
+        leading = leading.masked_fill(before >= top_p, -math.inf)
+    return leading, tokens, largest
 
+
+def _leading(scaled: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest numbers of each row, none above 0, in descending order, of equal ones the first; and where they stand."""
+    if scaled.dtype != torch.float32 or k > _FEW:
+        leading, tokens = scaled.sort(dim=-1, descending=True, stable=True)
+        return leading[:, :k], tokens[:, :k]
+    # topk() takes any of equal numbers. Moduli of floats are ordered as their bits are; with the place behind, no two are equal.
+    bits = scaled.contiguous().view(torch.int32).long() & 0x7FFFFFFF
+    places = torch.arange(scaled.shape[-1], device=scaled.device)
+    tokens = (bits << 32 | places).topk(k, -1, largest=False)[0] & 0xFFFFFFFF
+    return scaled.gather(-1, tokens), tokens
+
+
+_FEW = 2048
+"""Up to here a selection is faster than sorting the vocabulary."""
 
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 

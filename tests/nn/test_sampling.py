@@ -17,8 +17,10 @@ from tests.nn.laws import DEVICES
 INFINITY = math.inf
 
 
-def probabilities(logits: list[float], **settings) -> list[float]:
-    return torch.softmax(most_probable(torch.tensor([logits], dtype=torch.float64), Sampling(**settings))[0], -1)[0].tolist()
+def probabilities(logits: list[float], dtype=torch.float64, **settings) -> list[float]:
+    kept, tokens, _ = most_probable(torch.tensor([logits], dtype=dtype), Sampling(**settings))
+    found = torch.softmax(kept, -1)
+    return (found if tokens is None else torch.zeros(1, len(logits), dtype=found.dtype).scatter(1, tokens, found))[0].tolist()
 
 
 def by_definition(logits: list[float], temperature: float, top_k: int, top_p: float) -> list[float]:
@@ -41,16 +43,34 @@ def by_definition(logits: list[float], temperature: float, top_k: int, top_p: fl
     temperature=st.sampled_from([0.3, 1.0, 2.5]),
     top_k=st.integers(1, 14),
     top_p=st.sampled_from([0.1234567, 0.5432101, 0.9012345, 1.0]),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
 )
-def test_probabilities_are_those_of_the_definition(logits, temperature, top_k, top_p):
-    found = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+def test_probabilities_are_those_of_the_definition(logits, temperature, top_k, top_p, dtype):
+    found = probabilities(logits, dtype, temperature=temperature, top_k=top_k, top_p=top_p)
     assert found == pytest.approx(by_definition(logits, temperature, top_k, top_p), abs=1e-6)
 
 
-def test_of_equal_logits_the_lowest_tokens_are_kept():
-    assert probabilities([1.0, 2.0, 1.0, 1.0], top_k=3) == pytest.approx(by_definition([1.0, 2.0, 1.0, 1.0], 1, 3, 1))
-    assert probabilities([0.0] * 8, top_p=0.5)[:4] == pytest.approx([0.25] * 4)
-    assert probabilities([0.0] * 8, top_k=3)[3:] == [0.0] * 5
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_of_equal_logits_the_lowest_tokens_are_kept(dtype):
+    assert probabilities([1.0, 2.0, 1.0, 1.0], dtype, top_k=3) == pytest.approx(by_definition([1.0, 2.0, 1.0, 1.0], 1, 3, 1))
+    assert probabilities([0.0] * 8, dtype, top_p=0.5)[:4] == pytest.approx([0.25] * 4)
+    assert probabilities([0.0, -0.0] * 4, dtype, top_k=3) == pytest.approx([1 / 3] * 3 + [0.0] * 5)
+
+
+def test_bf16_logits_are_taken_as_they_are_and_not_rounded_again():
+    logits = torch.tensor([40.0, 0.1234, 3.456, 7.891, -0.0123]).to(torch.bfloat16).tolist()
+    for top_k in (None, 4):
+        found, expected = (probabilities(logits, dtype, temperature=30.0, top_k=top_k) for dtype in (torch.bfloat16, torch.float32))
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_selection_finds_what_sorting_finds():
+    row = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16).float()
+    row[:, ::7] = -INFINITY
+    for sampling in (Sampling(top_k=900), Sampling(0.4, 900, 0.95)):
+        selected, sorted_ = most_probable(row, sampling), most_probable(row.double(), sampling)
+        assert torch.equal(selected[1], sorted_[1])
+        torch.testing.assert_close(selected[0].double(), sorted_[0], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("device", DEVICES)
