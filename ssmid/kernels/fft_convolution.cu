@@ -333,10 +333,11 @@ __global__ __launch_bounds__(Plan<POINTS>::block, Plan<POINTS>::block <= 512 ? 5
     const float2* taps = spectra + (position)channel * POINTS + t;
     float2* sums = partial + ((position)split * channels + channel) * POINTS + t;
     float2* aside = kept + ((position)split * channels + channel) * POINTS + t;
-    float2 x[16], z[16], sum[16], w[4];
+    float2 x[16], z[16], w[4];
+    float2* sum = memory + blockDim.y * Plan<POINTS>::padded + threadIdx.y * POINTS + t;  // registers are short
     roots<POINTS>(w, t);
 #pragma unroll
-    for (int e = 0; e < 16; ++e) sum[e] = make_float2(0.0f, 0.0f);
+    for (int e = 0; e < 16 && !KEEP; ++e) sum[e * (POINTS / 16)] = make_float2(0.0f, 0.0f);
     for (int step = 0; step < steps; ++step) {
         const bool inside = live && split + step * splits < pairs;
         const int pair = inside ? split + step * splits : 0;
@@ -355,7 +356,7 @@ __global__ __launch_bounds__(Plan<POINTS>::block, Plan<POINTS>::block <= 512 ? 5
             if constexpr (KEEP) {
                 if (inside) sums[e * (POINTS / 16)] = step ? plus(sums[e * (POINTS / 16)], product) : product;
             } else if (inside) {
-                sum[e] = plus(sum[e], product);
+                sum[e * (POINTS / 16)] = plus(sum[e * (POINTS / 16)], product);
             }
             x[e] = times(x[e], make_float2(s.x, -s.y));
         }
@@ -365,7 +366,7 @@ __global__ __launch_bounds__(Plan<POINTS>::block, Plan<POINTS>::block <= 512 ? 5
     if constexpr (!KEEP) {
         if (live) {
 #pragma unroll
-            for (int e = 0; e < 16; ++e) sums[e * (POINTS / 16)] = sum[e];
+            for (int e = 0; e < 16; ++e) sums[e * (POINTS / 16)] = sum[e * (POINTS / 16)];
         }
     }
 }

@@ -24,6 +24,9 @@ _LONGEST = 131072
 _LEAST_SCRATCH = 32 << 20
 """Bytes of scratch for long rows that fill the device; what is larger is a tenth of inputs and outputs."""
 
+_SUMS_ON_CHIP = 512
+"""Threads up to which gradients add up over the batch in shared memory; there is not enough for more."""
+
 
 def fused_convolution(u: Array) -> bool:
     """Whether the kernels take rows ``u`` ``(batch, channels, length)``."""
@@ -124,7 +127,7 @@ class _Plan:
         batch, channels, length = self._shape(u)
         splits = self._splits(channels, (batch + 1) // 2, u.device)
         partial = spectra.new_empty((splits, channels, self.points, 2))
-        kept = partial.new_empty(partial.shape) if self._threads > 512 else partial
+        kept = partial.new_empty(partial.shape) if self._threads > _SUMS_ON_CHIP else partial
         self._transforms("backward", u, channels * splits, u, dy, spectra, du, partial, kept, batch, channels, length, splits)
         return partial
 
@@ -175,15 +178,18 @@ class _Plan:
 
     def _transforms(self, kernel: str, kind: Array, units: int, *arguments: Any) -> None:
         groups = self._groups
-        shared = 8 * groups * (self.points + self.points // 16)
+        shared = 8 * groups * self._shared(kernel)
         name = f"{kernel}<{self.points}, {_COMPLEX if kind.ndim > 3 else _NAMES[str(kind.dtype)]}>"
         launch(_SOURCE, name, -(-units // groups), (self._threads, groups), *arguments, shared=shared)
 
     def _clusters(self, kernel: str, clusters: int, u: Array, *arguments: Any) -> None:
         name = f"{kernel}<{self.points}, {self.radix}, {_NAMES[str(u.dtype)]}>"
-        sums = self.points if kernel == "backward_long" else 0
-        shared = 8 * (self.points + self.points // 16 + sums)
-        launch(_SOURCE, name, clusters * self.radix, (self._threads, 1), u, *arguments, shared=shared)
+        launch(_SOURCE, name, clusters * self.radix, (self._threads, 1), u, *arguments, shared=8 * self._shared(kernel))
+
+    def _shared(self, kernel: str) -> int:
+        """Complex numbers of shared memory: points padded, and the sums over the batch of the kernels for gradients."""
+        sums = kernel.startswith("backward") and self._threads <= _SUMS_ON_CHIP
+        return self.points + self.points // 16 + (self.points if sums else 0)
 
     def _pass(self, kernel: str, kind: Array, units: int, *arguments: Any) -> None:
         launch(_SOURCE, f"{kernel}<{self.radix}, {_NAMES[str(kind.dtype)]}>", units * self.points // 256, (256, 1), *arguments)
