@@ -1,0 +1,50 @@
+"""The kernel of short convolutions beside a loop over taps; without a GPU, Triton's interpreter runs it in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+CASES = [(1, 1, 1, 3, True), (3, 5, 40, 3, True), (2, 3, 33, 4, False), (2, 4, 7, 1, True)]
+
+
+def differences(device: str) -> list[float]:
+    """Relative errors of outputs, with and without history, and of all gradients."""
+    from ssmid.kernels.short_convolution import short_convolution, short_convolution_gradients
+
+    found: list[float] = []
+    for batch, channels, length, taps, bias in CASES:
+        draw = torch.Generator().manual_seed(length)
+        u, w, b, h, g = (
+            torch.randn(shape, generator=draw, dtype=torch.float64)
+            for shape in ((batch, channels, length), (channels, taps), (channels,), (batch, channels, taps - 1), (batch, channels, length))
+        )
+        leaves = [x.requires_grad_() for x in (u, w, b)]
+        offset = b[:, None] if bias else 0 * b[:, None]
+        plain = [sum(w[:, taps - 1 - i, None] * x[..., taps - 1 - i :][..., :length] for i in range(taps)) + offset
+                 for x in (torch.nn.functional.pad(u, (taps - 1, 0)), torch.cat([h, u], -1))]  # fmt: skip
+        gradients = torch.autograd.grad(plain[0], leaves, g)
+        u, w, b, h, g = (x.detach().float().to(device) for x in (u, w, b, h, g))
+        ours = [short_convolution(u, w, b if bias else None), short_convolution(u, w, b if bias else None, h)]
+        ours += short_convolution_gradients(g, u, w)
+        for one, other in zip(ours, [*plain, *(gradients if bias else gradients[:2])], strict=False):
+            found.append(float(torch.linalg.vector_norm(one.double().cpu() - other) / torch.linalg.vector_norm(other)))
+    return found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernel() -> None:
+    assert max(differences("cuda")) < 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel itself is tested")
+def test_kernel_interpreted() -> None:
+    """The interpreter has to be chosen before Triton is imported."""
+    call = "from tests.kernels.test_short_convolution import differences; worst = max(differences('cpu')); assert worst < 1e-5, worst"
+    subprocess.run([sys.executable, "-c", call], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=120)
