@@ -211,8 +211,8 @@ class Decoder:
                 raise ValueError(f"weights: expected finite numbers, got NaN or infinity in {name}, and in the logits")
         broken = self._broken.nonzero()[:, 0].tolist()
         raise ValueError(
-            f"logits: expected finite numbers, got NaN or infinity in sequences {broken[:8]}{' ...' * (len(broken) > 8)} though all weights "
-            "are finite: a number on the way is too large for its dtype, as in a state that grows without bound"
+            f"logits: expected finite numbers, got NaN or infinity in sequences {broken[:8]}{' ...' * (len(broken) > 8)} though all "
+            "weights are finite: a number on the way is too large for its dtype, as in a state that grows without bound"
         )
 
 
