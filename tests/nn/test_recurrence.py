@@ -11,6 +11,7 @@ import torch
 import ssmid
 from ssmid.nn import CompanionRecurrence, ExplicitFilter, FilterLayer, ModalRecurrence, recurrence
 from ssmid.nn.prompt_state import prompt_state
+from ssmid.nn.recurrence import run_error
 from ssmid.systems import ConversionWarning
 from tests.nn.laws import DEVICES, DTYPES, LENGTHS, compiles, layer_laws, recurrence_laws, state_dict_travels, taps_are_the_response
 
@@ -161,6 +162,27 @@ def test_repeated_poles_run_in_companion_form_and_say_so():
     assert isinstance(found, CompanionRecurrence)
     t = np.arange(1, 30)
     np.testing.assert_allclose(found(30)[0, 1:], (t - 1) * (t - 2) / 2 * 0.5 ** (t - 3.0), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("upper", "companion", "modal"),
+    [
+        (0.99 * np.exp(1j * np.linspace(0.2, 2.9, 8)), (0, 1e-6), (0, 1e-5)),
+        (0.99 * np.exp(1j * np.array([0.1, 0.12])), (1e-3, 1e-1), (0, 2e-6)),
+        (0.95 * np.exp(1j * np.linspace(0.1, 0.4, 4)), (0.1, 1), (0, 2e-6)),
+    ],
+)
+def test_what_each_form_loses_in_single_precision(upper, companion, modal):
+    """The table of CompanionRecurrence: no loss where poles are apart, all digits where they are close."""
+    poles = np.concatenate([upper, upper.conj()])[None]
+    exact = ssmid.Modal(poles, np.ones_like(poles))
+    coefficients = ssmid.to_transfer_function(exact)
+    single = [
+        (CompanionRecurrence(ssmid.TransferFunction(coefficients.num.astype(np.float32), coefficients.den.astype(np.float32))), companion),
+        (ModalRecurrence(ssmid.Modal(poles.astype(np.complex64), np.ones_like(poles, np.complex64))), modal),
+    ]
+    for module, (low, high) in single:
+        assert low <= run_error(module, exact.map(torch.tensor)) < high
 
 
 def test_a_form_that_loses_digits_is_refused_with_its_error():
