@@ -395,6 +395,7 @@ __global__ __launch_bounds__(Plan<POINTS>::block) void gradient(
 
 // ---- long rows on Hopper: RADIX blocks of a cluster hold RADIX * POINTS points, and do the pass over the whole row among themselves ----
 
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 #ifdef __CUDACC_RTC__
 #define CLUSTER(size) __cluster_dims__(size, 1, 1)
 __device__ __forceinline__ void cluster_barrier() {
@@ -525,6 +526,7 @@ __global__ CLUSTER(RADIX) __launch_bounds__(Plan<POINTS>::block, 512 / Plan<POIN
 #pragma unroll
     for (int e = 0; e < 16; ++e) sums[e * (POINTS / 16)] = sum[e * (POINTS / 16)];
 }
+#endif
 
 // ---- long rows: the pass of radix RADIX over channels first ... first + count of (batch, channels, length) ----
 
