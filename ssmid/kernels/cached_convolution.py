@@ -55,11 +55,14 @@ def _step(
     together = tl.min(tl.where(reads, place, last), axis=0) == last
     total = tl.zeros((ROWS, BLOCK), dtype=taps.dtype.element_ty)
     if together:
-        for start in range(0, last, BLOCK):
+        whole = last // BLOCK * BLOCK
+        for start in range(0, whole, BLOCK):  # unmasked: a mask that begins anywhere would have every number loaded alone
             s = start + tl.arange(0, BLOCK)
-            past = tl.load(inputs[:, None] + s[None, :], mask=reads[:, None] & (s < last)[None, :], other=0.0)
-            weight = tl.load(response + (last - s), mask=s < last, other=0.0)
-            total += past.to(taps.dtype.element_ty) * weight[None, :]
+            past = tl.load(inputs[:, None] + s[None, :], mask=reads[:, None], other=0.0)
+            total += past.to(taps.dtype.element_ty) * tl.load(response + (last - s))[None, :]
+        s = whole + tl.arange(0, BLOCK)
+        past = tl.load(inputs[:, None] + s[None, :], mask=reads[:, None] & (s < last)[None, :], other=0.0)
+        total += past.to(taps.dtype.element_ty) * tl.load(response + (last - s), mask=s < last, other=0.0)[None, :]
     else:
         for start in range(0, last, BLOCK):
             s = start + tl.arange(0, BLOCK)
