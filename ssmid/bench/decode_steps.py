@@ -21,16 +21,20 @@ _PATIENCE = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Bytes of weights that a step reads, of states that it reads and writes, and operations of its products."""
+    """Bytes of weights that a step reads, of states that it reads and writes, and operations of its products.
+
+    The least time of a step is that of its products (their bytes or their operations, whichever takes longer) and then of moving the
+    states: what a state gives depends on a product before it, and goes into one after it.
+    """
 
     weights: float
     state: float
     operations: float
 
     def seconds(self, ceilings: dict[str, float]) -> tuple[float, float]:
-        """Of moving the bytes, and of the operations."""
-        moving = (self.weights + self.state) / ceilings["copy_bytes_per_second"]
-        return moving, self.operations / ceilings["bf16_product_flops_per_second"]
+        """Of the products, and of the states."""
+        speed = ceilings["copy_bytes_per_second"]
+        return max(self.weights / speed, self.operations / ceilings["bf16_product_flops_per_second"]), self.state / speed
 
 
 @dataclasses.dataclass(frozen=True)
