@@ -64,6 +64,14 @@ def multiprocessors(device: Any) -> int:
 
 
 @cache
+def shared_memory(device: Any) -> int:
+    """Bytes that a block may have."""
+    import torch
+
+    return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", _STATIC_SHARED_MEMORY)
+
+
+@cache
 def has_clusters(device: Any) -> bool:
     """Whether blocks of a cluster can write into each other's shared memory: Hopper and later."""
     import torch

@@ -15,7 +15,7 @@ from typing import Any
 
 from ssmid._array import Array
 from ssmid.kernels.compiler import ceil_power_of_two
-from ssmid.kernels.cuda import can_compile, has_clusters, launch, multiprocessors
+from ssmid.kernels.cuda import can_compile, has_clusters, launch, multiprocessors, shared_memory
 
 _SOURCE = "fft_convolution.cu"
 _NAMES = {"torch.float32": "float", "torch.bfloat16": "bfloat", "torch.float16": "half"}
@@ -30,7 +30,9 @@ _SUMS_ON_CHIP = 512
 
 def fused_convolution(u: Array) -> bool:
     """Whether the kernels take rows ``u`` ``(batch, channels, length)``."""
-    return can_compile(u) and str(u.dtype) in _NAMES and 0 < u.shape[-1] <= _LONGEST and u.shape[0] > 0 and u.shape[1] > 0
+    if not can_compile(u) or str(u.dtype) not in _NAMES or u.shape[-1] > _LONGEST or 0 in u.shape:
+        return False
+    return _Plan.of(u.shape[-1], has_clusters(u.device)).fits(shared_memory(u.device))
 
 
 def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
@@ -185,6 +187,9 @@ class _Plan:
     def _clusters(self, kernel: str, clusters: int, u: Array, *arguments: Any) -> None:
         name = f"{kernel}<{self.points}, {self.radix}, {_NAMES[str(u.dtype)]}>"
         launch(_SOURCE, name, clusters * self.radix, (self._threads, 1), u, *arguments, shared=8 * self._shared(kernel))
+
+    def fits(self, available: int) -> bool:
+        return 8 * self._groups * self._shared("backward") <= available
 
     def _shared(self, kernel: str) -> int:
         """Complex numbers of shared memory: points padded, and the sums over the batch of the kernels for gradients."""
