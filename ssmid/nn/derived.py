@@ -27,7 +27,8 @@ class Derived(Generic[Value]):
     """
 
     def __init__(self) -> None:
-        self._made: tuple[Any, Value] | None = None
+        self._made: tuple[list[Any], Value] | None = None
+        self._kept: list[torch.Tensor] = []
 
     def of(self, module: nn.Module, make: Callable[[], Value]) -> Value:
         if torch.compiler.is_compiling():
@@ -36,6 +37,8 @@ class Derived(Generic[Value]):
         _note(module, made_of)
         if self._made is None or self._made[0] != made_of:
             self._made = (made_of, make())
+            # as long as these are held, no other numbers can come to lie in their place
+            self._kept = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
         return self._made[1]
 
 
