@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ssmid.nn.attention import Attention
 from ssmid.nn.filter import State
+from ssmid.nn.inference import added_norm, gelu_of
 from ssmid.nn.layer import SequenceLayer
 
 
@@ -17,7 +18,7 @@ class MLP(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, u: Tensor) -> Tensor:
-        return self.fc2(nn.functional.gelu(self.fc1(u), approximate="tanh"))
+        return self.fc2(gelu_of(self.fc1, u))
 
 
 class Block(SequenceLayer):
@@ -36,22 +37,39 @@ class Block(SequenceLayer):
         self.mlp = MLP(mixer.width, hidden)
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self._with_mlp(u + self.mixer(self.norm1(u), mask))
+        u, y = self._with_mlp(u, self.mixer(self.norm1(u), mask))
+        return u + y
 
     def initial_state(self, batch: int, length: int | None = None) -> State:
         """``length`` as of :class:`ssmid.nn.Attention`, whose states alone depend on it."""
         return self.mixer.initial_state(batch, length) if isinstance(self.mixer, Attention) else self.mixer.initial_state(batch)
 
     def prefill(self, u: Tensor, state: State | None = None, mask: Tensor | None = None) -> tuple[Tensor, State]:
-        y, state = self.mixer.prefill(self.norm1(u), state, mask)
-        return self._with_mlp(u + y), state
+        u, y, state = self.prefill_parts(u, None, state, mask)
+        return u + y, state
 
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
-        y, state = self.mixer.step(self.norm1(u), state)
-        return self._with_mlp(u + y), state
+        mixed, state = self.mixer.step(self.norm1(u), state)
+        u, y = self._with_mlp(u, mixed)
+        return u + y, state
 
     def step_(self, u: Tensor, state: State) -> Tensor:
-        return self._with_mlp(u + self.mixer.step_(self.norm1(u), state))
+        u, y = self.step_parts_(u, None, state)
+        return u + y
 
-    def _with_mlp(self, u: Tensor) -> Tensor:
-        return u + self.mlp(self.norm2(u))
+    def prefill_parts(
+        self, u: Tensor, y: Tensor | None, state: State | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """As :meth:`prefill` from ``u + y`` to the sum of the first two results: blocks in a row add where they take the next norm."""
+        u, normed = added_norm(self.norm1, u, y)
+        mixed, state = self.mixer.prefill(normed, state, mask)
+        return *self._with_mlp(u, mixed), state
+
+    def step_parts_(self, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
+        """As :meth:`step_` from ``u + y`` to the sum of both results."""
+        u, normed = added_norm(self.norm1, u, y)
+        return self._with_mlp(u, self.mixer.step_(normed, state))
+
+    def _with_mlp(self, u: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+        u, normed = added_norm(self.norm2, u, mixed)
+        return u, self.mlp(normed)

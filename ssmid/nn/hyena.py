@@ -11,12 +11,14 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor, nn
 
 from ssmid.kernels.compiler import fused
+from ssmid.kernels.hyena_gates import gated_streams, product_channels_last
 from ssmid.kernels.modal_step import hyena_step_
 from ssmid.nn.filter import COMPLEX, Filter, Recurrence, State, checked_state
 from ssmid.nn.implicit import HyenaFilter
+from ssmid.nn.inference import without_gradient
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.modal_filter import ModalFilter
-from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence
+from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence, product_channels_first
 from ssmid.nn.recurrence import ModalRecurrence
 from ssmid.nn.short_convolution import ShortConvolution
 from ssmid.nn.state import joined, part, tensor_part
@@ -66,6 +68,9 @@ class Hyena(SequenceLayer):
         return [self.filter_fn] if isinstance(self.filter_fn, Filter) else cast(list[Filter], list(self.filter_fn))
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.order == 2 and without_gradient(u):
+            gate, v, _ = self._gated(u, None, mask)
+            return self.out_proj(product_channels_last(gate, self.filters[0].convolve(v)))
         streams = self.short_filter(channels_first(self.in_proj, u, mask))
         *x, v = streams.split(self.width, dim=1)
         v = at_tokens(v, mask)
@@ -79,6 +84,10 @@ class Hyena(SequenceLayer):
 
     def prefill(self, u: Tensor, state: State | None = None, mask: Tensor | None = None) -> tuple[Tensor, State]:
         before = None if state is None else tensor_part(state, "short")
+        if self.order == 2 and without_gradient(u):
+            gate, v, short = self._gated(u, before, mask)
+            v, long = self._recurrences()[0][1].prefill(v, None if state is None else part(state, "long"))
+            return self.out_proj(product_channels_last(gate, v)), joined({"short": short, "long": long})
         streams, short = self.short_filter.prefill(channels_first(self.in_proj, u, mask), before)
         *x, v = streams.split(self.width, dim=1)
         v, states = at_tokens(v, mask), {}
@@ -107,6 +116,13 @@ class Hyena(SequenceLayer):
         for gate, (name, recurrence) in zip(reversed(x[1:]), self._recurrences(), strict=True):
             v = recurrence.step_(gate * v, part(state, name))
         return self.out_proj(x[0] * v)
+
+    def _gated(self, u: Tensor, before: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """``x_0``, ``x_1 v`` and the state of the short convolution, without a gradient."""
+        short = self.short_filter
+        if before is not None:
+            short.checked_state(before, u)
+        return gated_streams(product_channels_first(self.in_proj, u), self.in_proj.bias, short.weight[:, 0], short.bias, before, mask)
 
     def _projected(self, u: Tensor) -> Tensor:
         return self.in_proj(checked_sequence(u, self.width, token=True))

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ssmid.nn.blocks import Block
 from ssmid.nn.filter import State
 from ssmid.nn.generation import generate, stream
+from ssmid.nn.inference import added_norm
 from ssmid.nn.layer import SequenceLayer
 from ssmid.nn.mixers import mixer_named
 from ssmid.nn.sizes import size_named
@@ -111,10 +112,11 @@ class LanguageModel(nn.Module):
         """
         if _checked(tokens, 2).shape[1] == 0:
             raise ValueError(f"tokens: expected at least one for each sequence, got shape {tuple(tokens.shape)}")
-        u, states = self.embedding(tokens), {}
+        u, y, states = self.embedding(tokens), None, {}
         for name, block in self._blocks():
-            u, states[name] = block.prefill(u, None if state is None else part(state, name), mask)
-        return self._logits(u if all_logits else u[:, -1]), joined(states)
+            u, y, states[name] = block.prefill_parts(u, y, None if state is None else part(state, name), mask)
+        assert y is not None
+        return (self._logits(u, y) if all_logits else self._logits(u[:, -1], y[:, -1])), joined(states)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits ``(batch, vocabulary)`` after one more token ``(batch,)`` of each sequence, and the state; ``state`` is left as it is."""
@@ -125,10 +127,10 @@ class LanguageModel(nn.Module):
 
     def step_(self, tokens: Tensor, state: State) -> Tensor:
         """As :meth:`step`, with the new state in the place of the old one."""
-        u = self.embedding(_checked(tokens, 1))
+        u, y = self.embedding(_checked(tokens, 1)), None
         for name, block in self._blocks():
-            u = block.step_(u, part(state, name))
-        return self._logits(u)
+            u, y = block.step_parts_(u, y, part(state, name))
+        return self._logits(u, y)
 
     def generate(self, prompt: Any, n: int, **options: Any) -> Tensor:
         """At most ``n`` tokens after each prompt, by :func:`ssmid.nn.generate`, whose arguments it takes.
@@ -148,8 +150,9 @@ class LanguageModel(nn.Module):
             assert isinstance(block, Block)
             yield f"blocks.{i}.mixer", block
 
-    def _logits(self, u: Tensor) -> Tensor:
-        return nn.functional.linear(self.norm(u), self.embedding.weight)[..., : self.vocabulary]
+    def _logits(self, u: Tensor, y: Tensor | None = None) -> Tensor:
+        """Of the stream ``u + y``."""
+        return nn.functional.linear(added_norm(self.norm, u, y)[1], self.embedding.weight)[..., : self.vocabulary]
 
 
 _INTO_THE_RESIDUAL = ("out_proj.weight", "output_linear.weight", "fc2.weight")

@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 def channels_first(linear: nn.Linear, u: Tensor, mask: Tensor | None = None) -> Tensor:
     """``linear(u)`` of ``u`` ``(batch, length, width)`` as ``(batch, features, length)``; zeros where ``mask`` is False."""
+    if linear.bias is None:
+        return at_tokens(product_channels_first(linear, u), mask)
     weight = linear.weight.expand(checked_sequence(u, linear.in_features).shape[0], -1, -1)
-    transposed = u.transpose(1, 2)
-    y = torch.bmm(weight, transposed) if linear.bias is None else torch.baddbmm(linear.bias[:, None], weight, transposed)
-    return at_tokens(y, mask)
+    return at_tokens(torch.baddbmm(linear.bias[:, None], weight, u.transpose(1, 2)), mask)
+
+
+def product_channels_first(linear: nn.Linear, u: Tensor) -> Tensor:
+    """:func:`channels_first` but for the bias, which as a part of this product is written, and read, at the size of the result."""
+    return torch.bmm(linear.weight.expand(checked_sequence(u, linear.in_features).shape[0], -1, -1), u.transpose(1, 2))
 
 
 def channels_last(linear: nn.Linear, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import ssmid
 from ssmid.nn import CachedConvolution, ExplicitFilter, Hyena, HyenaFilter, ModalFilter
 from ssmid.nn.filter import Filter
 from ssmid.nn.recurrence import ModalRecurrence
-from tests.nn.laws import DEVICES, DTYPES, compiles, gradients_are_right, layer_laws, state_dict_travels
+from tests.nn.laws import DEVICES, DTYPES, close, compiles, gradients_are_right, layer_laws, state_dict_travels
 
 
 def modal_bank(channels: int) -> Filter:
@@ -75,6 +75,30 @@ def test_step_in_one_kernel(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype)
     layer_laws(Hyena(5, filter=modal_bank), "cpu", dtype, lengths=())
     layer_laws(Hyena(5, filter=modal_bank, taps=4), "cpu", dtype, lengths=())
     layer_laws(Hyena(5, filter=lambda channels: ModalFilter(channels, 4)), "cpu", dtype, lengths=())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_whole_sequences_without_a_gradient(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """The way of a GPU, on which the functions in the place of the kernels are the plain ones."""
+    layer, u = Hyena(5, filter=modal_bank).to(dtype), torch.randn(2, 9, 5, dtype=dtype)
+    torch.nn.init.normal_(layer.in_proj.bias)
+    mask = torch.tensor([[True] * 9, [False] * 3 + [True] * 6])
+    u[1, :3] = torch.nan
+
+    def results() -> list[torch.Tensor]:
+        first, state = layer.prefill(u[:, :4], None, mask[:, :4])
+        second, after = layer.prefill(u[:, 4:], state, mask[:, 4:])
+        return [layer(u, mask)[mask], torch.cat([first, second], 1)[mask], *after.values()]
+
+    expected = results()
+    monkeypatch.setattr("ssmid.nn.hyena.without_gradient", lambda *_: True)
+    for found, exact in zip(results(), expected, strict=True):
+        assert found.dtype == exact.dtype
+        close(found, exact, dtype)
+    _, state = layer.prefill(u[:1])
+    with pytest.raises(ValueError, match=r"last inputs, of shape \(2, 15, 2\), got \(1, 15, 2\)"):
+        layer.prefill(u, state)
 
 
 def test_states_that_do_not_fit_reach_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
