@@ -15,7 +15,7 @@ from typing import Any
 from ssmid.bench.device import accelerator, ceilings_of, clock_of
 from ssmid.bench.peer_layers import AUTHORS_RTF, AUTHORS_S4, AUTHORS_S4D, PeerLayers, peer_layers
 from ssmid.bench.records import OURS, Bar, Case, Progress, Row, result
-from ssmid.bench.replay import emptied, peak_bytes, replayed
+from ssmid.bench.replay import emptied, peak_bytes, replayed, unless_out_of_memory
 from ssmid.bench.timing import limits, machine, measure
 
 ALONE, LAYERS = "long convolution alone", "layers, forward and backward"
@@ -158,16 +158,18 @@ def _layers(point: Point, state: int, device: str, bandwidth: float, peers: Peer
 
 def _ours(point: Point, state: int, device: str) -> dict[str, Any]:
     """Filters by name."""
+    import torch
+
     from ssmid import nn
 
     size = point.width, state
-    made = {
-        OURS: nn.RTFFilter(*size, length=point.length, init="montel"),
-        STABLE: nn.RTFFilter(*size, length=point.length, init="montel", denominator="sections"),
-        S4: nn.S4Filter(*size, point.length),
-        S4D: nn.S4DFilter(*size),
-    }
-    return {name: filter.to(device) for name, filter in made.items()}
+    with torch.device(device):  # S4 begins with dense matrices, which take a host minutes
+        return {
+            OURS: nn.RTFFilter(*size, length=point.length, init="montel"),
+            STABLE: nn.RTFFilter(*size, length=point.length, init="montel", denominator="sections"),
+            S4: nn.S4Filter(*size, point.length),
+            S4D: nn.S4DFilter(*size),
+        }
 
 
 def _in_float64(filter: Any) -> Callable[[Any], Any]:
@@ -184,7 +186,7 @@ def _rows(
     exact: dict[str, Callable[[Any], Any]],
     channels_last: frozenset[str] = frozenset(),
 ) -> tuple[Row, ...]:
-    """Every tool once alone, for its memory; then all in turns, for their times."""
+    """One tool after the other: the graphs of all of them together would not fit into the memory."""
     import torch
 
     gpu = device.startswith("cuda")
@@ -203,32 +205,31 @@ def _rows(
 
         return forward_and_backward
 
-    replays, columns, errors = {}, {}, {}
+    rows = []
     for name in tools:
         run = job(name)
         run()
         memory = peak_bytes(run, device)
-        errors[name] = _error(tools[name][0], exact.get(name), signal.detach()[:1])
-        replays[name], how = replayed(run, device)
-        columns[name] = ({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how}
-    timed = measure(replays, 20 if gpu else 3, 1.0, clock_of(device))
-    replays.clear()
-    emptied(device)
-    return tuple(Row(name, timing, errors[name], columns=columns[name]) for name, (timing, _) in timed.items())
+        error = _error(tools[name][0], exact.get(name), signal.detach()[:1], device)
+        replay, how = replayed(run, device)
+        (timing, _), = measure({name: replay}, 20 if gpu else 3, 0.5, clock_of(device)).values()
+        rows.append(Row(name, timing, error, columns=({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how}))
+        del replay
+        emptied(device)
+    return tuple(rows)
 
 
-def _error(layer: Callable[[Any], Any], exact: Callable[[Any], Any] | None, u: Any) -> float | None:
+def _error(layer: Callable[[Any], Any], exact: Callable[[Any], Any] | None, u: Any, device: str) -> float | None:
     """None where there is nothing to compare with, or no memory for it."""
     import torch
 
-    if exact is None:
-        return None
-    with torch.no_grad():
-        try:
-            wanted = exact(u)
-        except torch.OutOfMemoryError:
-            return None
+    def compared() -> float:
+        assert exact is not None
+        wanted = exact(u)
         return float(torch.linalg.vector_norm(layer(u) - wanted) / torch.linalg.vector_norm(wanted))
+
+    with torch.no_grad():
+        return None if exact is None else unless_out_of_memory(compared, device)
 
 
 def _random(*shape: int, device: str, seed: int) -> Any:

@@ -77,7 +77,7 @@ class Attention(SequenceLayer):
         own = seen == places[..., None]
         allowed = after["valid"][:, None, : len(seen)] & (seen <= places[..., None]) | own
         keys, values = (after[name][:, :, : len(seen)] for name in ("keys", "values"))
-        return self._out(nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=allowed[:, None])), after
+        return self._out(_attended(q, keys, values, allowed[:, None])), after
 
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         state = {name: x.clone() for name, x in self._parts(state, u.shape[0]).items()}
@@ -90,7 +90,7 @@ class Attention(SequenceLayer):
         q, k, v = self._turned(checked_sequence(u, self.width, token=True)[:, None], places)
         self._written(state, k, v, torch.ones_like(full), places)
         allowed = state["valid"][:, None, None]
-        y = nn.functional.scaled_dot_product_attention(q, state["keys"], state["values"], attn_mask=allowed)
+        y = _attended(q, state["keys"], state["values"], allowed)
         return self._out(y)[:, 0].masked_fill(full, torch.nan)
 
     def _turned(self, u: Tensor, places: Tensor) -> list[Tensor]:
@@ -105,10 +105,10 @@ class Attention(SequenceLayer):
     def _mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention among tokens alone; one that is padding sees itself, so that its output is a number."""
         if mask is None:
-            return self._out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True))
+            return self._out(_attended(q, k, v, causal=True))
         at = torch.arange(q.shape[2], device=q.device)
         allowed = (at <= at[:, None]) & mask[:, None] | (at == at[:, None])
-        return self._out(nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None]))
+        return self._out(_attended(q, k, v, allowed[:, None]))
 
     def _out(self, y: Tensor) -> Tensor:
         return self.out_proj(y.transpose(1, 2).flatten(-2))
@@ -138,6 +138,11 @@ class Attention(SequenceLayer):
         kept = ((batch, self.heads, room, self.width // self.heads), (self.Wqkv.weight.dtype,))
         flags, count = ((batch, room), (torch.bool,)), ((batch,), (torch.int64,))
         return checked_state(parts, {"keys": kept, "values": kept, "valid": flags, "length": count})
+
+
+def _attended(q: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """One of torch's kernels for bf16 returns nothing at all where there are no queries."""
+    return nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=allowed, is_causal=causal) if q.numel() else q
 
 
 class _Rotation(nn.Module):
