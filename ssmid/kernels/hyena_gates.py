@@ -91,7 +91,7 @@ def product_channels_last(x: Array, y: Array) -> Array:
 
 @jit
 def _short(
-    u, offset, weight, bias, history, last, row, c, length, t, kept, kept_before,
+    u, offset, weight, bias, history, mask, last, row, c, length, t, kept, kept_before,
     OFFSET: tl.constexpr, BIAS: tl.constexpr, HISTORY: tl.constexpr, MASK: tl.constexpr, TILE: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
 ):  # fmt: skip
     """One stream at times ``t`` from two loads: of the inputs there, and of those two samples before, in aligned pairs."""
@@ -110,9 +110,19 @@ def _short(
     even, _ = tl.split(tl.reshape(now, (TILE // 2, 2)))
     _, odd = tl.split(tl.reshape(before, (TILE // 2, 2)))
     between = tl.reshape(tl.join(odd, even), (TILE,))
-    end = t == length - 1
-    tl.store(last + row * 2 + 0 * t, between.to(last.dtype.element_ty), end)
-    tl.store(last + row * 2 + 1 + 0 * t, now.to(last.dtype.element_ty), end)
+    if tl.program_id(1) == tl.num_programs(1) - 1:
+        slot = tl.arange(0, 2)
+        time = length - 2 + slot
+        late = tl.load(start + time, time >= 0, 0.0).to(tl.float32)
+        if OFFSET:
+            late += tl.load(offset + c).to(tl.float32)
+        if MASK:
+            late = tl.where(tl.load(mask + time, time >= 0, 0) != 0, late, 0.0)
+        if HISTORY:
+            late = tl.where(time >= 0, late, tl.load(history + row * 2 + 2 + time, time < 0, 0.0).to(tl.float32))
+        else:
+            late = tl.where(time >= 0, late, 0.0)
+        tl.store(last + row * 2 + slot, late.to(last.dtype.element_ty))
     at = weight + c * 3
     out = tl.load(at).to(tl.float32) * before + tl.load(at + 1).to(tl.float32) * between + tl.load(at + 2).to(tl.float32) * now
     if BIAS:
@@ -131,21 +141,22 @@ def _gated_streams(
     inside = t < length
     kept, kept_before = inside, inside
     if MASK:
-        kept = tl.load(mask + b * length + t, inside, 0) != 0
-        kept_before = tl.load(mask + b * length + t - 2, (t >= 2) & (t < length + 2), 0) != 0
+        mask += b * length
+        kept = tl.load(mask + t, inside, 0) != 0
+        kept_before = tl.load(mask + t - 2, (t >= 2) & (t < length + 2), 0) != 0
     row = b * 3 * channels + c
     x0 = _short(
-        u, offset, weight, bias, history, last, row, c, length, t, kept, kept_before, OFFSET, BIAS, HISTORY, MASK, TILE
+        u, offset, weight, bias, history, mask, last, row, c, length, t, kept, kept_before, OFFSET, BIAS, HISTORY, MASK, TILE
     )  # fmt: skip
     place = (b * channels + c) * length + t
     tl.store(gate + place, x0.to(gate.dtype.element_ty), inside)
     row, c = row + channels, c + channels
     x1 = _short(
-        u, offset, weight, bias, history, last, row, c, length, t, kept, kept_before, OFFSET, BIAS, HISTORY, MASK, TILE
+        u, offset, weight, bias, history, mask, last, row, c, length, t, kept, kept_before, OFFSET, BIAS, HISTORY, MASK, TILE
     )  # fmt: skip
     row, c = row + channels, c + channels
     v = _short(
-        u, offset, weight, bias, history, last, row, c, length, t, kept, kept_before, OFFSET, BIAS, HISTORY, MASK, TILE
+        u, offset, weight, bias, history, mask, last, row, c, length, t, kept, kept_before, OFFSET, BIAS, HISTORY, MASK, TILE
     )  # fmt: skip
     z = x1 * v
     if MASK:

@@ -36,7 +36,8 @@ def modal_state(u: Array, poles: Array, exponents: Array = None) -> Array:
     u = u if u.stride(-1) == 1 else u.contiguous()
     width = min(_MODES, max(8, ceil_power_of_two(modes)))
     rows = min(64, max(16, ceil_power_of_two(-(-length // _BLOCK))))
-    state = xp.zeros((batch, channels, modes), dtype=xp.complex64, device=u.device)
+    make = xp.empty if length else xp.zeros
+    state = make((batch, channels, modes), dtype=xp.complex64, device=u.device)
     if batch and channels and modes and length:
         given = exponents_of(poles) if exponents is None else exponents
         parts = -(-modes // width)

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssmid._array import double, to_numpy, width
+from ssmid._array import double, needs_gradient, to_numpy, width
 from ssmid.analysis.conversion import to_modal, to_transfer_function
 from ssmid.analysis.impulse import impulse_response
 from ssmid.analysis.modal_blocks import one_of_each_pair
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.modal_state import exponents_of
 from ssmid.kernels.modal_step import modal_step, modal_step_
+from ssmid.kernels.vandermonde import sums_of_prepared
 from ssmid.linalg import powers
 from ssmid.nn.companion import CompanionRecurrence
 from ssmid.nn.derived import Derived
@@ -100,12 +101,12 @@ class ModalRecurrence(KeepsSingle, Recurrence):
             checked_state(state, self._expected(batch))
         if u.numel() == 0:
             return torch.zeros_like(u), self.initial_state(*batch) if state is None else state
-        poles = double(torch.view_as_complex(self.poles))
+        poles = torch.view_as_complex(self.poles)
         y = self.convolve(u)
         after = prompt_state(u.double() if self._is_double else u, poles, state_by, self._exponents()).to(COMPLEX[self._is_double])
         if state is not None:
             y = (y + modal_taps(poles, torch.view_as_complex(self.residues) * state, length)).to(u.dtype)
-            after = after + (poles**length).to(state.dtype) * state
+            after = after + (double(poles) ** length).to(state.dtype) * state
         return y, after
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -143,11 +144,13 @@ def modal_taps(poles: Tensor, weights: Tensor, length: int, exponents: Tensor | 
     Powers in double precision, of a long and a short part of ``t``; their product in that of the weights. Differentiable.
     ``exponents``: :func:`ssmid.kernels.modal_state.exponents_of` the poles, where they are at hand.
     """
-    poles = double(poles)
     if fused(poles) and weights.ndim == 2 and weights.dtype == torch.complex64:
-        rate, turns = (exponents_of(poles) if exponents is None else exponents).unbind(-1)
-        exponents = torch.complex(rate, 2 * pi * turns)
-        return exponential_sums(weights.to(poles.dtype), exponents, length, torch.float32)
+        given = exponents_of(poles) if exponents is None else exponents
+        if not needs_gradient(given, weights):
+            return sums_of_prepared(torch.view_as_real(weights.resolve_conj()).contiguous(), given.contiguous(), length)
+        rate, turns = given.unbind(-1)
+        return exponential_sums(weights.to(torch.complex128), torch.complex(rate, 2 * pi * turns), length, torch.float32)
+    poles = double(poles)
     inner = max(1, isqrt(length))
     outer = -(-length // inner)
     fine = powers(poles, inner)
