@@ -21,6 +21,10 @@ _BLOCK = 64
 """Samples that share a table."""
 _MODES = 32
 """Modes of a program; banks with more are reduced in several passes over the input."""
+_ROWS = 64
+"""Blocks of a tile, of one sequence or of several short ones."""
+_PROGRAMS = 8192
+"""So many keep a GPU busy; beyond, a program that has its table in registers takes more sequences."""
 
 
 def modal_state(u: Array, poles: Array, exponents: Array = None) -> Array:
@@ -35,7 +39,10 @@ def modal_state(u: Array, poles: Array, exponents: Array = None) -> Array:
     modes = poles.shape[-1]
     u = u if u.stride(-1) == 1 else u.contiguous()
     width = min(_MODES, max(8, ceil_power_of_two(modes)))
-    rows = min(64, max(16, ceil_power_of_two(-(-length // _BLOCK))))
+    blocks = ceil_power_of_two(-(-length // _BLOCK))
+    together = min(_ROWS // blocks, ceil_power_of_two(batch))
+    shared = together > 1 and together * blocks >= 16
+    rows = blocks if shared else min(_ROWS, max(16, blocks))
     make = xp.empty if length else xp.zeros
     state = make((batch, channels, modes), dtype=xp.complex64, device=u.device)
     if batch and channels and modes and length:
@@ -46,7 +53,13 @@ def modal_state(u: Array, poles: Array, exponents: Array = None) -> Array:
         _tables[(channels, parts)](given, within, behind, modes, parts * width, **sizes)
         strides = u.stride(0), u.stride(1)
         arguments = u, within, behind, xp.view_as_real(state), channels, length, *strides, modes, parts * width
-        _reduce[(channels * batch, parts)](*arguments, HALF=u.dtype == xp.bfloat16, **sizes)
+        if shared:
+            groups = -(-batch // together)
+            each = max(1, min(groups, channels * groups // _PROGRAMS))
+            grid = (channels, parts, -(-groups // each))
+            _reduce_together[grid](*arguments, batch, each, HALF=u.dtype == xp.bfloat16, TOGETHER=together, **sizes)
+        else:
+            _reduce[(channels * batch, parts)](*arguments, HALF=u.dtype == xp.bfloat16, **sizes)
     return state
 
 
@@ -113,6 +126,26 @@ def _tables(
 
 
 @jit
+def _three_parts(table):
+    """Of bf16, whose sum is single precision."""
+    high = table.to(tl.bfloat16)
+    rest = table - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
+
+
+@jit
+def _product(block, table, high, middle, low, HALF: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
+    if HALF:
+        sums = tl.dot(block, low)
+        sums = tl.dot(block, middle, sums)
+        sums = tl.dot(block, high, sums)
+    else:
+        sums = tl.dot(block.to(tl.float32), table, input_precision="tf32x3")
+    return sums
+
+
+@jit
 def _reduce(
     u, within, behind, state, channels, length, by_sequence, by_channel, modes, padded, HALF: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
     MODES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
@@ -123,10 +156,7 @@ def _reduce(
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)
     lane = 2 * MODES * tl.program_id(1) + tl.arange(0, 2 * MODES)[None, :]
     table = tl.load(within + (channel * COLUMNS + column[:, None]) * 2 * padded + lane)
-    high = table.to(tl.bfloat16)
-    rest = table - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    high, middle, low = _three_parts(table)
     decay = behind + (channel * (ROWS + 1) * padded + mode) * 2
     dr, di = tl.load(decay)[None, :], tl.load(decay + 1)[None, :]
     sr = tl.zeros((ROWS, MODES), dtype=tl.float32)
@@ -138,16 +168,41 @@ def _reduce(
     for tile in range(tiles):
         time = before + tile * (ROWS * COLUMNS) + row * COLUMNS + column[None, :]
         block = tl.load(start + time, time >= 0, 0.0)
-        if HALF:
-            sums = tl.dot(block, low)
-            sums = tl.dot(block, middle, sums)
-            sums = tl.dot(block, high, sums)
-        else:
-            sums = tl.dot(block.to(tl.float32), table, input_precision="tf32x3")
-        re, im = tl.split(tl.reshape(sums, (ROWS, MODES, 2)))
+        re, im = tl.split(tl.reshape(_product(block, table, high, middle, low, HALF), (ROWS, MODES, 2)))
         sr, si = dr * sr - di * si + re, dr * si + di * sr + im
     weight = behind + ((channel * (ROWS + 1) + 1 + row) * padded + mode[None, :]) * 2
     wr, wi = tl.load(weight), tl.load(weight + 1)
     out = state + ((sequence.to(tl.int64) * channels + channel) * modes + mode) * 2
     tl.store(out, tl.sum(wr * sr - wi * si, axis=0), mode < modes)
     tl.store(out + 1, tl.sum(wr * si + wi * sr, axis=0), mode < modes)
+
+
+@jit
+def _reduce_together(
+    u, within, behind, state, channels, length, by_sequence, by_channel, modes, padded, batch, each, HALF: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+    TOGETHER: tl.constexpr, MODES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+):  # fmt: skip
+    """Sequences of at most ROWS blocks, TOGETHER of them in a tile and ``each`` tiles by one program, whose tables are loaded once."""
+    channel = tl.program_id(0)
+    mode = tl.program_id(1) * MODES + tl.arange(0, MODES)
+    row, column = tl.arange(0, TOGETHER * ROWS), tl.arange(0, COLUMNS)
+    lane = 2 * MODES * tl.program_id(1) + tl.arange(0, 2 * MODES)[None, :]
+    table = tl.load(within + (channel * COLUMNS + column[:, None]) * 2 * padded + lane)
+    high, middle, low = _three_parts(table)
+    weight = behind + ((channel * (ROWS + 1) + 1 + (row % ROWS)[:, None]) * padded + mode[None, :]) * 2
+    wr, wi = tl.load(weight), tl.load(weight + 1)
+    # the last block ends with the last sample; what the first lacks is zero
+    time = length - ROWS * COLUMNS + (row % ROWS)[:, None] * COLUMNS + column[None, :]
+    first = tl.program_id(2) * each * TOGETHER
+    for start in range(first, tl.minimum(first + each * TOGETHER, batch), TOGETHER):
+        sequence = (start + row // ROWS).to(tl.int64)[:, None]
+        place = u + sequence * by_sequence + channel.to(tl.int64) * by_channel + time
+        block = tl.load(place, (time >= 0) & (sequence < batch), 0.0)
+        re, im = tl.split(tl.reshape(_product(block, table, high, middle, low, HALF), (TOGETHER * ROWS, MODES, 2)))
+        sr = tl.sum(tl.reshape(wr * re - wi * im, (TOGETHER, ROWS, MODES)), axis=1)
+        si = tl.sum(tl.reshape(wr * im + wi * re, (TOGETHER, ROWS, MODES)), axis=1)
+        row_of = (start + tl.arange(0, TOGETHER)).to(tl.int64)[:, None]
+        out = state + ((row_of * channels + channel) * modes + mode[None, :]) * 2
+        there = (row_of < batch) & (mode < modes)[None, :]
+        tl.store(out, sr, there)
+        tl.store(out + 1, si, there)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from ssmid.kernels import modal_state as module
 from ssmid.kernels.modal_state import modal_state, plain_modal_state
 
 torch = pytest.importorskip("torch")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 SIZES = [(1, 1, 1, 1), (2, 3, 63, 3), (2, 3, 64, 8), (1, 2, 65, 2), (2, 5, 2048, 8), (1, 3, 5001, 5), (1, 2, 9000, 40)]
-"""Sequences, channels, tokens, modes."""
+SEVERAL = [(40, 3, 64, 8), (33, 2, 65, 2), (9, 2, 512, 8), (70, 1, 130, 40), (3, 1, 1025, 8)]
+"""Sequences, channels, tokens, modes; then of those that share a table."""
 
 
 def poles_near_the_circle(channels: int, modes: int) -> np.ndarray:
@@ -64,7 +70,7 @@ def test_plain_is_differentiable():
 
 
 @on_gpu
-@pytest.mark.parametrize("size", [*SIZES, (2, 4, 131_072, 8)])
+@pytest.mark.parametrize("size", [*SIZES, *SEVERAL, (2, 4, 131_072, 8), (600, 40, 64, 8)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernel(size, dtype):
     check(modal_state, size, dtype, "cuda", 5e-6)
@@ -77,3 +83,19 @@ def test_rows_of_a_larger_array():
     poles = torch.tensor(poles_near_the_circle(3, 4), device="cuda")
     part = whole[:, 1:4, 17:290]
     torch.testing.assert_close(modal_state(part, poles), plain_modal_state(part, poles), rtol=0, atol=1e-4)
+
+
+def interpreted() -> None:
+    module.fused = lambda *_: True
+    for programs in (1, 8192):
+        module._PROGRAMS = programs
+        for size in (*SIZES[:-2], *SEVERAL):
+            check(modal_state, size, torch.float32, "cpu", 5e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested")
+def test_kernels_interpreted():
+    """The interpreter has to be chosen before Triton is imported; of bf16 it has no products."""
+    pytest.importorskip("triton")
+    call = "from tests.kernels.test_modal_state import interpreted; interpreted()"
+    subprocess.run([sys.executable, "-c", call], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=120)
