@@ -34,6 +34,9 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
         raise
     except RuntimeError:  # of CUDA: what was asked for is not allowed while a graph is recorded
         torch.cuda.synchronize(device)
+        # a recording that failed leaves torch's random numbers as within a graph; one that succeeds lets go of them
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            torch.zeros(1, device=device)
         return function, EVENTS
 
     def replay() -> Any:
