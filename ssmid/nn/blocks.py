@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ssmid.nn.attention import Attention
 from ssmid.nn.filter import State
-from ssmid.nn.inference import added_norm, gelu_of
+from ssmid.nn.inference import added_norm, added_norm_gelu, gelu_of, linear_of, without_gradient
 from ssmid.nn.layer import SequenceLayer
 
 
@@ -18,7 +18,12 @@ class MLP(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, u: Tensor) -> Tensor:
-        return self.fc2(gelu_of(self.fc1, u))
+        return linear_of(self.fc2, gelu_of(self.fc1, u))
+
+    def of_sum(self, norm: nn.LayerNorm, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``u + y`` and what :meth:`forward` gives for its norm."""
+        total, hidden = added_norm_gelu(norm, self.fc1, u, y)
+        return total, linear_of(self.fc2, hidden)
 
 
 class Block(SequenceLayer):
@@ -71,5 +76,7 @@ class Block(SequenceLayer):
         return self._with_mlp(u, self.mixer.step_(normed, state))
 
     def _with_mlp(self, u: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-        u, normed = added_norm(self.norm2, u, mixed)
-        return u, self.mlp(normed)
+        if without_gradient(u):
+            return self.mlp.of_sum(self.norm2, u, mixed)
+        u = u + mixed
+        return u, self.mlp(self.norm2(u))

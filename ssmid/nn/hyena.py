@@ -15,7 +15,7 @@ from ssmid.kernels.hyena_gates import gated_streams, product_channels_last
 from ssmid.kernels.modal_step import hyena_step_
 from ssmid.nn.filter import COMPLEX, Filter, Recurrence, State, checked_state
 from ssmid.nn.implicit import HyenaFilter
-from ssmid.nn.inference import without_gradient
+from ssmid.nn.inference import linear_of, without_gradient
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.modal_filter import ModalFilter
 from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence, product_channels_first
@@ -110,7 +110,7 @@ class Hyena(SequenceLayer):
             weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
             short = self.short_filter.checked_state(short, projected)
             long = checked_state(part(state, "long"), ((u.shape[0], *modes[0].shape[:-1]), COMPLEX))
-            return self.out_proj(hyena_step_(projected, short, weight, bias, long, *modes))
+            return linear_of(self.out_proj, hyena_step_(projected, short, weight, bias, long, *modes))
         streams = self.short_filter.step_(projected, short)
         *x, v = streams.split(self.width, dim=1)
         for gate, (name, recurrence) in zip(reversed(x[1:]), self._recurrences(), strict=True):
@@ -125,7 +125,7 @@ class Hyena(SequenceLayer):
         return gated_streams(product_channels_first(self.in_proj, u), self.in_proj.bias, short.weight[:, 0], short.bias, before, mask)
 
     def _projected(self, u: Tensor) -> Tensor:
-        return self.in_proj(checked_sequence(u, self.width, token=True))
+        return linear_of(self.in_proj, checked_sequence(u, self.width, token=True))
 
     def _recurrences(self) -> list[tuple[str, Recurrence]]:
         names = ["long"] if self.order == 2 else [f"long.{level}" for level in range(self.order - 1)]

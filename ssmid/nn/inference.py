@@ -7,11 +7,23 @@ from torch import Tensor, nn
 
 from ssmid.kernels.add_norm import add_norm
 from ssmid.kernels.compiler import fused
+from ssmid.kernels.matrix_vector import fits_one_vector, matrix_vector, normed_matrix_vector
 
 
 def without_gradient(u: Tensor) -> bool:
     """Whether kernels that have no gradient may take ``u``; what torch compiles, it fuses itself."""
     return fused(u) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def linear_of(linear: nn.Linear, u: Tensor) -> Tensor:
+    """``linear(u)``; of one vector as fast as the matrix can be read."""
+    return matrix_vector(linear.weight, u, linear.bias) if _one_vector(u, linear.weight) else linear(u)
+
+
+def logits_of(embedding: nn.Embedding, u: Tensor) -> Tensor:
+    """``u`` times each row of the embedding; of one vector as :func:`linear_of`."""
+    weight = embedding.weight
+    return matrix_vector(weight, u) if _one_vector(u, weight) else nn.functional.linear(u, weight)
 
 
 def added_norm(norm: nn.LayerNorm, u: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -27,6 +39,20 @@ def added_norm(norm: nn.LayerNorm, u: Tensor, y: Tensor | None) -> tuple[Tensor,
 def gelu_of(linear: nn.Linear, u: Tensor) -> Tensor:
     """``gelu(linear(u))`` by the tanh formula; without a gradient as the end of the matrix product."""
     if without_gradient(u) and u.dtype == linear.weight.dtype:
+        if _one_vector(u, linear.weight):
+            return matrix_vector(linear.weight, u, linear.bias, gelu=True)
         product = torch.ops.aten._addmm_activation(linear.bias, u.flatten(0, -2), linear.weight.t(), use_gelu=True)
         return product.unflatten(0, u.shape[:-1])
     return nn.functional.gelu(linear(u), approximate="tanh")
+
+
+def added_norm_gelu(norm: nn.LayerNorm, linear: nn.Linear, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """``u + y`` and ``gelu(linear(norm(u + y)))``."""
+    if _one_vector(u, linear.weight):
+        return normed_matrix_vector(linear.weight, u, y, norm.weight, norm.bias, norm.eps, linear.bias, gelu=True)
+    total, normed = added_norm(norm, u, y)
+    return total, gelu_of(linear, normed)
+
+
+def _one_vector(u: Tensor, weight: Tensor) -> bool:
+    return without_gradient(u) and fits_one_vector(u, weight)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ssmid.nn.blocks import Block
 from ssmid.nn.filter import State
 from ssmid.nn.generation import generate, stream
-from ssmid.nn.inference import added_norm
+from ssmid.nn.inference import added_norm, logits_of
 from ssmid.nn.layer import SequenceLayer
 from ssmid.nn.mixers import mixer_named
 from ssmid.nn.sizes import size_named
@@ -152,7 +152,7 @@ class LanguageModel(nn.Module):
 
     def _logits(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         """Of the stream ``u + y``."""
-        return nn.functional.linear(added_norm(self.norm, u, y)[1], self.embedding.weight)[..., : self.vocabulary]
+        return logits_of(self.embedding, added_norm(self.norm, u, y)[1])[..., : self.vocabulary]
 
 
 _INTO_THE_RESIDUAL = ("out_proj.weight", "output_linear.weight", "fc2.weight")
