@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ssmid.experiments.tasks.task import Batch, Kind, Split, checked, stream
+from ssmid.report.progress import Stage
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class Copying:
         mask = np.zeros(targets.shape, dtype=bool)
         mask[:, -self.memorize :] = True
         return {"inputs": np.concatenate([said, blanks, markers], axis=1), "targets": targets, "mask": mask}
+
+    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
+        """Nothing: every example is made when asked for."""
 
     def facts(self) -> dict[str, Any]:
         return {"task": self.name, **asdict(self)}

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ssmid.experiments.tasks.task import Batch, Kind, Split, checked, stream
+from ssmid.report.progress import Stage
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Delay:
         spectrum[lines] = scale * (random.standard_normal(len(lines)) + 1j * random.standard_normal(len(lines)))
         signal = np.fft.irfft(spectrum, period)
         return (signal - signal[0])[: self.length]
+
+    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
+        """Nothing: every example is made when asked for."""
 
     def facts(self) -> dict[str, Any]:
         return {"task": self.name, **asdict(self)}

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ssmid.experiments.tasks.task import Batch, Kind, Split, checked, stream
+from ssmid.report.progress import Stage
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class AssociativeRecall:
         answer = values[found[0]] if found.size else self.tokens - 1
         return np.r_[np.column_stack([drawn, values]).ravel(), self.tokens - 2, asked, answer]
 
+    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
+        """Nothing: every example is made when asked for."""
+
     def facts(self) -> dict[str, Any]:
         return {"task": self.name, **asdict(self)}
 
@@ -168,6 +172,9 @@ class InductionHeads:
             sequence[place] = prompt
             sequence[place + 1 : place + 1 + self.copied] = answer
         return sequence
+
+    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
+        """Nothing: every example is made when asked for."""
 
     def facts(self) -> dict[str, Any]:
         return {"task": self.name, **asdict(self)}

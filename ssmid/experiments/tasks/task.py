@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ssmid.report.progress import Stage
+
 SPLITS = ("train", "valid", "test")
 
 Split = Literal["train", "valid", "test"]
@@ -69,6 +71,10 @@ class Task(Protocol):
 
     def batch(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """The examples of these indices, in this order."""
+        ...
+
+    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
+        """Makes or reads what takes long, before the first batch, by several processes; of most tasks nothing."""
         ...
 
     def facts(self) -> dict[str, Any]:
