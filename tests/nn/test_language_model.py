@@ -67,6 +67,22 @@ def test_prefill_and_steps_are_the_whole(mixer: str, dtype: torch.dtype, device:
             close(in_place, whole[:, t], dtype, "step_")
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_without_a_gradient_the_same_comes_out(batch: int, dtype: torch.dtype, device: str) -> None:
+    """On a GPU by other kernels, for one sequence by others again."""
+    model, tokens = running("hyena", device, dtype), tokens_of(batch, 11, device)
+    trained = model(tokens)
+    assert trained.requires_grad
+    with torch.no_grad():
+        close(model(tokens), trained, dtype, "forward")
+        logits, state = model.prefill(tokens[:, :7])
+        close(logits, trained[:, 6], dtype, "prefill")
+        for t in range(7, 11):
+            close(model.step_(tokens[:, t], state), trained[:, t], dtype, "step_")
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_states_are_flat_and_travel(mixer: str, tmp_path: Path) -> None:
     model, tokens = running(mixer), tokens_of(2, 6)
