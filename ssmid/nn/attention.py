@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmid.nn.filter import State, checked_state
-from ssmid.nn.layer import SequenceLayer
+from ssmid.nn.layer import SequenceLayer, masked
 from ssmid.nn.projection import checked_sequence
 from ssmid.nn.state import tensor_part
 
@@ -45,7 +45,7 @@ class Attention(SequenceLayer):
         self.rotation = _Rotation(int(rotary * (width // heads)) // 2, max_length, base)
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self._turned(checked_sequence(u, self.width), self._places(u))
+        q, k, v = self._turned(masked(checked_sequence(u, self.width), mask), self._places(u))
         return self._mixed(q, k, v, mask)
 
     def initial_state(self, batch: int, length: int | None = None) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ class Attention(SequenceLayer):
         if taken + tokens > room:
             raise ValueError(f"u: expected at most {room - taken} tokens after the {taken} in a state of room for {room}, got {tokens}")
         places = before["length"][:, None] + torch.arange(tokens, device=u.device)
-        q, k, v = self._turned(u, places)
+        q, k, v = self._turned(masked(u, mask), places)
         fresh = torch.ones_like(places, dtype=torch.bool) if mask is None else mask
         after = self._written(before, k, v, fresh, places)
         if taken == 0:

@@ -8,11 +8,10 @@ from torch import Tensor
 from ssmid.analysis.rational_kernel import power_series
 from ssmid.nn.convolution import long_convolution
 from ssmid.nn.filter import REAL, Expected, Recurrence, at_least_single, checked_input, checked_state
-from ssmid.nn.single_precision import KeepsSingle
 from ssmid.systems import TransferFunction
 
 
-class CompanionRecurrence(KeepsSingle, Recurrence):
+class CompanionRecurrence(Recurrence):
     """``w_t = u_t - sum_k a_k w_{t-k}``, ``y_t = b_0 u_t + sum_k c_k w_{t-k}``: n real numbers and O(n) operations a channel and token.
 
     system : real discrete :class:`ssmid.TransferFunction` ``(channels,)`` of order n; ``c_k = b_k - b_0 a_k``

@@ -8,13 +8,14 @@ parametrization and every way to decode goes into every mixer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, TypeAlias
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssmid.nn.convolution import long_convolution
+from ssmid.nn.single_precision import KeepsSingle
 from ssmid.systems import System
 
 State: TypeAlias = "Tensor | dict[str, Tensor]"
@@ -28,11 +29,11 @@ COMPLEX = (torch.complex64, torch.complex128)
 """The dtypes of real and of complex states."""
 
 
-class Filter(nn.Module, ABC):
+class Filter(KeepsSingle, ABC):
     """A bank of ``channels`` causal filters with one input and one output each.
 
-    ``model.bfloat16()``, ``.half()`` and ``.to(...)`` of either leave the tensors of a filter in float32, or in complex64: poles near the
-    circle and positions along a sequence need more than 8 bits, and a filter is small beside the projections around it.
+    The tensors of a filter stay in float32, or complex64, in a model that is cast to less (:class:`KeepsSingle`): poles near the circle and
+    positions along a sequence need more than 8 bits, and a filter is small beside the projections around it.
     """
 
     channels: int
@@ -48,9 +49,6 @@ class Filter(nn.Module, ABC):
     def convolve(self, u: Tensor) -> Tensor:
         """The causal convolution of ``u`` ``(*batch, channels, length)`` with the taps; shape, kind and device of ``u`` are kept."""
         return long_convolution(u, self(u.shape[-1]))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(_at_least_single(fn), recurse)
 
 
 class Recurrence(Filter):
@@ -127,21 +125,6 @@ def _checked_tensor(tensor: Any, name: str, expected: Expected) -> None:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _at_least_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """What ``Module.to`` does to each tensor, but that no dtype gets narrower than float32, and that complex tensors stay complex."""
-
-    def applied(tensor: Tensor) -> Tensor:
-        real = tensor.dtype.to_real() if tensor.is_complex() else tensor.dtype
-        trial = fn(torch.empty(0, dtype=real, device=tensor.device))
-        if trial.dtype in (torch.bfloat16, torch.float16):
-            return tensor.to(trial.device)
-        if tensor.is_complex() and trial.dtype != real:
-            return tensor.to(trial.device, trial.dtype.to_complex())
-        return fn(tensor)
-
-    return applied
 
 
 def at_least_single(u: Tensor) -> Tensor:

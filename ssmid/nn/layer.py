@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from ssmid.nn.filter import Filter, Recurrence, State, overwrite
+from ssmid.nn.projection import at_tokens
 
 
 class SequenceLayer(nn.Module, ABC):
@@ -94,9 +95,9 @@ def recurrence_of(filter: Filter, layer: nn.Module) -> Recurrence:
 
 
 def masked(u: Tensor, mask: Tensor | None) -> Tensor:
-    """``u`` ``(batch, length, width)`` with zeros where ``mask`` is False."""
-    return u if mask is None else u * mask[..., None].to(u.dtype)
+    """``u`` ``(batch, length, width)`` with zeros where ``mask`` is False, whatever stood there."""
+    return at_tokens(u.mT, mask).mT
 
 
 def _channels_first(u: Tensor, mask: Tensor | None) -> Tensor:
-    return masked(u, mask).transpose(-1, -2)
+    return at_tokens(u.transpose(-1, -2), mask)

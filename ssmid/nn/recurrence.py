@@ -24,10 +24,10 @@ from ssmid.kernels.modal_step import modal_step, modal_step_
 from ssmid.kernels.vandermonde import sums_of_prepared
 from ssmid.linalg import powers
 from ssmid.nn.companion import CompanionRecurrence
+from ssmid.nn.convolution import long_convolution
 from ssmid.nn.derived import Derived
 from ssmid.nn.filter import COMPLEX, Expected, Recurrence, checked_input, checked_state
 from ssmid.nn.prompt_state import StateBy, prompt_state
-from ssmid.nn.single_precision import KeepsSingle
 from ssmid.nn.structured import exponential_sums
 from ssmid.parametrizations.modes import with_conjugates
 from ssmid.systems import ConversionWarning, ImpulseResponse, Modal, System, TransferFunction
@@ -38,14 +38,16 @@ WORST = {torch.float64: 1e-6, torch.float32: 1e-4}
 _STEPS = 256
 
 
-class ModalRecurrence(KeepsSingle, Recurrence):
+class ModalRecurrence(Recurrence):
     """A bank of diagonal recurrences: ``y_t = D u_t + Re sum_i r_i x_i``, ``x_i <- lambda_i x_i + u_t``, m complex numbers a channel.
 
     system : real discrete :class:`ssmid.Modal` ``(channels,)``, NumPy or torch; of each pair of poles one is kept, a real pole is a mode
         of its own, and channels of smaller order are padded with zeros, which do nothing
+    keeps_double : whether its numbers and states are double precision whatever a model is cast to, and whatever comes in, for residues
+        that cancel each other: twice the memory and, on a GPU, steps without the fused kernel
 
     Buffers, with complex numbers as pairs of reals on the last axis: ``poles`` and ``residues`` ``(channels, m, 2)``, ``feedthrough``
-    ``(channels,)``. They keep single precision at least: ``module.bfloat16()`` leaves them as they are. A state is one tensor ``(*batch,
+    ``(channels,)``, in single precision at least: ``module.bfloat16()`` leaves them as they are. A state is one tensor ``(*batch,
     channels, m)``, complex64, of a module in float64 complex128. Cost of a token: O(m) a channel; ``step_`` is one kernel on a GPU.
 
     Raises ValueError for another batch shape, continuous time, complex responses, and channels that are not finite.
@@ -63,11 +65,13 @@ class ModalRecurrence(KeepsSingle, Recurrence):
     residues: Tensor
     feedthrough: Tensor
 
-    def __init__(self, system: Modal) -> None:
+    def __init__(self, system: Modal, *, keeps_double: bool = False) -> None:
         super().__init__()
         if not isinstance(system, Modal):
             raise TypeError(f"expected a Modal bank, got {type(system).__name__}: ssmid.nn.recurrence takes any system with a few states")
         system = as_bank(system)
+        if keeps_double:
+            self.narrowest, system = torch.float64, system.map(double)
         poles, residues = one_of_each_pair(system)
         self.channels = system.batch_shape[0]
         self.register_buffer("poles", torch.view_as_real(poles.resolve_conj()).contiguous())
@@ -85,6 +89,10 @@ class ModalRecurrence(KeepsSingle, Recurrence):
         if length == 0:
             return self.feedthrough[:, None][:, :0]
         return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1, self._exponents())], dim=-1)
+
+    def convolve(self, u: Tensor) -> Tensor:
+        # sums are as wide as the signal: only states need the digits that double precision has beyond it
+        return long_convolution(u, self(u.shape[-1]).to(torch.promote_types(u.dtype, torch.float32)))
 
     def system(self) -> Modal:
         poles, residues = with_conjugates(torch.view_as_complex(self.poles), torch.view_as_complex(self.residues))
@@ -135,7 +143,8 @@ class ModalRecurrence(KeepsSingle, Recurrence):
         return (*batch, self.channels, self.modes), (COMPLEX[self._is_double],)
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, modes={self.modes}"
+        kept = ", keeps_double=True" if self.narrowest == torch.float64 else ""
+        return f"channels={self.channels}, modes={self.modes}{kept}"
 
 
 def modal_taps(poles: Tensor, weights: Tensor, length: int, exponents: Tensor | None = None) -> Tensor:
@@ -168,9 +177,12 @@ def recurrence(system: System, form: Form = "modal") -> Recurrence:
 
     A :class:`ssmid.Modal` bank runs as it is. Any other is converted, and run for 256 tokens in its own precision beside its taps: where
     the outputs of the modal form are off by more than 1e-6 of their norm (repeated poles; single precision: 1e-4) a companion form
-    takes its place, with a :class:`ssmid.ConversionWarning`. "companion" asks for that form: its states are real, and it loses digits
-    where poles are close to each other and to the circle. Raises ValueError, with the error, where no form holds that bound; for taps,
-    which have no small state (:func:`ssmid.distill` finds one); for complex systems, and for several inputs or outputs.
+    takes its place, with a :class:`ssmid.ConversionWarning`; and where that is too, of a system in single precision, the modal form in
+    double precision (``keeps_double``). S4 as it begins is such a case: residues of sampled HiPPO-LegS reach 3e3 at order 8 and 1e7 at
+    64 and cancel, which leaves outputs off by 7e-4 and by .9 with numbers in single precision, by 1e-7 at most in double. "companion"
+    asks for that form: its states are real, and it loses digits where poles are close to each other and to the circle. Raises
+    ValueError, with the error, where no form holds that bound; for taps, which have no small state (:func:`ssmid.distill` finds one);
+    for complex systems, and for several inputs or outputs.
 
     >>> import ssmid
     >>> type(recurrence(ssmid.tf([[1.0, 0.0]], [[1.0, -0.5]]))).__name__
@@ -190,11 +202,12 @@ def recurrence(system: System, form: Form = "modal") -> Recurrence:
     if form == "modal" and isinstance(system, Modal):
         return ModalRecurrence(system)
     errors = {}
-    for kind in ("modal", "companion") if form == "modal" else ("companion",):
+    kinds = ("modal", "companion", "modal in double precision") if worst > WORST[torch.float64] else ("modal", "companion")
+    for kind in kinds if form == "modal" else ("companion",):
         made = _converted(system, kind)
         errors[kind] = error = float("nan") if made is None else run_error(made, system)
         if made is not None and error <= worst:
-            if kind != form:
+            if form == "modal" and kind == "companion":
                 warnings.warn(
                     f"recurrence: companion form, as poles repeat or nearly so: the modal form is off by {errors['modal']:.1e}, "
                     f"this one by {error:.1e} of the outputs",
@@ -230,6 +243,8 @@ def _converted(system: System, form: str) -> Any:
         try:
             if form == "modal":
                 return ModalRecurrence(to_modal(system))
+            if form != "companion":
+                return ModalRecurrence(to_modal(system.map(double)), keeps_double=True)
             return CompanionRecurrence(system if isinstance(system, TransferFunction) else to_transfer_function(system))
         except (ValueError, OverflowError):
             return None

@@ -293,6 +293,7 @@ def _padding_leaves_no_trace(machine: _OfFilter) -> None:
     u = machine.signal(9)
     lengths = [9, 4, 1][: u.shape[0]] + [6] * max(0, u.shape[0] - 3)
     mask = torch.stack([torch.arange(9) >= 9 - n for n in lengths]).to(machine.device)
+    u[~mask] = torch.tensor([1e4, torch.nan, torch.inf]).to(u).repeat(u.shape[-1])[: u.shape[-1]]
     y, state = machine.module.prefill(u, mask=mask)
     whole = machine.module(u, mask=mask)
     for i, n in enumerate(lengths):

@@ -133,6 +133,19 @@ def test_poles_stay_in_single_precision_whatever_the_model_is_cast_to():
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.complex64)
 
 
+def test_double_precision_is_kept_where_residues_cancel():
+    poles, residues = np.array([[0.9, 0.9 + 1e-6]], np.float32), np.array([[1e6, -1e6]], np.float32)
+    module = ModalRecurrence(ssmid.Modal(poles, residues), keeps_double=True)
+    for cast in (module.bfloat16(), module.half(), module.to(torch.float32), module.to("cpu", torch.bfloat16)):
+        assert cast.poles.dtype == cast.residues.dtype == cast.feedthrough.dtype == torch.float64
+    y, state = module.prefill(torch.ones(1, 1, 3, dtype=torch.bfloat16))
+    assert (y.dtype, state.dtype) == (torch.bfloat16, torch.complex128)
+    assert module.step(torch.ones(1, 1), state)[0].dtype == torch.float32
+    u = torch.randn(1, 1, 50, dtype=torch.float64)
+    expected, _ = by_hand(poles.astype(complex), residues.astype(complex), u[0].numpy())
+    np.testing.assert_allclose(module.convolve(u)[0], expected, atol=1e-10)
+
+
 @pytest.mark.parametrize("form", ["modal", "companion"])
 def test_state_dict_and_compilation(form, tmp_path):
     state_dict_travels(lambda: made(form), tmp_path, lambda module: module(9))

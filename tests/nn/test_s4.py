@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import ssmid
-from ssmid.nn import S4, S4D, S4Filter, convert
+from ssmid.nn import S4, S4D, FilterLayer, ModalRecurrence, S4Filter, convert
 from ssmid.parametrizations.initializations import hippo_legs
 from ssmid.parametrizations.s4 import s4_spectrum, trained_outputs
-from tests.nn.laws import DEVICES, DTYPES, compiles, gradients_are_right, layer_laws, state_dict_travels, taps_are_the_response
+from tests.nn.laws import DEVICES, DTYPES, close, compiles, gradients_are_right, layer_laws, state_dict_travels, taps_are_the_response
 
 
 def dense(filter: S4Filter) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
@@ -139,6 +139,28 @@ def test_laws_of_its_recurrence(device, dtype):
     layer_laws(run, device, dtype)
     u = torch.randn(2, 40, 3, dtype=torch.float64)
     torch.testing.assert_close(run(u), layer(u), rtol=0, atol=1e-9 * float(layer(u).abs().max()))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("order", [16, 64])
+def test_exact_in_single_precision(order, dtype, device):
+    """Residues of HiPPO's matrix cancel to 1e-7 of themselves: states in double precision hold what is left, those in single do not."""
+    torch.manual_seed(0)
+    layer = S4(3, order, 40)
+    run = convert(layer, "exact")
+    layer_laws(run, device, dtype)
+    assert repr(run.filter) == f"ModalRecurrence(channels=3, modes={run.filter.modes}, keeps_double=True)"
+    assert run.to(torch.bfloat16).filter.poles.dtype == torch.float64
+    u = torch.randn(2, 90, 3)
+    y, state = run.float().prefill(u[:, :50])
+    rest = []
+    for t in range(50, 90):
+        rest.append(run.step_(u[:, t], state))
+    close(torch.cat([y, torch.stack(rest, 1)], 1), layer(u), torch.float32)
+    modal = ssmid.to_modal(layer.filter.system().map(lambda x: x.double()))
+    single = FilterLayer(ModalRecurrence(modal.map(lambda x: x.to(torch.complex64 if x.is_complex() else torch.float32))))
+    assert float((single(u) - layer(u)).norm() / layer(u).norm()) > 1e-4
 
 
 def test_longer_than_trained_is_not_periodic():
