@@ -211,6 +211,7 @@ def _rows(
         run()
         memory = peak_bytes(run, device)
         error = _error(tools[name][0], exact.get(name), signal.detach()[:1], device)
+        emptied(device)  # while a graph is recorded nothing that was held can be given back
         replay, how = replayed(run, device)
         (timing, _), = measure({name: replay}, 20 if gpu else 3, 0.2 if gpu else 0.5, clock_of(device)).values()
         rows.append(Row(name, timing, error, columns=({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how}))
