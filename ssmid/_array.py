@@ -7,6 +7,7 @@ what users pass in, and what the standard lacks: moving to the host and back, an
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, wraps
@@ -173,9 +174,22 @@ def quiet(function: Function) -> Function:
     """``function`` without NumPy's warnings of NaN and infinities.
 
     They are results here: of the element of a batch that holds one, of a point on a pole. A decorator of helpers; of a function
-    with a doctest it would hide that, which calls ``quiet(helper)(...)`` instead.
+    with a doctest it would hide that, which calls ``quiet(helper)(...)`` instead. Where torch compiles, there is nothing to silence.
     """
-    return np.errstate(divide="ignore", invalid="ignore", over="ignore")(function)
+
+    @wraps(function)
+    def silent(*args: Any, **kwargs: Any) -> Any:
+        if compiling():
+            return function(*args, **kwargs)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return function(*args, **kwargs)
+
+    return silent  # pyright: ignore[reportReturnType]
+
+
+def compiling() -> bool:
+    """Whether ``torch.compile`` is tracing what runs: it cannot look into NumPy's own functions."""
+    return "torch" in sys.modules and sys.modules["torch"].compiler.is_compiling()
 
 
 # ---------------------------------------------------------------- precision

@@ -70,3 +70,11 @@ def test_fft_of_keeps_single_precision():
     spectrum = _array.fft_of(x).rfft(x)
     assert spectrum.dtype == "complex64"
     np.testing.assert_allclose(spectrum, np.fft.rfft(x), rtol=1e-5)
+
+
+def test_quiet_is_silent_and_compilers_look_through_it():
+    inverse = _array.quiet(lambda x: 1 / x)
+    assert np.isinf(inverse(np.zeros(1))).all()
+    torch._dynamo.reset()
+    x = torch.tensor([0.0, 2.0])
+    assert torch.equal(torch.compile(inverse, backend="eager", fullgraph=True)(x), 1 / x)

@@ -70,12 +70,9 @@ class S4Filter(Filter):
         with torch.no_grad():
             self.C = nn.Parameter(torch.view_as_real(trained_outputs(C, *self._states(), length)).float())
 
-    # the formulas are written over the array API, which the compiler would break into dozens of graphs
-    @torch.compiler.disable
     def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if length > self.trained_length:
-            system = s4(self.C[0], *self._states(), self.D[0], trained_length=self.trained_length)
-            return impulse_response(system, length).taps
+            return self._continued(length)
         if len(self.P) == 1 and fused(self.C) and self.C.dtype == torch.float32:
             return low_rank_taps(self.C, *self._states(), self.D, self.trained_length, length)
         dtype = self.C.dtype
@@ -84,6 +81,12 @@ class S4Filter(Filter):
         )
         taps = torch.fft.irfft(spectrum, n=self.trained_length)[:, :length]
         return with_bypass(taps, self.D[0])
+
+    # how the powers of A are taken depends on A
+    @torch.compiler.disable
+    def _continued(self, length: int) -> Tensor:
+        system = s4(self.C[0], *self._states(), self.D[0], trained_length=self.trained_length)
+        return impulse_response(system, length).taps
 
     def system(self) -> StateSpace:
         with torch.no_grad():

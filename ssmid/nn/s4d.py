@@ -64,8 +64,6 @@ class S4DFilter(Filter):
         self.A_imag = None if self.real else shared(-np.imag(A), sets)
         self.D = nn.Parameter(torch.randn(1, channels))
 
-    # the formulas are written over the array API, which the compiler would break into dozens of graphs
-    @torch.compiler.disable
     def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if fused(self.C) and self.discretization == "zoh" and self.C.dtype == torch.float32:
             return diagonal_taps(self.C, self.B, self.inv_dt, self.A_real, self.A_imag, self.D, length)

@@ -1,6 +1,7 @@
 """Sums of exponentials and of partial fractions with a backward of their own: nothing of the size modes x length is kept.
 
-On a GPU, for results in single precision, the fused kernels of :mod:`ssmid.kernels`; the plain functions beside them otherwise.
+On a GPU, for results in single precision, the fused kernels of :mod:`ssmid.kernels`; the plain functions beside them otherwise. What
+is kernels alone, compilers take as it is.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def cauchy_sums(numerators: Tensor, nodes: Tensor, points: Tensor, dtype: torch.
     return _CauchySums.apply(numerators, nodes, points, dtype)  # pyright: ignore[reportReturnType]
 
 
+@torch.compiler.disable
 def diagonal_taps(C: Tensor, B: Tensor, inv_dt: Tensor, A_real: Tensor, A_imag: Tensor | None, D: Tensor, length: int) -> Tensor:
     """Taps ``(channels, length)`` of S4D by the hold from its parameters, float32 on a GPU: two launches, and two backwards."""
     return _DiagonalTaps.apply(C, B, inv_dt, A_real, A_imag, D, length)  # pyright: ignore[reportReturnType]
@@ -53,6 +55,7 @@ class _DiagonalTaps(torch.autograd.Function):
         return *diagonal_mode_gradients(sums, *parameters), gradients[0][:, :1].mT, None
 
 
+@torch.compiler.disable
 def low_rank_taps(
     C: Tensor, B: Tensor, P: Tensor, inv_dt: Tensor, A_real: Tensor, A_imag: Tensor, D: Tensor, trained_length: int, length: int
 ) -> Tensor:

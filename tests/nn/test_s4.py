@@ -190,7 +190,11 @@ def test_the_trained_length_is_loaded_and_zero_means_that_C_is_C():
 
 
 def test_compiles():
-    compiles(S4(2, 4, 8).double(), torch.randn(1, 8, 2, dtype=torch.float64), fullgraph=False)
+    layer, u = S4(2, 4, 8).double(), torch.randn(1, 12, 2, dtype=torch.float64)
+    for length in (7, 8):
+        compiles(layer, u[:, :length])
+    compiles(layer, u, fullgraph=False)
+    compiles(S4(2, 4, 8, rank=2).double(), u[:, :8])
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,9 @@ def test_its_tensors_are_those_of_a_checkpoint(tmp_path):
 
 
 def test_compiles():
-    layer = S4D(2, 4).double()
-    compiles(layer, torch.randn(1, 8, 2, dtype=torch.float64), fullgraph=False)
+    u = torch.randn(1, 8, 2, dtype=torch.float64)
+    for layer in (S4D(2, 4), S4D(2, 4, "legs", discretization="bilinear"), S4D(2, 3, "real")):
+        compiles(layer.double(), u)
 
 
 @pytest.mark.parametrize(
