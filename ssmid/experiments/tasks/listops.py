@@ -1,8 +1,8 @@
 """ListOps of the Long Range Arena (Tay et al. 2021, section 2.2): nested MIN, MAX, MED and SM of lists of digits; to say: the value.
 
-The rules are those of the published generator (Nangia & Bowman 2018 is their origin): a node at a depth under the largest is an operator with
+The rules are those of the published generator, after Nangia & Bowman 2018: a node at a depth under the largest is an operator with
 probability 1/4, else a digit; an operator has 2 to 10 arguments; MED is the median rounded down, SM the sum modulo 10. Trees whose length
-(one a digit, two an operator: its opening and its bracket) lies strictly between 500 and 2000 are kept, none twice, and cut into the splits.
+(one a digit, two an operator: its opening and its bracket) lies strictly between 500 and 2000 are kept, none twice, and cut into splits.
 
 One tree is nothing to NumPy, so trees grow level by level, a chunk of them at once.
 """
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
