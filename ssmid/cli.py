@@ -258,6 +258,30 @@ def bench(
     return DONE
 
 
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="copying-and-delay")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of every run: steps=1000, task.seed=1")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (NAME where left out)")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="toy sizes: a minute on a CPU, proves nothing")] = False,
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda")] = "cpu",
+    only: Annotated[str | None, typer.Option("--only", metavar="PATTERN", help="runs by name: 'copying/rtf-*'")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """The papers' experiments, from seed to table. Given again, a stopped one goes on."""
+    from ssmid.experiments.run import run_experiment
+    from ssmid.jobs.workers import is_first
+    from ssmid.report import progress
+
+    folder = Path(name) if output is None else output
+    with progress(quiet=quiet or not is_first()) as stage:
+        report = run_experiment(name, folder, quick=quick, device=device, only=only, overrides=overrides or (), stage=stage)
+    if report is not None:  # else another process speaks
+        _print(report, as_json, quiet)
+    return DONE
+
+
 def _read(file: Path, key: str | None, channel: str | None, fs: float | None, axis: int | None, mimo: bool = False) -> System:
     """The system in a file; to be coupled, the channels of a response that has one axis of them are outputs of one input."""
     from ssmid.io import read

@@ -21,9 +21,10 @@ from ssmid.plot.plane import pole_zero
 from ssmid.plot.reduction import error_vs_order, hankel_spectrum
 from ssmid.plot.style import style
 from ssmid.plot.time import impulse
+from ssmid.plot.training import training_curves
 
 __all__ = [
     "bode", "bode_magnitude", "bode_phase", "comparison", "distilled_channels", "distilled_cost", "distilled_filter", "distilled_orders",
     "distilled_poles", "distilled_spectrum", "error_vs_order", "filter_bank", "frequency_fit", "group_delay", "hankel_spectrum",
-    "impulse", "nyquist", "pole_zero", "residual_correlation", "simulation", "style",
+    "impulse", "nyquist", "pole_zero", "residual_correlation", "simulation", "style", "training_curves",
 ]

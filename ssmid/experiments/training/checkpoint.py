@@ -1,0 +1,91 @@
+"""Where a training stands, in one file that is written whole or not at all, so that it goes on exactly.
+
+Tensors are safetensors; what is no tensor is JSON in the file's head. Nothing random is part of it: the order of data, dropout and fresh
+examples are functions of the seed, the step and the process, so that there is no stream to be continued.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssmid.experiments.training.optimizer import moments, set_moments
+from ssmid.io.files import about, expect_content, parsing, write_whole
+
+NAME = "checkpoint.safetensors"
+_KEY = "ssmid_training"
+_MODEL, _OPTIMIZER, _SUMS = "model.", "optimizer.", "sums."
+
+
+def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sums: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Weights, the optimizer's moments, the sums that the next line of the log will hold, and ``facts``, which JSON can hold."""
+    tensors = {
+        **_prefixed(_MODEL, model.state_dict()),
+        **_prefixed(_OPTIMIZER, moments(optimizer, model)),
+        **_prefixed(_SUMS, sums),
+    }
+    _write(path, tensors, facts)
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Puts weights and moments back, bit for bit; the sums and the facts that were written with them."""
+    from safetensors.torch import load_file
+
+    with about(path):
+        facts = read_facts(path)
+        with parsing("safetensors"):
+            tensors = load_file(path, device=device)
+        model.load_state_dict(_within(_MODEL, tensors))
+        set_moments(optimizer, model, _within(_OPTIMIZER, tensors))
+    return _within(_SUMS, tensors), facts
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint, or a file of weights, says besides its tensors."""
+    from safetensors import safe_open
+
+    expect_content(path, "safetensors")
+    with parsing("safetensors"), safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise ValueError("expected a file that a training wrote, got another safetensors file")
+    with parsing("a training's"):
+        return json.loads(text)
+
+
+def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Weights alone, with ``facts``."""
+    _write(path, model.state_dict(), facts)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Puts weights that :func:`save_weights` wrote into ``model``; their facts."""
+    from safetensors.torch import load_file
+
+    with about(path):
+        facts = read_facts(path)
+        with parsing("safetensors"):
+            tensors = load_file(path)
+        model.load_state_dict(tensors)
+    return facts
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    metadata = {_KEY: json.dumps(facts)}
+    write_whole(path, lambda temporary: save_file(held, temporary, metadata))
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

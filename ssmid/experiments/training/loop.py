@@ -1,0 +1,208 @@
+"""A training from its seed to its metrics. Killed at any moment and started again, it ends with the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import time
+from math import isfinite
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssmid.experiments.models import model_of
+from ssmid.experiments.tasks.task import Split, Task
+from ssmid.experiments.training import checkpoint
+from ssmid.experiments.training.batches import Batches, step_seed
+from ssmid.experiments.training.configuration import Configuration
+from ssmid.experiments.training.distributed import replicated, summed
+from ssmid.experiments.training.log import NAME as LOG
+from ssmid.experiments.training.log import Log, strict
+from ssmid.experiments.training.objective import metrics, score, sums
+from ssmid.experiments.training.optimizer import optimizer_of, set_rates
+from ssmid.io.files import about, parsing, write_bytes
+from ssmid.jobs.workers import Alone
+from ssmid.nn.filter import Filter
+from ssmid.report.progress import Stage
+
+WEIGHTS, RESULT = "model.safetensors", "result.json"
+
+
+def train(
+    task: Task, configuration: Configuration, folder: Path, *, device: str = "cpu", team: Alone | None = None, stage: Stage | None = None
+) -> dict[str, Any]:
+    """Trains what ``configuration`` describes on ``task``; its metrics on the splits "valid" and "test", and what they cost.
+
+    folder : gets ``model.safetensors`` (the weights that were kept), ``result.json``, ``log.jsonl``, ``curves.png`` and, on the way, a
+    checkpoint, from which the same call goes on; of a training that has ended it gives the result   device : of this process
+    team : the processes of :func:`ssmid.jobs.workers.workers`, each of which calls this; the batch is shared by them
+
+    The order of data and dropout are functions of the seed, the step and the process. On a CPU, and with deterministic kernels on a GPU,
+    the weights do not depend on where a run was interrupted. A loss that is not finite ends the training; ``diverged`` says so.
+    Raises ValueError for a folder of another training, and for a batch that the processes cannot share.
+    """
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
+        said = stage or (lambda description, done=None, total=None: None)
+        return _Trainer(task, configuration, folder, device, team or Alone(), said).run()
+
+
+class _Trainer:
+    def __init__(self, task: Task, configuration: Configuration, folder: Path, device: str, team: Alone, stage: Stage) -> None:
+        c = configuration
+        if c.batch % team.count:
+            raise ValueError(f"batch: expected a multiple of the {team.count} processes, got {c.batch}")
+        self.task, self.c, self.folder, self.device, self.team, self.stage = task, c, folder, device, team, stage
+        self.dtype = torch.float64 if c.precision == "float64" else torch.float32
+        torch.manual_seed(c.seed)
+        self.model = model_of(task, c.model).to(device, self.dtype)
+        if c.precision == "bf16":
+            _filters_in_single_precision(self.model, device)
+        self.called = replicated(self.model, team, device)
+        self.optimizer = optimizer_of(self.model, c)
+        self.batches = Batches(task, c.batch, c.seed, team, device, self.dtype)
+        self.sums: dict[str, Tensor] = {}  # since the last line of the log
+        self.step, self.seconds, self.best = 0, 0.0, None
+        self.tokens = c.batch * task.length * task.sequences  # of a step
+        self.identity = json.loads(json.dumps({"task": task.facts(), "configuration": c.as_dict()}))
+
+    def run(self) -> dict[str, Any]:
+        if done := self._begin():
+            return done
+        begun, before, logged, diverged = time.perf_counter(), self.seconds, (self.step, self.seconds), False
+        for batch in self.batches.training(self.step, self.c.steps):
+            rate, norm = self._update(batch)
+            self.step += 1
+            last = self.step == self.c.steps
+            if last or self.step % self.c.every("log") == 0:
+                found = metrics(self.task.kind, self.sums)  # waits for the device
+                self.seconds = before + time.perf_counter() - begun
+                speed = (self.step - logged[0]) * self.tokens / (self.seconds - logged[1])
+                self._log(found, rate, norm, speed)
+                logged, diverged = (self.step, self.seconds), not isfinite(found["loss"])
+                if diverged:
+                    break
+            pause = time.perf_counter()
+            if last or self.step % self.c.every("evaluate") == 0:
+                self._evaluate()
+            if not last and self.step % self.c.every("checkpoint") == 0:
+                self._save()
+            begun += time.perf_counter() - pause  # is no part of the time that training took
+        return self._finish(diverged)
+
+    def _begin(self) -> dict[str, Any] | None:
+        """The result, where there is one; else from the checkpoint. All processes read it before the first may write the next."""
+        if self.team.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if self.team.agree((self.folder / RESULT).exists()):
+            with about(self.folder / RESULT), parsing("JSON"):
+                done = json.loads((self.folder / RESULT).read_bytes())
+            self._expect_same(done["identity"])
+            return done["result"]
+        path = self.folder / checkpoint.NAME
+        if self.team.agree(path.exists()):
+            self.sums, facts = checkpoint.restore(path, self.model, self.optimizer, self.device)
+            self._expect_same(facts["identity"])
+            self.step, self.seconds, self.best = facts["step"], facts["seconds"], facts["best"]
+        self.team.wait()
+        self.log = Log(self.folder / LOG, self.step) if self.team.rank == 0 else None
+        self.called.train()
+        return None
+
+    def _expect_same(self, there: dict[str, Any]) -> None:
+        mine, other = ({**x["configuration"], **{f"task {k}": v for k, v in x["task"].items()}} for x in (self.identity, there))
+        odd = [f"{k} {other.get(k)} there, {mine.get(k)} here" for k in dict.fromkeys((*mine, *other)) if mine.get(k) != other.get(k)]
+        if odd:
+            raise ValueError(f"{self.folder}: expected a new folder or one of this training, got {'; '.join(odd)}")
+
+    def _update(self, batch: dict[str, Tensor]) -> tuple[float, Tensor]:
+        """One step of the optimizer; the rate, and the norm of the gradient before it was clipped."""
+        torch.manual_seed(step_seed(self.c.seed, self.step, self.team.rank))
+        rate = set_rates(self.optimizer, self.step, self.c)
+        found = self._sums(self.called, batch)
+        total = summed(found, self.team)
+        # gradients are averaged over processes, whose batches may count different numbers of targets
+        (found["loss"] * (self.team.count / total["count"]).to(found["loss"].dtype)).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.c.clip or float("inf"), foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.sums = {name: self.sums[name] + value if self.sums else value for name, value in total.items()}
+        return rate, norm
+
+    def _sums(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        mask = batch["mask"] if self.task.kind == "classify" else None
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.c.precision == "bf16"):
+            outputs = model(batch["inputs"], mask)
+        return sums(self.task.kind, outputs, batch["targets"], batch["mask"])
+
+    def _log(self, found: dict[str, float], rate: float, norm: Tensor, speed: float) -> None:
+        """A line of the log, and of progress."""
+        self.sums = {}
+        left = _words((self.c.steps - self.step) * self.tokens / speed)
+        self.stage(f"loss {found['loss']:.4g}, rate {rate:.2g}, {speed:,.0f} tokens/s, {left} left", self.step, self.c.steps)
+        if self.log:
+            self.log.add(step=self.step, split="train", **found, rate=rate, gradient=float(norm), tokens_per_second=speed)
+
+    def _evaluate(self) -> None:
+        found = self._measured("valid")
+        if self.log:
+            self.log.add(step=self.step, split="valid", **found)
+            self.log.draw(last=self.step == self.c.steps)
+        if self.c.keep == "last" or self.best is None or score(self.task.kind, found) > score(self.task.kind, self.best):
+            self.best = {"step": self.step, **found}
+            if self.c.keep == "best" and self.team.rank == 0:
+                checkpoint.save_weights(self.folder / WEIGHTS, self.model, {"identity": self.identity, **self.best})
+
+    def _measured(self, split: Split) -> dict[str, float]:
+        """Metrics over a split: sums and counts of all processes, then one division."""
+        self.model.eval()
+        zero = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = dict.fromkeys(("loss", "count") if self.task.kind == "regress" else ("loss", "count", "correct"), zero)
+        with torch.no_grad():
+            for batch in self.batches.evaluation(split, self.c.evaluate_on):
+                found = self._sums(self.model, batch)
+                total = {name: value + found[name] for name, value in total.items()}
+        self.called.train()
+        return metrics(self.task.kind, summed(total, self.team))
+
+    def _save(self) -> None:
+        if self.team.rank == 0:
+            facts = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "best": self.best}
+            checkpoint.save(self.folder / checkpoint.NAME, self.model, self.optimizer, self.sums, facts)
+
+    def _finish(self, diverged: bool) -> dict[str, Any]:
+        """The weights that are kept and the result, and after these no checkpoint."""
+        path = self.folder / WEIGHTS
+        if self.team.rank == 0 and (self.c.keep == "last" or self.best is None):
+            checkpoint.save_weights(path, self.model, {"identity": self.identity, "step": self.step})
+        self.team.wait()
+        if self.c.keep == "best":
+            checkpoint.load_weights(path, self.model)
+        result = {
+            "steps": self.step,
+            "diverged": diverged,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "valid": self.best or {},
+            "test": {} if diverged and self.c.keep == "last" else self._measured("test"),
+            "seconds": self.seconds,
+            "tokens_per_second": median(x["tokens_per_second"] for x in self.log.lines if x["split"] == "train") if self.log else None,
+            "processes": self.team.count,
+            "device": self.device.split(":")[0],
+        }
+        if self.team.rank == 0:
+            content = {"identity": self.identity, "result": strict(result)}
+            write_bytes(self.folder / RESULT, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+            (self.folder / checkpoint.NAME).unlink(missing_ok=True)
+        return self.team.agree(strict(result))
+
+
+def _filters_in_single_precision(model: nn.Module, device: str) -> None:
+    """Autocast would compute taps in bf16, in which a pole of modulus 0.9999 is 1."""
+    for module in model.modules():
+        if isinstance(module, Filter):
+            module.forward = torch.autocast(torch.device(device).type, enabled=False)(module.forward)
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
