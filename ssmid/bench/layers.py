@@ -91,8 +91,7 @@ def layers(
 def convolution_bars(alone: Case) -> list[Bar]:
     """Of our long convolution beside the three-line one."""
     reached = alone.ratio(THREE_LINES)
-    assert reached is not None
-    return [Bar(f"convolution: {alone.name}", THREE_LINES, THREE_LINES_TIMES, reached, None)]
+    return [] if reached is None else [Bar(f"convolution: {alone.name}", THREE_LINES, THREE_LINES_TIMES, reached, None)]
 
 
 def layer_bars(alone: Case, layers: Case) -> list[Bar]:
@@ -135,8 +134,8 @@ def _convolution(point: Point, device: str, bandwidth: float) -> Case:
     }
     exact = lambda u: three_lines(u.double(), taps.double())  # noqa: E731
     floor = _floor(point, bandwidth) + 3 * 4 * point.width * point.length / bandwidth
-    rows = _rows(tools, point, device, {OURS: exact, THREE_LINES: exact})
-    return Case(ALONE, str(point), rows, _ERROR, None, point.batch, floor=floor, floor_kind=_FLOOR)
+    rows, too_large = _rows(tools, point, device, {OURS: exact, THREE_LINES: exact})
+    return Case(ALONE, f"{point}{_out_of_memory(too_large)}", rows, _ERROR, None, point.batch, floor=floor, floor_kind=_FLOOR)
 
 
 def _layers(point: Point, state: int, device: str, bandwidth: float, peers: PeerLayers) -> Case:
@@ -150,10 +149,14 @@ def _layers(point: Point, state: int, device: str, bandwidth: float, peers: Peer
             left_out.append(name)
         else:
             tools[name] = make(point.width, state, point.length, device)
-    rows = _rows(tools, point, device, exact, peers.channels_last)
+    rows, too_large = _rows(tools, point, device, exact, peers.channels_last)
     notes = f", more than a quarter of the length: sets no bar{''.join(f'; {name} does not go' for name in left_out)}"
-    name = f"{point}, state {state}{'' if point.counts(state) else notes}"
+    name = f"{point}, state {state}{'' if point.counts(state) else notes}{_out_of_memory(too_large)}"
     return Case(LAYERS, name, rows, _ERROR, None, point.batch, floor=_floor(point, bandwidth), floor_kind=_FLOOR)
+
+
+def _out_of_memory(tools: list[str]) -> str:
+    return "".join(f"; no memory for {name}" for name in tools)
 
 
 def _ours(point: Point, state: int, device: str) -> dict[str, Any]:
@@ -185,8 +188,8 @@ def _rows(
     device: str,
     exact: dict[str, Callable[[Any], Any]],
     channels_last: frozenset[str] = frozenset(),
-) -> tuple[Row, ...]:
-    """One tool after the other: the graphs of all of them together would not fit into the memory."""
+) -> tuple[tuple[Row, ...], list[str]]:
+    """One tool after the other, as the graphs of all of them together would not fit into the memory; and those that alone do not."""
     import torch
 
     gpu = device.startswith("cuda")
@@ -205,19 +208,19 @@ def _rows(
 
         return forward_and_backward
 
-    rows = []
-    for name in tools:
+    def measured(name: str) -> Row:
         run = job(name)
         run()
         memory = peak_bytes(run, device)
         error = _error(tools[name][0], exact.get(name), signal.detach()[:1], device)
         emptied(device)  # while a graph is recorded nothing that was held can be given back
         replay, how = replayed(run, device)
-        (timing, _), = measure({name: replay}, 20 if gpu else 3, 0.2 if gpu else 0.5, clock_of(device)).values()
-        rows.append(Row(name, timing, error, columns=({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how}))
-        del replay
-        emptied(device)
-    return tuple(rows)
+        # what replays return lies in the memory of their graph, all of which stays taken as long as that is held
+        timing = measure({name: replay}, 20 if gpu else 3, 0.2 if gpu else 0.5, clock_of(device))[name][0]
+        return Row(name, timing, error, columns=({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how})
+
+    found = {name: unless_out_of_memory(lambda name=name: measured(name), device) for name in tools}
+    return tuple(row for row in found.values() if row is not None), [name for name, row in found.items() if row is None]
 
 
 def _error(layer: Callable[[Any], Any], exact: Callable[[Any], Any] | None, u: Any, device: str) -> float | None:

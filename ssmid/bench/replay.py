@@ -30,13 +30,13 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
     try:
         with torch.cuda.graph(graph):
             value = function()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # of CUDA: what was asked for is not allowed while a graph is recorded
+    except RuntimeError as error:  # of CUDA: what was asked for is not allowed while a graph is recorded; or no memory
         torch.cuda.synchronize(device)
         # a recording that failed leaves torch's random numbers as within a graph; one that succeeds lets go of them
         with torch.cuda.graph(torch.cuda.CUDAGraph()):
             torch.zeros(1, device=device)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         return function, EVENTS
 
     def replay() -> Any:
