@@ -1,0 +1,100 @@
+"""``ssmid experiment``: from seed to table, gone on with, and refused where something is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ssmid import cli
+from ssmid.experiments import run
+from ssmid.experiments.copying_and_delay import PUBLISHED, copying_and_delay, tables
+from ssmid.experiments.experiment import Experiment, Run
+from ssmid.experiments.models import model_of
+from ssmid.experiments.training import Configuration
+from tests.experiments.toy_tasks import MODEL, Toy
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """An experiment of two runs that take no time, with the tables of Copying and Delay left out."""
+    from ssmid.report.tables import Table
+
+    def of_state(order: int) -> Run:
+        return Run(f"toy/{order}", Toy(), Configuration(model={**MODEL, "order": order}, steps=4, batch=8), {"state": order})
+
+    def tables(found):
+        return [Table("Toy", ["state", "loss"], [[r.labels["state"], result["test"]["loss"]] for r, result in found])]
+
+    def two(*, quick: bool = False) -> Experiment:
+        return Experiment("small", (of_state(2), of_state(4)), tables)
+
+    monkeypatch.setitem(run.EXPERIMENTS, "small", two)
+
+
+def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert cli.main(["experiment", "small", "steps=5", "task.length=8", "-o", str(out), "--only", "toy/2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == "1 of 2"
+    trained = []
+    train = run.train
+    monkeypatch.setattr(run, "train", lambda *args, **more: trained.append(args[1].model["order"]) or train(*args, **more))
+    before = (out / "toy" / "2" / "model.safetensors").stat().st_mtime_ns
+    assert cli.main(["experiment", "small", "steps=5", "task.length=8", "-o", str(out)]) == 0
+    assert trained == [2, 4]
+    assert (out / "toy" / "2" / "model.safetensors").stat().st_mtime_ns == before, "what is done is not done again"
+    found = json.loads((out / "results.json").read_text())
+    assert [r["name"] for r in found["runs"]] == ["toy/2", "toy/4"]
+    assert {r["configuration"]["steps"] for r in found["runs"]} == {r["result"]["steps"] for r in found["runs"]} == {5}
+    assert found["runs"][0]["task"]["length"] == 8
+    assert [row["loss"] for row in found["tables"]["Toy"]] == [r["result"]["test"]["loss"] for r in found["runs"]]
+    assert (out / "curves-toy-token.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["larger"], "experiment: expected one of copying-and-delay, small, got 'larger'"),
+        (["small", "stepz=3"], "stepz: expected a key of a configuration, got an unknown one; did you mean steps?"),
+        (["small", "task.lenght=3"], "task.lenght: expected a key of the task toy-token, got an unknown one; did you mean task.length?"),
+        (["small", "model.order=3"], "model.order: expected a key that all runs share, got one that tells them apart"),
+        (["small", "--only", "toy/3"], "only: expected a pattern of toy/2, toy/4, got 'toy/3'"),
+        (["small", "--device", "tpu"], "device: expected 'cpu' or 'cuda', got 'tpu'"),
+    ],
+)
+def test_wrong_input_is_one_line(small, arguments, message, tmp_path, capsys):
+    assert cli.main(["experiment", *arguments, "-o", str(tmp_path / "out")]) == cli.WRONG_INPUT
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_copying_and_delay_are_as_published_but_for_the_steps_of_copying():
+    experiment = copying_and_delay()
+    assert len(experiment.runs) == 2 * 3 * 5
+    for r in experiment.runs:
+        task, c = r.task.facts(), r.configuration
+        if r.name.startswith("copying"):
+            assert (task["memorize"], task["tokens"], task["train"], c.batch) == (1024, 64, 10_000, 8)
+            assert (c.model["width"], c.model["depth"]) == (1024, 4)
+            assert c.steps * 5 * c.batch == 50 * task["train"], "a fifth of 50 epochs"
+        else:
+            assert (task["length"], task["lag"], c.batch, c.model["width"], c.model["depth"]) == (4000, 1000, 64, 4, 1)
+            assert c.steps * c.batch == 20 * task["train"], "20 epochs"
+        assert r.labels == {"layer": c.model["layer"], "state": c.model["order"]}
+    quick = copying_and_delay(quick=True)
+    assert {r.name.split("-")[0] for r in quick.runs} == {r.name.split("-")[0] for r in experiment.runs}
+    for r in quick.runs:
+        assert sum(p.numel() for p in model_of(r.task, r.configuration.model).parameters()) < 20_000
+
+
+def test_tables_put_what_was_published_beside_published_tasks_only():
+    def results(experiment):
+        result = {"test": {"accuracy": 0.5, "rmse": 0.25}, "tokens_per_second": 1000.4}
+        return [(r, result) for r in experiment.runs]
+
+    accuracy, speed, rmse, _ = tables(results(copying_and_delay()))
+    assert accuracy.columns == ["state", "rtf", "s4", "s4d", "s4 published", "rtf published"]
+    assert accuracy.rows[2] == [256, 0.5, 0.5, 0.5, PUBLISHED["copying"]["s4"][256], 1.0]
+    assert rmse.rows[4] == [1024, 0.25, 0.25, 0.25, 0.029, 0.006]
+    assert speed.rows[0] == [64, 1000, 1000, 1000]
+    assert tables(results(copying_and_delay(quick=True)))[0].columns == ["state", "rtf", "s4", "s4d"]

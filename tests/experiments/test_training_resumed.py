@@ -1,0 +1,152 @@
+"""Killed at any step and started again a training ends with the same bytes; several processes give what one gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssmid.experiments.training import Configuration, train
+from ssmid.experiments.training.log import read
+from tests.experiments.toy_tasks import MODEL, Toy
+
+TASK = Toy(train=20, fresh=True)
+DROPPING = {**MODEL, "dropout": 0.3, "norm": "batch"}
+CONFIGURATION = Configuration(
+    model=DROPPING, steps=12, batch=8, rate=0.02, warmup=3, clip=1.0, checkpoint_every=4, log_every=3, evaluate_every=6, keep="best"
+)
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from ssmid.experiments.training import loop
+from ssmid.jobs.workers import workers
+from tests.experiments.{module} import CONFIGURATION, TASK, TOGETHER, RAGGED
+die = int(sys.argv[2])
+update = loop._Trainer._update
+def dying(self, batch):
+    if self.step == die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(self, batch)
+loop._Trainer._update = dying
+with workers("cpu") as team:
+    loop.train(*((TASK, CONFIGURATION) if team.count == 1 else (RAGGED, TOGETHER)), Path(sys.argv[1]), team=team)
+"""
+RAGGED = Toy(ragged=True, held_out=9)
+TOGETHER = Configuration(model=MODEL, steps=10, batch=8, rate=0.02, log_every=1, evaluate_every=5, precision="float64", clip=0.5)
+
+
+def command(*arguments: str) -> list[str]:
+    script = SCRIPT.format(module=Path(__file__).stem)
+    return [sys.executable, "-c", script, *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+
+
+def outcome(folder: Path) -> tuple:
+    lines = [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read(folder / "log.jsonl")]
+    result = json.loads((folder / "result.json").read_text())["result"]
+    return (folder / "model.safetensors").read_bytes(), lines, result["valid"], result["test"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple:
+    """What an undisturbed training leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(TASK, CONFIGURATION, folder)
+    return outcome(folder)
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
+    """By kill -9: before the first checkpoint, and between two, where a line of the log was half summed."""
+    for step, found in ((3, False), (11, True)):
+        process = subprocess.run(command(str(tmp_path), str(step)), env=environment(), capture_output=True, check=False)
+        assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+        assert (tmp_path / "checkpoint.safetensors").exists() == found
+        assert not (tmp_path / "result.json").exists()
+    train(TASK, CONFIGURATION, tmp_path)
+    assert outcome(tmp_path) == whole
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_stopped_before_any_step_it_ends_with_the_same_bits(step, whole, tmp_path, monkeypatch):
+    from ssmid.experiments.training import loop
+
+    update = loop._Trainer._update
+
+    def stopping(self, batch):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return update(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Trainer, "_update", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(TASK, CONFIGURATION, tmp_path)
+    train(TASK, CONFIGURATION, tmp_path)
+    assert outcome(tmp_path) == whole
+
+
+def test_dropout_and_order_of_data_are_no_constants(whole, tmp_path):
+    """What the tests above could not tell from a stream that is not there."""
+    torch.manual_seed(1)
+    for name, changes in {"seed": {"seed": 1}, "dropout": {"model": {**DROPPING, "dropout": 0.0}}}.items():
+        values = {**CONFIGURATION.as_dict(), **changes}
+        train(TASK, Configuration.of(values), tmp_path / name)
+        assert outcome(tmp_path / name)[1] != whole[1]
+
+
+def test_what_is_done_is_given_back_and_another_training_refused(tmp_path):
+    first = train(TASK, CONFIGURATION, tmp_path)
+    before = outcome(tmp_path)
+    assert train(TASK, CONFIGURATION, tmp_path) == first
+    assert outcome(tmp_path) == before
+    other = Configuration.of({**CONFIGURATION.as_dict(), "rate": 0.01})
+    with pytest.raises(ValueError, match=r"expected a new folder or one of this training, got rate 0.02 there, 0.01 here"):
+        train(TASK, other, tmp_path)
+    with pytest.raises(ValueError, match="task length 12 there, 16 here"):
+        train(Toy(train=20, fresh=True, length=16), CONFIGURATION, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      rest")
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors: expected"):
+        train(TASK, CONFIGURATION, tmp_path)
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_two_processes_of_torchrun_give_the_curve_of_one(tmp_path):
+    """With targets that count in unequal numbers, and an odd number of examples to evaluate on."""
+    train(RAGGED, TOGETHER, tmp_path / "one")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(module=Path(__file__).stem))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.run(
+        [*launch, str(script), str(tmp_path / "two"), "-1"], env=environment(), capture_output=True, timeout=60, check=False
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    one, two = (read(tmp_path / name / "log.jsonl") for name in ("one", "two"))
+    assert [(line["step"], line["split"]) for line in one] == [(line["step"], line["split"]) for line in two]
+    for key in ("loss", "accuracy"):
+        np.testing.assert_allclose([line[key] for line in two], [line[key] for line in one], rtol=1e-6, atol=0)
+    assert json.loads((tmp_path / "two" / "result.json").read_text())["result"]["processes"] == 2
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
+    from ssmid.jobs.workers import Alone
+
+    team = Alone()
+    team.count = 3
+    with pytest.raises(ValueError, match="batch: expected a multiple of the 3 processes, got 8"):
+        train(TASK, TOGETHER, tmp_path, team=team)
+    team.count = 2
+    with pytest.raises(ValueError, match="norm: expected 'layer' or 'none' on several processes without GPUs, got 'batch'"):
+        train(TASK, CONFIGURATION, tmp_path, team=team)
