@@ -169,7 +169,7 @@ def _roofline(name: str, step: Step, ceilings: dict[str, float]) -> Case:
 def _prefill(name: str, one: Prefill) -> Case:
     """Reading into a state beside the pass without."""
     rows = (Row(OURS, one.timing, columns=_memory(one.bytes)), Row("forward, no state", one.plain, columns=_memory(one.plain_bytes)))
-    return Case("reading a prompt", f"{name}, {one.tokens} tokens", rows, "")
+    return Case("reading a prompt", f"{name}, {one.batch} x {one.tokens} tokens", rows, "")
 
 
 def _memory(size: int | None) -> dict[str, float | str]:
@@ -228,7 +228,7 @@ def _prefill_bars(found: Found) -> list[Bar]:
     bars = []
     for name, many in found.prefills.items():
         for one in many:
-            where = f"reading {one.tokens} tokens: {name}"
+            where = f"reading {one.batch} x {one.tokens} tokens: {name}"
             time = PREFILL_TIMES * one.plain.seconds / one.timing.seconds
             bars.append(Bar(where, f"{PREFILL_TIMES} times the forward pass", 1.0, time, None))
             if one.bytes is not None and one.plain_bytes is not None:

@@ -15,6 +15,7 @@ TRANSFORMER, HUGGING_FACE = "Transformer, static cache", "Hugging Face generate,
 class Sizes:
     """What is measured; the models are those of the published size unless ``small``.
 
+    prefills : sequences read at once, and tokens of each
     enough : a batch from which on larger ones are tried only while they bring more   repeats : of each measurement
     """
 
@@ -27,7 +28,7 @@ class Sizes:
     multi_batches: tuple[int, ...] = (1, 16, 128, 512, 1024, 2048)
     peer_batches: tuple[int, ...] = (64, 256, 512)
     contexts: tuple[int, ...] = (4096, 8192, 65536)
-    prefills: tuple[int, ...] = (2048, 32768, 131072)
+    prefills: tuple[tuple[int, int], ...] = ((1, 2048), (16, 2048), (1, 32768), (1, 131072))
     trained_length: int = 2048
     enough: int = 512
     repeats: int = 10
@@ -53,14 +54,15 @@ class Sizes:
         """Every part of it in less than a minute on a GPU."""
         few = (16, 256)
         return cls(new=32, batches=(1, 256, 1024), exact_batches=(64,), filled_batches=(16,), attention_batches=few, multi_batches=(256,),
-                   peer_batches=(16,), contexts=(4096, 65536), prefills=(2048,), repeats=4)  # fmt: skip
+                   peer_batches=(16,), contexts=(4096, 65536), prefills=((1, 2048),), repeats=4)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> Sizes:
         """Models of a few thousand parameters."""
         two = (1, 2)
         return cls(prompt=8, new=4, batches=two, exact_batches=two, filled_batches=two, attention_batches=two, multi_batches=two,
-                   peer_batches=two, contexts=(32, 64), prefills=(16, 33), trained_length=64, enough=8, repeats=2, small=True)  # fmt: skip
+                   peer_batches=two, contexts=(32, 64), prefills=((1, 16), (2, 33)), trained_length=64, enough=8, repeats=2,
+                   small=True)  # fmt: skip
 
 
 @dataclasses.dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from ssmid.bench.decode_sizes import Sizes, System
@@ -69,8 +68,9 @@ class EndToEnd:
 
 @dataclasses.dataclass(frozen=True)
 class Prefill:
-    """Reading ``tokens`` into a state, and the pass over them that keeps none; bytes at the peak where a GPU counts them."""
+    """Reading ``batch`` prompts of ``tokens``, and the pass over them that keeps no state; bytes at the peak where a GPU counts them."""
 
+    batch: int
     tokens: int
     timing: Timing
     plain: Timing
@@ -179,15 +179,15 @@ def end_to_end(system: System, batch: int, sizes: Sizes, device: str) -> EndToEn
 
 
 def prefills(system: System, sizes: Sizes, device: str) -> list[Prefill]:
-    """One sequence of each length of ``sizes.prefills``, as far as a pass is not expected to take longer than ten seconds."""
+    """Those of ``sizes.prefills``, as far as a pass is not expected to take longer than ten seconds."""
     import torch
 
     found: list[Prefill] = []
-    for tokens in sizes.prefills:
-        if found and found[-1].plain.seconds * tokens / found[-1].tokens > _PATIENCE:
+    for batch, tokens in sizes.prefills:
+        if found and found[-1].plain.seconds * batch * tokens / (found[-1].batch * found[-1].tokens) > _PATIENCE:
             break
         model = system.model(tokens)
-        prompt = torch.randint(model.vocabulary, (1, tokens), device=device)
+        prompt = torch.randint(model.vocabulary, (batch, tokens), device=device)
 
         def reading(model: Any = model, prompt: Any = prompt) -> Any:
             with torch.no_grad():
@@ -197,12 +197,12 @@ def prefills(system: System, sizes: Sizes, device: str) -> list[Prefill]:
             with torch.no_grad():
                 return system.forward(model, prompt)
 
-        def both(reading: Callable[[], Any] = reading, plain: Callable[[], Any] = plain, tokens: int = tokens) -> Prefill:
+        def both(reading: Any = reading, plain: Any = plain, size: tuple[int, int] = (batch, tokens)) -> Prefill:
             reading()
             plain()
             peaks = peak_bytes(reading, device), peak_bytes(plain, device)
             timed = measure({"reading": reading, "plain": plain}, sizes.repeats, 1.5, clock_of(device))
-            return Prefill(tokens, timed["reading"][0], timed["plain"][0], *peaks)
+            return Prefill(*size, timed["reading"][0], timed["plain"][0], *peaks)
 
         one = unless_out_of_memory(both, device)
         found += [] if one is None else [one]

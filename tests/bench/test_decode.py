@@ -48,7 +48,7 @@ def fabricated():
         MULTI: [a_step(10, 2e-3, 4096), a_step(10, 2e-3, 65536, state=2000)],
         TRANSFORMER: [a_step(20, 8e-3, 4096), a_step(1, 2e-2, 65536)],
     }
-    found.prefills = {DISTILLED: [Prefill(2048, at(1.2), at(1.0), 105, 100), Prefill(32768, at(1.0), at(1.0), None, None)]}
+    found.prefills = {DISTILLED: [Prefill(1, 2048, at(1.2), at(1.0), 105, 100), Prefill(4, 32768, at(1.0), at(1.0), None, None)]}
     return found
 
 
@@ -92,9 +92,9 @@ def test_a_roofline_is_that_of_the_products_and_then_of_the_states():
 def test_reading_is_held_against_the_forward_pass_in_time_and_memory():
     bars = reached(benchmark._prefill_bars(fabricated()))
     assert len(bars) == 3
-    assert bars[f"reading 2048 tokens: {DISTILLED}", "1.1 times the forward pass"].reached == pytest.approx(1.1 / 1.2)
-    assert bars[f"reading 2048 tokens: {DISTILLED}", "1.1 times its memory"].reached == pytest.approx(1.1 * 100 / 105)
-    assert bars[f"reading 32768 tokens: {DISTILLED}", "1.1 times the forward pass"].met
+    assert bars[f"reading 1 x 2048 tokens: {DISTILLED}", "1.1 times the forward pass"].reached == pytest.approx(1.1 / 1.2)
+    assert bars[f"reading 1 x 2048 tokens: {DISTILLED}", "1.1 times its memory"].reached == pytest.approx(1.1 * 100 / 105)
+    assert bars[f"reading 4 x 32768 tokens: {DISTILLED}", "1.1 times the forward pass"].met
 
 
 # ---------------------------------------------------------------- tables
@@ -204,6 +204,6 @@ def test_decoding_runs_small(tmp_path):
 def test_one_part_is_run_alone_and_unknown_ones_are_refused():
     figures = bench.run("decode", only="prefill", console=Console(file=StringIO()))
     assert {case["section"] for case in figures["cases"]} == {"reading a prompt"}
-    assert [case["case"] for case in figures["cases"]][:2] == [f"{DISTILLED}, 16 tokens", f"{DISTILLED}, 33 tokens"]
+    assert [case["case"] for case in figures["cases"]][:2] == [f"{DISTILLED}, 1 x 16 tokens", f"{DISTILLED}, 2 x 33 tokens"]
     with pytest.raises(ValueError, match="only: expected one of generate, contexts, prefill, huggingface, got 'all'"):
         bench.run("decode", only="all")
