@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
+
+
+class Dash(NamedTuple):
+    """Squares around the pixel that a dash begins in, float32 in [0, 1]."""
+
+    line: np.ndarray
+    zone: np.ndarray
+    """What lies within the margin of the dash, of the size of ``line``."""
+    around: np.ndarray
+    """What lies within another margin of that: larger by the margin on all sides."""
 
 
 @lru_cache(maxsize=4096)
-def dash(length: int, thickness: float, margin: int, antialias: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """A dash from the middle of a square toward ``angle`` (radians, from x toward y) and the zone that it keeps free.
-
-    Two float32 ``(2 reach + 1, 2 reach + 1)`` in [0, 1], where ``reach = length + ceil(thickness) + margin``. The zone is what lies within
-    ``margin`` of the dash.
-    """
+def dash(length: int, thickness: float, margin: int, antialias: int, angle: float) -> Dash:
+    """A dash from the middle of a square toward ``angle`` (radians, from x toward y), that and room for its margin each way."""
     reach = length + math.ceil(thickness) + margin
     middle = reach * antialias
     end = ahead((middle, middle), angle, length * antialias)
@@ -28,7 +36,14 @@ def dash(length: int, thickness: float, margin: int, antialias: int, angle: floa
     for row, column in np.argwhere(fine):
         zone |= (y - row) ** 2 + (x - column) ** 2 <= (margin * antialias) ** 2
     size = 2 * reach + 1
-    return reduced(255 * fine.astype(np.uint8), size) / np.float32(255), reduced(255 * zone.astype(np.uint8), size) / np.float32(255)
+    line, zone = (reduced(255 * part.astype(np.uint8), size) / np.float32(255) for part in (fine, zone))
+    return Dash(line, zone, widened(np.pad(zone, margin), margin))
+
+
+def widened(image: np.ndarray, margin: int) -> np.ndarray:
+    """Every pixel's largest value within ``margin``."""
+    y, x = np.ogrid[-margin : margin + 1, -margin : margin + 1]
+    return scipy.ndimage.grey_dilation(image, footprint=x**2 + y**2 <= margin**2, mode="constant")
 
 
 @lru_cache(maxsize=16)

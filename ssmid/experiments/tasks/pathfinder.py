@@ -1,6 +1,7 @@
 """Pathfinder and Path-X of the Long Range Arena (Tay et al. 2021, section 2.6): does one snake join the two disks?
 
-Pixels come one by one, row by row. Images as published (:mod:`ssmid.experiments.tasks.snakes`), in the published numbers: 200000, cut 80 / 10 / 10.
+Pixels come one by one, row by row. Images as published (:mod:`ssmid.experiments.tasks.snakes`), in the published numbers: 200000, cut
+80 / 10 / 10.
 """
 
 from __future__ import annotations

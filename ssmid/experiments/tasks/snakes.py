@@ -1,11 +1,12 @@
 """Two snakes of dashes among shorter ones: one image of Pathfinder (Linsley et al. 2018, Kim et al. 2020), from the published description.
 
 A snake begins with a dash anywhere and goes on dash by dash: the next one lies a gap ahead, turned by an angle theta with a probability
-proportional to ``cos(continuity theta)^2``, and on nothing that is there already. The two target snakes begin a fixed distance apart and grow
-in turns, so that they tangle. A disk marks where one of them begins, a second one where it ends (label 1) or where the other ends (label 0).
+proportional to ``cos(continuity theta)^2``, and on nothing that is there already. The two target snakes begin a fixed distance apart and
+grow in turns, so that they tangle. A disk marks where one of them begins, a second one where it ends (label 1) or where the other ends
+(label 0).
 
-Coordinates are (y, x). ``taken`` has a grey value for every pixel that is covered or too near to what is. Arrays have room around the image for
-dashes that stick out.
+Coordinates are (y, x). ``taken`` has a grey value for every pixel that is covered or too near to what is, ``near`` for every pixel where a
+dash must not end. Arrays have room around the image for dashes that stick out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ssmid.experiments.tasks.dashes import ahead, dash, disk, to_bytes
+from ssmid.experiments.tasks.dashes import Dash, ahead, dash, disk, to_bytes, widened
 
 Point = tuple[int, int]
 
@@ -69,8 +70,8 @@ class _Snake:
     pivot: Point
     """The middle of the gap behind the last dash."""
     angle: float
-    zone: tuple[tuple[slice, slice], np.ndarray]
-    """What the last dash keeps free; taken only when the next one lies, for that comes near."""
+    dash: Dash
+    """The last dash, whose zone is taken only when the next one lies, for that comes near."""
     tip: Point
     """Where the last dash ends; where the first one begins, as long as there is one only."""
 
@@ -98,9 +99,9 @@ class _Canvas:
         self.geometry, self.margin, self.random = geometry, margin, random
         side, room = geometry.side, geometry.room
         self.grey = np.zeros((side + 2 * room, side + 2 * room), dtype=np.float32)
-        self.taken = np.zeros_like(self.grey)
         self.image = (slice(room, room + side),) * 2
-        self._close(self.taken[self.image], geometry.border)
+        taken, near = _edges(side, room, geometry.border, margin)
+        self.taken, self.near = taken.copy(), near.copy()
 
     def two_snakes(self) -> tuple[tuple[Point, Point], tuple[Point, Point]] | None:
         """Draws them: where they begin and where they end; None where one got stuck."""
@@ -123,19 +124,19 @@ class _Canvas:
 
     def distractor(self) -> bool:
         """Draws a short snake; False, and nothing changed, where it did not work out."""
-        grey, taken = self.grey.copy(), self.taken.copy()
+        before = self.grey.copy(), self.taken.copy(), self.near.copy()
         # nothing more fits where less than one pixel in a hundred is free
-        if (taken[self.image] <= 0.3).mean() >= 0.01:
+        if (self.taken[self.image] <= 0.3).mean() >= 0.01:
             snake = self._begin(self.geometry.contrast, 1)
             if snake is not None and all(self._extend(snake, self.geometry.contrast) for _ in range(self.geometry.short - 1)):
                 self._take(snake)
                 return True
-        self.grey, self.taken = grey, taken
+        self.grey, self.taken, self.near = before
         return False
 
     def mark(self, point: Point) -> None:
         stamp = disk(self.geometry.marker, self.geometry.antialias)
-        self._stamp(self.grey, self._at(point, stamp), stamp)
+        self._stamp(self.grey, point, stamp)
 
     def _begin(self, contrast: float, closed: int) -> _Snake | None:
         """The first dash, anywhere that it fits with ``closed`` pixels along the edges left out."""
@@ -167,38 +168,35 @@ class _Canvas:
         pivot = ahead(head, angle + math.pi, self.geometry.length + self.margin)
         if not (self._inside(head) and self._inside(pivot)):
             return None
-        line, zone = self._dash(angle)
-        where = self._at(tail, line)
-        self._stamp(self.grey, where, line * np.float32(contrast))
-        return _Snake(pivot, angle, (where, zone), tail)
+        drawn = self._dash(angle)
+        self._stamp(self.grey, tail, drawn.line * np.float32(contrast))
+        return _Snake(pivot, angle, drawn, tail)
 
     def _extend(self, snake: _Snake, contrast: float) -> bool:
         """Adds a dash; False where none fits."""
         g = self.geometry
         pivot = ahead(snake.pivot, snake.angle, g.length + 2 * self.margin)
-        places, angles, around = _ring(g.length + self.margin, self.margin)
-        heads = places + pivot
-        inside = ((heads >= 0) & (heads < g.side)).all(axis=1)
+        rows, columns, angles = _ring(g.length + self.margin)
+        rows, columns = rows + pivot[0], columns + pivot[1]
+        inside = (rows >= 0) & (rows < g.side) & (columns >= 0) & (columns < g.side)
         if not inside.any():
             return False
-        heads, angles = heads[inside], angles[inside]
-        rows, columns = heads[:, :1] + around[:, 0] + g.room, heads[:, 1:] + around[:, 1] + g.room
+        rows, columns, angles = rows[inside], columns[inside], angles[inside]
         turn = np.abs(angles - snake.angle)
         turn = np.minimum(g.continuity * np.minimum(turn, 2 * np.pi - turn), np.pi / 2)
-        weight = np.cos(turn) ** 2 * (1 - self.taken[rows, columns].max(axis=1))
+        weight = np.cos(turn) ** 2 * (1 - self.near[rows + g.room, columns + g.room])
         if (total := weight.sum()) < 1e-4:
             return False
         share = np.cumsum(weight) / total
         for _ in range(g.retries + 1):
             chosen = min(int(np.searchsorted(share, self.random.random(), side="right")), len(share) - 1)
-            angle, head = float(angles[chosen]), (int(heads[chosen, 0]), int(heads[chosen, 1]))
-            line, zone = self._dash(angle - math.pi if angle >= 0 else angle + math.pi)
-            where = self._at(head, line)
+            angle, head = float(angles[chosen]), (int(rows[chosen]), int(columns[chosen]))
+            drawn = self._dash(angle - math.pi if angle >= 0 else angle + math.pi)
             # two values of almost one: the dash would lie where another one is
-            if (self.taken[where] + zone).max() < 1.8:
-                self._stamp(self.grey, where, line * np.float32(contrast))
+            if (self.taken[self._at(head, drawn.zone)] + drawn.zone).max() < 1.8:
+                self._stamp(self.grey, head, drawn.line * np.float32(contrast))
                 self._take(snake)
-                snake.pivot, snake.angle, snake.zone, snake.tip = pivot, angle, (where, zone), head
+                snake.pivot, snake.angle, snake.dash, snake.tip = pivot, angle, drawn, head
                 return True
         return False
 
@@ -207,13 +205,13 @@ class _Canvas:
         g = self.geometry
         side, room = g.side, g.room
         blocked = self.taken > 0.3
-        self._close(blocked[self.image], closed)
+        _close(blocked[self.image], closed)
         found = np.zeros((side, side), dtype=bool)
         for y, x in _footprint(g.length, g.thickness, self.margin, g.antialias, round(angle, 12)):
             found |= blocked[room + y : room + y + side, room + x : room + x + side]
         return np.flatnonzero(~found)
 
-    def _dash(self, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    def _dash(self, angle: float) -> Dash:
         g = self.geometry
         return dash(g.length, g.thickness, self.margin, g.antialias, round(angle, 12))
 
@@ -223,18 +221,32 @@ class _Canvas:
         return slice(y, y + stamp.shape[0]), slice(x, x + stamp.shape[1])
 
     def _take(self, snake: _Snake) -> None:
-        self._stamp(self.taken, *snake.zone)
+        self._stamp(self.taken, snake.tip, snake.dash.zone)
+        self._stamp(self.near, snake.tip, snake.dash.around)
 
-    def _stamp(self, onto: np.ndarray, where: tuple[slice, slice], stamp: np.ndarray) -> None:
-        np.maximum(onto[where], stamp, out=onto[where])
+    def _stamp(self, onto: np.ndarray, point: Point, stamp: np.ndarray) -> None:
+        part = onto[self._at(point, stamp)]
+        np.maximum(part, stamp, out=part)
 
     def _inside(self, point: Point) -> bool:
         return 0 <= point[0] < self.geometry.side and 0 <= point[1] < self.geometry.side
 
-    @staticmethod
-    def _close(inner: np.ndarray, width: int) -> None:
-        for edge in (inner[:width], inner[-width:], inner[:, :width], inner[:, -width:]):
-            edge[...] = 1
+
+def _close(inner: np.ndarray, width: int) -> None:
+    for edge in (inner[:width], inner[-width:], inner[:, :width], inner[:, -width:]):
+        edge[...] = 1
+
+
+@lru_cache(maxsize=16)
+def _edges(side: int, room: int, border: int, margin: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is taken before anything is drawn, and what is too near to that for a dash to end there.
+
+    Zones stick out into the room around the image, which the published masks do not have. It makes no difference: what is near to something
+    outside is near to the border.
+    """
+    taken = np.zeros((side + 2 * room, side + 2 * room), dtype=np.float32)
+    _close(taken[room : room + side, room : room + side], border)
+    return taken, widened(taken, margin)
 
 
 @lru_cache(maxsize=4096)
@@ -243,17 +255,15 @@ def _footprint(length: int, thickness: float, margin: int, antialias: int, angle
 
     One off, and cut to ``length + margin``: so is the published structuring element.
     """
-    _, zone = dash(length, thickness, margin, antialias, angle)
+    zone = dash(length, thickness, margin, antialias, angle).zone
     offsets = np.argwhere(zone == 1) - zone.shape[0] // 2 + 1
     return offsets[(np.abs(offsets) <= length + margin).all(axis=1)]
 
 
 @lru_cache(maxsize=16)
-def _ring(radius: int, margin: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels on a circle, one a step of a pixel, with their angles, and the pixels around a pixel that must be free: offsets."""
+def _ring(radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels on a circle, one a step of a pixel: rows and columns from its middle, angles."""
     turns = np.arange(0, 360, 360 / (2 * radius * np.pi)) * np.pi / 180
     circle = np.column_stack([np.sin(turns), np.cos(turns)]) * radius
-    places: np.ndarray = np.unique(np.floor(np.round(circle, 12)).astype(np.int64), axis=0)
-    y, x = np.mgrid[-margin : margin + 1, -margin : margin + 1]
-    around = np.column_stack([y[y**2 + x**2 <= margin**2], x[y**2 + x**2 <= margin**2]])
-    return places, np.arctan2(places[:, 0], places[:, 1]), around
+    rows, columns = np.unique(np.floor(np.round(circle, 12)).astype(np.int64), axis=0).T
+    return rows, columns, np.arctan2(rows, columns)
