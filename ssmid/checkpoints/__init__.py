@@ -2,10 +2,11 @@
 
 from ssmid.checkpoints.convolution_layouts import CONVOLUTIONS
 from ssmid.checkpoints.layouts import LAYOUTS, REQUIRED, Context, Layout, TensorSpec, forget_layout, register_layout
+from ssmid.checkpoints.own_layouts import OWN
 from ssmid.checkpoints.reading import Checkpoint, Layer, read_checkpoint
 from ssmid.checkpoints.state_space_layouts import STATE_SPACES
 
-for _layout in (*STATE_SPACES, *CONVOLUTIONS):
+for _layout in (*STATE_SPACES, *CONVOLUTIONS, *OWN):
     register_layout(_layout)
 
 __all__ = [

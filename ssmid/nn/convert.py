@@ -46,7 +46,7 @@ def convert(
     - a function such as :func:`ssmid.distill`, called as ``how(system, **options)`` with the system of each filter, or, with ``length``,
       with that many of its taps as an :class:`ssmid.ImpulseResponse`; it returns a system or a result that has one
     - a mapping from names to such, as :func:`ssmid.load` gives it for a folder that ``ssmid distill`` filled; names are the paths of
-      the filters in ``model``, or of the mixers around them, as ``ssmid distill`` names layers, where a mixer has one filter
+      the filters in ``model``, or of the mixers around them where these have one, or of explicit taps: as ``ssmid distill`` names layers
     - "exact", for filters that are systems with a few states (RTF, S4, S4D)
     - a class of recurrences made of filters, ``how(filter, **options)``: :class:`ssmid.nn.CachedConvolution`, :class:`ssmid.nn.FutureFill`
 
@@ -55,7 +55,8 @@ def convert(
 
     Tap 0 stays that of the filter, with any bypass. Layers that run both ways are left as they are, and so is everything that is not a
     filter. Raises ValueError with the path of the layer: where weights are not finite, where ``how`` cannot take the filter, where
-    channels differ; and for names of a mapping that are missing or left over. Not differentiable.
+    channels differ; and for names of a mapping that are missing or left over. Recurrences of systems hold buffers: training goes on
+    around them and leaves them as they are, while :class:`ssmid.nn.CachedConvolution` and :class:`ssmid.nn.FutureFill` train their filter.
 
     >>> import ssmid
     >>> layer = ssmid.nn.FilterLayer(ssmid.nn.ExplicitFilter(0.9 ** torch.arange(64.0).repeat(2, 1)))
@@ -113,9 +114,14 @@ def _filters(module: nn.Module, path: str = "") -> Iterator[tuple[str, Filter]]:
 
 
 def _by_path(found: Mapping[str, Filter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``given`` by the paths of filters; a module that holds one filter may have lent its own path."""
+    """The entries of ``given`` by the paths of filters; a module that holds one filter, or its one tensor of taps, may have lent its name."""
     owners = [path.rpartition(".")[0] for path in found]
-    names = {path: path if path in given or owners.count(owner) > 1 else owner for path, owner in zip(found, owners, strict=True)}
+
+    def name_of(path: str, owner: str) -> str:
+        known = [name for name in (path, f"{path}.taps") if name in given]
+        return known[0] if known else path if owners.count(owner) > 1 else owner
+
+    names = {path: name_of(path, owner) for path, owner in zip(found, owners, strict=True)}
     missing, left = sorted(path for path, name in names.items() if name not in given), sorted(set(given) - set(names.values()))
     if missing or left:
         raise ValueError(

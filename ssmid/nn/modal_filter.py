@@ -15,7 +15,7 @@ from ssmid.nn.derived import Derived
 from ssmid.nn.filter import Recurrence, checked_input
 from ssmid.nn.recurrence import ModalRecurrence
 from ssmid.nn.structured import exponential_sums
-from ssmid.parametrizations.modes import with_conjugates
+from ssmid.parametrizations.modes import trained_modes
 from ssmid.systems import Modal
 
 _SMALLEST = 1e-30
@@ -111,10 +111,7 @@ class ModalFilter(Recurrence):
 
     @torch.no_grad()
     def system(self) -> Modal:
-        residues = torch.view_as_complex(self.residues.double())
-        dtype = torch.complex64 if self.residues.dtype == torch.float32 else torch.complex128
-        poles, residues = (x.to(dtype) for x in with_conjugates(self.poles(), residues))
-        return Modal(poles, residues, self.feedthrough.detach())
+        return trained_modes(self.modulus.detach(), self.angle.detach(), self.residues.detach(), self.feedthrough.detach())
 
     def initial_state(self, *batch: int) -> Tensor:
         return self.recurrence().initial_state(*batch)

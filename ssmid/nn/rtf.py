@@ -8,7 +8,7 @@ C is found without forming a power of A (:func:`ssmid.analysis.rational_kernel.u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -28,21 +28,11 @@ from ssmid.nn.rtf_initialization import (
     of_system,
     warn_of_unstable,
 )
-from ssmid.parametrizations.denominators import (
-    is_stable_denominator,
-    lattice_denominator,
-    montel_denominator,
-    polar_denominator,
-    section_denominator,
-)
+from ssmid.parametrizations.denominators import STABLE, is_stable_denominator, montel_denominator
+from ssmid.parametrizations.rtf import rtf_of_coefficients
 from ssmid.systems import System, TransferFunction
 
-_GUARANTEED: dict[str, Callable[[Tensor], Tensor]] = {
-    "sections": section_denominator,
-    "lattice": lattice_denominator,
-    "poles": polar_denominator,
-}
-DENOMINATORS = ("free", "montel", *_GUARANTEED)
+DENOMINATORS = ("free", "montel", *STABLE)
 
 
 class RTFFilter(Filter):
@@ -158,7 +148,7 @@ class RTFFilter(Filter):
         """``b`` ``(channels, n)`` as trained, ``a`` ``(num_a, n)`` and ``h0`` ``(channels,)``, of one dtype: float64 where ``a`` is
         computed, else that of the parameters, at least float32. Differentiable."""
         parameters = at_least_single(self.denominator)
-        if self.denominator_kind in _GUARANTEED:
+        if self.denominator_kind in STABLE:
             a = _stable(parameters.double(), self.denominator_kind)
         elif self.denominator_kind == "montel":
             a = _montel(parameters, at_least_single(self.scalar))
@@ -170,11 +160,7 @@ class RTFFilter(Filter):
         """The transfer functions in float64, with the numerators of C: their response is the filter at every length."""
         with torch.no_grad():
             b, a, feedthrough = (x.double() for x in self.coefficients())
-            a = self._of_channels(a)
-            if self.numerator_kind == "wrapped":
-                b = unwrap_numerator(b, a, self.length)
-            monic = torch.cat([torch.ones_like(a[:, :1]), a], dim=-1)
-            return TransferFunction(feedthrough[:, None] * monic + nn.functional.pad(b, (1, 0)), monic)
+            return rtf_of_coefficients(b, a, feedthrough, self.length if self.numerator_kind == "wrapped" else 0)
 
     def stable(self) -> Tensor:
         """``(num_a,)`` whether the poles of each denominator lie inside the unit circle."""
@@ -226,7 +212,7 @@ class RTF(FilterLayer):
 
 @torch.compiler.allow_in_graph
 def _stable(parameters: Tensor, kind: str) -> Tensor:
-    return _GUARANTEED[kind](parameters)
+    return STABLE[kind](parameters)
 
 
 @torch.compiler.allow_in_graph

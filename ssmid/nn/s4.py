@@ -72,7 +72,7 @@ class S4Filter(Filter):
 
     def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if length > self.trained_length:
-            return self._continued(length)
+            return self._continued(length)  # pyright: ignore[reportArgumentType, reportCallIssue, reportReturnType]
         if len(self.P) == 1 and fused(self.C) and self.C.dtype == torch.float32:
             return low_rank_taps(self.C, *self._states(), self.D, self.trained_length, length)
         dtype = self.C.dtype

@@ -66,7 +66,7 @@ class S4DFilter(Filter):
 
     def forward(self, length: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if fused(self.C) and self.discretization == "zoh" and self.C.dtype == torch.float32:
-            return diagonal_taps(self.C, self.B, self.inv_dt, self.A_real, self.A_imag, self.D, length)
+            return diagonal_taps(self.C, self.B, self.inv_dt, self.A_real, self.A_imag, self.D, length)  # pyright: ignore[reportCallIssue]
         exponents, weights = s4d_exponentials(
             self.C[0], self.inv_dt, self.A_real, self.A_imag, self.B, discretization=self.discretization
         )

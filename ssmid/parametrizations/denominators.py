@@ -148,6 +148,10 @@ def is_stable_denominator(a: Array) -> Array:
     return xp.all(xp.abs(k) < 1, axis=-1)
 
 
+STABLE = {"sections": section_denominator, "lattice": lattice_denominator, "poles": polar_denominator}
+"""By name, those that are stable for every value of their parameters."""
+
+
 def spread_order(count: int) -> list[int]:
     """An order of ``count`` evenly spaced things in which neighbours, pairs of neighbours and so on lie far apart (bits reversed).
 

@@ -30,6 +30,21 @@ def kernel_modes(poles: Array, weights: Array, through: Array = None, *, bits: i
     return Modal(*(astype_width(a, bits) for a in (as_complex(poles), as_complex(residues), feedthrough)))
 
 
+def trained_modes(modulus: Array, angle: Array, residues: Array, feedthrough: Array) -> Modal:
+    """The bank ``(channels,)`` of :class:`ssmid.nn.ModalFilter`, in the width given: poles ``sigmoid(modulus) e^(i angle)`` and conjugates.
+
+    modulus, angle : ``(channels, modes)``   residues : ``(channels, modes, 2)``   feedthrough : ``(channels,)``. Differentiable.
+
+    >>> import numpy as np
+    >>> trained_modes(np.array([[0.0]]), np.array([[np.pi / 2]]), np.array([[[1.0, 0.0]]]), np.zeros(1)).poles.round(3) + 0
+    array([[0.+0.5j, 0.-0.5j]])
+    """
+    xp, angle = namespace(modulus), double(angle)
+    turned = as_complex(xp.cos(angle)) + 1j * as_complex(xp.sin(angle))
+    poles, residues = with_conjugates(as_complex(positive(modulus, "sigmoid")) * turned, complex_numbers(residues, "residues"))
+    return Modal(*(astype_width(a, width(feedthrough)) for a in (poles, residues, feedthrough)))
+
+
 def with_conjugates(poles: Array, residues: Array) -> tuple[Array, Array]:
     """Poles ``(*batch, 2 n)`` closed under conjugation, pairs side by side, whose sum is the real part of the sum of the ``n`` given."""
     xp = namespace(poles, residues)

@@ -9,7 +9,8 @@ for it: the numerator is the denominator convolved with the first n taps.
 from __future__ import annotations
 
 from ssmid._array import Array, astype_width, double, fft_of, harmonize, namespace
-from ssmid.parametrizations.denominators import montel_denominator
+from ssmid.analysis.rational_kernel import unwrap_numerator
+from ssmid.parametrizations.denominators import STABLE, montel_denominator
 from ssmid.parametrizations.modes import widest
 from ssmid.parametrizations.s4 import matrix_power
 from ssmid.systems import ImpulseResponse, TransferFunction
@@ -52,6 +53,40 @@ def rtf_kernel(ab: Array, h_0: Array, length: int, scalar: Array = None, *, recu
     """
     *_, bits = _coefficients(ab, h_0, length, scalar)
     return ImpulseResponse(astype_width(_kernel(ab, h_0, length, scalar, recurrent), bits))
+
+
+def trained_denominators(parameters: Array, kind: str, scalar: Array = None) -> Array:
+    """``a_1 .. a_n`` of :class:`ssmid.nn.RTFFilter` from what it trains in their place, in the precision of the parameters.
+
+    kind : "free" (as they are), "montel" with its ``scalar``, or one of :data:`ssmid.parametrizations.denominators.STABLE`; ValueError
+    for another, and for "montel" without a scalar. Differentiable.
+    """
+    if kind == "free":
+        return parameters
+    if kind == "montel" and scalar is not None:
+        return montel_denominator(parameters, scalar)
+    if kind not in STABLE:
+        raise ValueError(f"denominator: expected free, montel (with its scalar), {', '.join(STABLE)}, got {kind!r}")
+    return STABLE[kind](parameters)
+
+
+def rtf_of_coefficients(b: Array, a: Array, feedthrough: Array, wrapped: int = 0) -> TransferFunction:
+    """``h0 + b(1/z) / (1 + a(1/z))`` ``(channels,)`` of the coefficients of :class:`ssmid.nn.RTFFilter`.
+
+    b : ``(channels, n)``   a : ``(A, n)``, each shared by ``channels / A`` neighbours   feedthrough : ``(channels,)``
+    wrapped : the length that ``b`` is wrapped around, 0 where it is that of C itself. Differentiable.
+
+    >>> import numpy as np
+    >>> rtf_of_coefficients(np.array([[1.0]]), np.array([[-0.5]]), np.array([3.0])).num
+    array([[ 3. , -0.5]])
+    """
+    xp, (channels, n) = namespace(b), b.shape
+    sets = a.shape[0]
+    a = xp.reshape(xp.broadcast_to(a[:, None, :], (sets, channels // sets, n)), (channels, n))
+    if wrapped:
+        b = unwrap_numerator(b, a, wrapped)
+    monic = xp.concat([xp.ones_like(a[:, :1]), a], axis=-1)
+    return TransferFunction(feedthrough[:, None] * monic + xp.concat([xp.zeros_like(b[:, :1]), b], axis=-1), monic)
 
 
 def _kernel(ab: Array, h_0: Array, length: int, scalar: Array, recurrent: bool) -> Array:
