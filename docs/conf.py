@@ -53,8 +53,9 @@ def list_parameters(app, what, name, obj, options, lines):
 
 
 def on_a_page_of_its_own(app, what, name, obj, skip, options):
-    """What ``ssmid`` itself offers is left out of the page of the module that it comes from."""
-    return True if what == "module" and name in ssmid.__all__ and getattr(ssmid, name) is obj else None
+    """What ``ssmid`` and ``ssmid.nn`` offer is left out of the page of the module that it comes from."""
+    here = any(name in package.__all__ and getattr(package, name) is obj for package in (ssmid, ssmid.nn))
+    return True if what == "module" and here else None
 
 
 def setup(app):
