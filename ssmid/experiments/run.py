@@ -39,7 +39,7 @@ def run_experiment(
 
     Each run has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``results.json`` and a figure of the curves of
     each task are written anew. Under torchrun the processes share every batch; None is returned in all but the first.
-    Raises ValueError for wrong input, before any training.
+    Raises ValueError for wrong input: before any training, but for options of a model, which are checked where its turn comes.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {name!r}")

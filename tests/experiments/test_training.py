@@ -35,6 +35,7 @@ def short(**changes) -> Configuration:
         ("batch=true", "batch: expected a whole number"),
         ("rate=-1", "rate: expected a number of at least 0, got -1"),
         ("rate=NaN", "rate: expected a number"),
+        ("compile=1", "compile: expected true or false, got 1"),
         ("warmup=6", "warmup: expected fewer than the 6 steps, got 6"),
         ("precision=float16", "precision: expected one of float32, bf16, float64, got 'float16'"),
         ("keep=first", "keep: expected one of last, best"),
@@ -168,7 +169,7 @@ def test_a_toy_is_learned(kind, model, measure, bar, tmp_path):
     lines = read(tmp_path / "log.jsonl")
     assert [line["step"] for line in lines if line["split"] == "valid"] == list(range(15, 151, 15))
     assert lines[0]["loss"] > 3 * [line for line in lines if line["split"] == "train"][-1]["loss"]
-    assert {p.name for p in tmp_path.iterdir()} == {"log.jsonl", "curves.png", "model.safetensors", "result.json"}
+    assert {p.name for p in tmp_path.iterdir() if p.name != ".lock"} == {"log.jsonl", "curves.png", "model.safetensors", "result.json"}
     assert json.loads((tmp_path / "result.json").read_text())["result"] == result
 
 
@@ -192,6 +193,17 @@ def test_bf16_learns_too_and_filters_stay_in_float32(layer, tmp_path, monkeypatc
     result = train(Toy(), short(model={**MODEL, "layer": layer, "filter": filter}, steps=80, precision="bf16"), tmp_path)
     assert seen == {(torch.float32, False), torch.bfloat16}
     assert result["valid"]["loss"] < 1.2 < np.log(4)
+
+
+@pytest.mark.parametrize("model", [{**MODEL, "depth": 2}, {**MODEL, "layer": "s4", "filter": {}}])
+def test_compiled_it_is_the_same_training(model, tmp_path, monkeypatch):
+    compile = torch.compile
+    compiled = []
+    # the graphs without the code that would be made of them, which takes minutes on a CPU
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or compile(module, backend="eager"))
+    plain, same = (train(Toy(), short(model=model, compile=on), tmp_path / str(on)) for on in (False, True))
+    assert len(compiled) == 1
+    assert same["valid"] == pytest.approx(plain["valid"], rel=1e-5)
 
 
 def test_pairs_are_read_both(tmp_path):

@@ -42,6 +42,12 @@ RAGGED = Toy(ragged=True, held_out=9)
 TOGETHER = Configuration(model=MODEL, steps=10, batch=8, rate=0.02, log_every=1, evaluate_every=5, precision="float64", clip=0.5)
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch) -> None:
+    """Which take longer than these trainings."""
+    monkeypatch.setattr("ssmid.experiments.training.log.Log.draw", lambda log, *, last: None)
+
+
 def command(*arguments: str) -> list[str]:
     script = SCRIPT.format(module=Path(__file__).stem)
     return [sys.executable, "-c", script, *arguments]
@@ -114,6 +120,13 @@ def test_what_is_done_is_given_back_and_another_training_refused(tmp_path):
         train(TASK, other, tmp_path)
     with pytest.raises(ValueError, match="task length 12 there, 16 here"):
         train(Toy(train=20, fresh=True, length=16), CONFIGURATION, tmp_path)
+
+
+def test_what_was_half_written_is_taken_away(whole, tmp_path):
+    (tmp_path / ".checkpoint.0a1b2c3d.safetensors").write_bytes(b"half")
+    train(TASK, CONFIGURATION, tmp_path)
+    assert outcome(tmp_path) == whole
+    assert not list(tmp_path.glob(".checkpoint.*"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -23,7 +23,7 @@ class Configuration:
     rate, kernel_rate : the largest learning rate, and that of the parameters of filters (None: the same)
     weight_decay : of matrices outside filters; filters, norms and biases have none   clip : the largest norm of the gradient, or None
     warmup, final : steps of the linear rise, and the share of the rate that the cosine ends at
-    precision : "float32"; "bf16", autocast, with filters in float32; "float64", all of it
+    precision : "float32"; "bf16", autocast, with filters in float32; "float64", all of it   compile : the model by ``torch.compile``
     evaluate_every, log_every, checkpoint_every : in steps; None is a tenth of all, a hundredth, and a tenth
     evaluate_on : at most so many examples of a split; None is all   keep : the "last" weights, or the "best" of all evaluations
 
@@ -44,6 +44,7 @@ class Configuration:
     warmup: int = 0
     final: float = 0.0
     precision: Precision = "float32"
+    compile: bool = False
     seed: int = 0
     evaluate_every: int | None = None
     log_every: int | None = None
@@ -64,6 +65,8 @@ class Configuration:
         for name in ("kernel_rate", "clip"):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name))
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile: expected true or false, got {self.compile!r}")
         if self.warmup >= self.steps:
             raise ValueError(f"warmup: expected fewer than the {self.steps} steps, got {self.warmup}")
         for name, known in (("precision", get_args(Precision)), ("keep", get_args(Kept))):

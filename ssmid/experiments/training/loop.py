@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from ssmid.experiments.training.log import Log, strict
 from ssmid.experiments.training.objective import metrics, score, sums
 from ssmid.experiments.training.optimizer import optimizer_of, set_rates
 from ssmid.io.files import about, parsing, write_bytes
+from ssmid.jobs.store import only_here
 from ssmid.jobs.workers import Alone
 from ssmid.nn.filter import Filter
 from ssmid.report.progress import Stage
@@ -41,11 +43,13 @@ def train(
 
     The order of data and dropout are functions of the seed, the step and the process. On a CPU, and with deterministic kernels on a GPU,
     the weights do not depend on where a run was interrupted. A loss that is not finite ends the training; ``diverged`` says so.
-    Raises ValueError for a folder of another training, and for a batch that the processes cannot share.
+    Raises ValueError for a folder of another training or one at work, and for a batch that the processes cannot share.
     """
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
-        said = stage or (lambda description, done=None, total=None: None)
-        return _Trainer(task, configuration, folder, device, team or Alone(), said).run()
+        team, said = team or Alone(), stage or (lambda description, done=None, total=None: None)
+        trainer = _Trainer(task, configuration, folder, device, team, said)
+        with only_here(folder) if team.rank == 0 else nullcontext():
+            return trainer.run()
 
 
 class _Trainer:
@@ -60,6 +64,8 @@ class _Trainer:
         if c.precision == "bf16":
             _filters_in_single_precision(self.model, device)
         self.called = replicated(self.model, team, device)
+        if c.compile:
+            self.called = torch.compile(self.called)
         self.optimizer = optimizer_of(self.model, c)
         self.batches = Batches(task, c.batch, c.seed, team, device, self.dtype)
         self.sums: dict[str, Tensor] = {}  # since the last line of the log
@@ -83,18 +89,26 @@ class _Trainer:
                 logged, diverged = (self.step, self.seconds), not isfinite(found["loss"])
                 if diverged:
                     break
-            pause = time.perf_counter()
-            if last or self.step % self.c.every("evaluate") == 0:
-                self._evaluate()
-            if not last and self.step % self.c.every("checkpoint") == 0:
-                self._save()
-            begun += time.perf_counter() - pause  # is no part of the time that training took
+            evaluate = last or self.step % self.c.every("evaluate") == 0
+            save = not last and self.step % self.c.every("checkpoint") == 0
+            if evaluate or save:
+                self._settle()
+                pause = time.perf_counter()
+                self.seconds = before + pause - begun
+                if evaluate:
+                    self._evaluate()
+                if save:
+                    self._save()
+                begun += time.perf_counter() - pause  # is no part of the time that training took
         return self._finish(diverged)
+
+    def _settle(self) -> None:
+        """Waits for the device, so that what it has still to do is not counted as something else."""
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
 
     def _begin(self) -> dict[str, Any] | None:
         """The result, where there is one; else from the checkpoint. All processes read it before the first may write the next."""
-        if self.team.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
         if self.team.agree((self.folder / RESULT).exists()):
             with about(self.folder / RESULT), parsing("JSON"):
                 done = json.loads((self.folder / RESULT).read_bytes())
