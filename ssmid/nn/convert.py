@@ -70,6 +70,10 @@ def convert(
         raise TypeError(f"model: expected a torch module, got {type(model).__name__}")
     if not (how == "exact" or callable(how) or isinstance(how, Mapping)):
         raise TypeError(f"how: expected a function such as ssmid.distill, a mapping from names, or 'exact', got {how!r}")
+    if length is not None and length < 2:
+        raise ValueError(f"length: expected at least 2 taps to compare, got {length}")
+    if options and not callable(how):
+        raise TypeError(f"expected options of a function alone, which 'exact' and mappings are not, got {', '.join(options)}")
     if isinstance(model, Filter):
         return model if isinstance(model, Recurrence) else _converted("", model, how, form, length, options)
     found = dict(_filters(model))
@@ -114,7 +118,7 @@ def _filters(module: nn.Module, path: str = "") -> Iterator[tuple[str, Filter]]:
 
 
 def _by_path(found: Mapping[str, Filter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``given`` by the paths of filters; a module that holds one filter, or its one tensor of taps, may have lent its name."""
+    """The entries of ``given`` by the paths of filters; what holds one filter, or the one tensor of taps, may have lent its name."""
     owners = [path.rpartition(".")[0] for path in found]
 
     def name_of(path: str, owner: str) -> str:

@@ -79,7 +79,11 @@ class Decoder:
         self.model, self.batch, self.length = model, batch, length
         self.sampling = Sampling(temperature, top_k, top_p)
         self.stopping = Stopping(stop, pad, batch, model.vocabulary, device)
-        self.grows = _grows(model)
+        try:
+            self.grows = _grows(model)
+        except ValueError:
+            _expect_finite_weights(model)
+            raise
         if self.grows and length is None:
             raise ValueError("length: expected the most tokens of a prompt and its answer, as the state of this model has room for so many")
         self.state = model.initial_state(batch, length)
@@ -206,14 +210,19 @@ class Decoder:
         """ValueError where logits were NaN or infinite, with the layer that they come from."""
         if not bool(self._broken.any()):
             return
-        for name, parameter in self.model.named_parameters():
-            if not bool(parameter.isfinite().all()):
-                raise ValueError(f"weights: expected finite numbers, got NaN or infinity in {name}, and in the logits")
+        _expect_finite_weights(self.model)
         broken = self._broken.nonzero()[:, 0].tolist()
         raise ValueError(
             f"logits: expected finite numbers, got NaN or infinity in sequences {broken[:8]}{' ...' * (len(broken) > 8)} though all "
             "weights are finite: a number on the way is too large for its dtype, as in a state that grows without bound"
         )
+
+
+def _expect_finite_weights(model: Generative) -> None:
+    """ValueError that names the first parameter that is not finite."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ValueError(f"weights: expected finite numbers, got NaN or infinity in {name}")
 
 
 def device_of(model: Generative) -> torch.device:

@@ -18,7 +18,7 @@ from ssmid.nn.implicit import HyenaFilter
 from ssmid.nn.inference import linear_of, without_gradient
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.modal_filter import ModalFilter
-from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence, product_channels_first
+from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_mask, checked_sequence, product_channels_first
 from ssmid.nn.recurrence import ModalRecurrence
 from ssmid.nn.short_convolution import ShortConvolution
 from ssmid.nn.state import joined, part, tensor_part
@@ -122,6 +122,8 @@ class Hyena(SequenceLayer):
         short = self.short_filter
         if before is not None:
             short.checked_state(before, u)
+        if mask is not None:
+            checked_mask(mask, *u.shape[:2])
         return gated_streams(product_channels_first(self.in_proj, u), self.in_proj.bias, short.weight[:, 0], short.bias, before, mask)
 
     def _projected(self, u: Tensor) -> Tensor:

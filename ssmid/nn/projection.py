@@ -32,7 +32,15 @@ def channels_last(linear: nn.Linear, y: Tensor) -> Tensor:
 
 def at_tokens(u: Tensor, mask: Tensor | None) -> Tensor:
     """``u`` ``(batch, channels, length)`` with zeros where ``mask`` ``(batch, length)`` is False, whatever stood there."""
-    return u if mask is None else u.masked_fill(~mask[:, None], 0)
+    return u if mask is None else u.masked_fill(~checked_mask(mask, u.shape[0], u.shape[-1])[:, None], 0)
+
+
+def checked_mask(mask: Tensor, batch: int, length: int) -> Tensor:
+    """``mask`` if it is booleans ``(batch, length)``; else ValueError. Of numbers, 0 and 1 would be read as their bits."""
+    if mask.dtype != torch.bool or tuple(mask.shape) != (batch, length):
+        wanted, got = (batch, length), tuple(mask.shape)
+        raise ValueError(f"mask: expected torch.bool of shape {wanted}, True at tokens, got {mask.dtype} of shape {got}")
+    return mask
 
 
 def checked_sequence(u: Tensor, width: int, *, token: bool = False) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def prompts_of(prompt: Any, batch: int | None = None, *, vocabulary: int, start:
         single = single and batch is None
     if batch is None:
         batch = rows.shape[0]
-    if not isinstance(batch, int) or batch < 0:
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
         raise ValueError(f"batch: expected a whole number >= 0, got {batch}")
     if rows.shape[0] not in (batch, 1):
         raise ValueError(f"batch: expected {rows.shape[0]} as there are prompts, or one prompt to repeat, got {batch}")
@@ -62,10 +63,10 @@ def _rows(prompt: Any) -> Tensor | list[Tensor]:
     """Tokens ``(length,)`` or ``(batch, length)``, or a list of such ``(length,)``."""
     if isinstance(prompt, str | bytes):
         raise TypeError(f"prompt: expected tokens, got {type(prompt).__name__}: a tokenizer makes tokens of text")
-    if isinstance(prompt, Sequence) and not all(isinstance(item, int) for item in prompt):
+    if isinstance(prompt, Sequence) and not prompt:
+        return []
+    if isinstance(prompt, Sequence) and not any(isinstance(item, Number) for item in prompt):
         return [_checked(torch.as_tensor(item, dtype=None if len(item) else torch.int64), (1,)) for item in prompt]
-    if isinstance(prompt, Sequence):
-        return torch.tensor(prompt, dtype=torch.int64) if prompt else []
     return _checked(torch.as_tensor(prompt), (1, 2))
 
 

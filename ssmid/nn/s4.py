@@ -74,7 +74,7 @@ class S4Filter(Filter):
         if length > self.trained_length:
             return self._continued(length)  # pyright: ignore[reportArgumentType, reportCallIssue, reportReturnType]
         if len(self.P) == 1 and fused(self.C) and self.C.dtype == torch.float32:
-            return low_rank_taps(self.C, *self._states(), self.D, self.trained_length, length)
+            return low_rank_taps(self.C, *self._states(), self.D, self.trained_length, length)  # pyright: ignore[reportCallIssue]
         dtype = self.C.dtype
         spectrum = s4_spectrum(
             self.C[0], *self._states(), self.trained_length, sums=lambda v, nodes, points: cauchy_sums(v, nodes, points, dtype)

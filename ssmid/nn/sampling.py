@@ -148,5 +148,7 @@ def _mixed(z: Tensor) -> Tensor:
 
 
 def _signed(value: int) -> int:
+    if value != int(value):
+        raise ValueError(f"seed: expected whole numbers, got {value}")
     value = int(value) & (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value

@@ -43,6 +43,7 @@ def tensor_part(state: State, name: str) -> Tensor:
 
 def by_name(state: State) -> dict[str, Tensor]:
     """``state`` if it is tensors by name; else ValueError."""
-    if isinstance(state, Tensor):
-        raise ValueError(f"state: expected tensors by name, got one tensor of shape {tuple(state.shape)}")
-    return state
+    if not isinstance(state, Mapping):
+        got = f"one tensor of shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+        raise ValueError(f"state: expected tensors by name, got {got}")
+    return state  # pyright: ignore[reportReturnType]

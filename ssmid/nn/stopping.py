@@ -57,6 +57,6 @@ def _patterns(stop: Any) -> list[list[int]]:
     entries = stop.tolist() if isinstance(stop, Tensor) else stop
     entries = list(entries) if isinstance(entries, Sequence) else [entries]
     patterns = [torch.as_tensor(entry).reshape(-1).tolist() for entry in entries]
-    if not all(patterns):
+    if not all(patterns) or not all(isinstance(token, int) for pattern in patterns for token in pattern):
         raise ValueError(f"stop: expected a token, tokens, or sequences of at least one token, got {stop}")
     return patterns

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import ssmid
 from ssmid.nn import (
+    S4,
     CachedConvolution,
     CompanionRecurrence,
     ExplicitFilter,
@@ -285,6 +286,60 @@ def test_weights_that_are_nan_are_named_when_generating():
         model.blocks[1].mixer.out_proj.weight[2, 3] = torch.nan  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
     with pytest.raises(ValueError, match=r"NaN or infinity in blocks\.1\.mixer\.out_proj\.weight"):
         generate(model, torch.ones(2, 3, dtype=torch.int64), 2)
+
+
+def test_weights_that_make_no_state_are_named_when_generating():
+    model = LanguageModel(13, width=8, depth=2, filter="modal", order=4)
+    with torch.no_grad():
+        model.blocks[1].mixer.filter_fn.angle[2, 1] = torch.nan  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+    with pytest.raises(ValueError, match=r"weights: expected finite numbers, got NaN or infinity in blocks\.1\.mixer\.filter_fn\.angle"):
+        generate(model, torch.ones(2, 3, dtype=torch.int64), 2)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.tensor([[0, 1, 1], [1, 1, 1]]), r"torch\.int64 of shape \(2, 3\)"),
+        (torch.tensor([[0.0, 1, 1], [1, 1, 1]]), r"torch\.float32 of shape \(2, 3\)"),
+        (torch.tensor([[False, True, True]]), r"torch\.bool of shape \(1, 3\)"),
+        (torch.tensor([[True], [True]]), r"torch\.bool of shape \(2, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("mixer", ["hyena", "multihyena", "h3", "attention", lambda width: LRU(width, 4), lambda width: S4(width, 4, 8)])
+def test_masks_are_booleans_of_every_token(mixer, mask, words):
+    model = LanguageModel(13, 8, 1, mixer=mixer)
+    with pytest.raises(ValueError, match=rf"mask: expected torch\.bool of shape \(2, 3\), True at tokens, got {words}"):
+        model(torch.ones(2, 3, dtype=torch.int64), mask)
+
+
+@pytest.mark.parametrize("state", [None, [torch.zeros(1)], torch.zeros(2, 3)])
+def test_states_that_are_none(state):
+    model = LanguageModel(13, width=8, depth=1, filter="modal", order=4)
+    with pytest.raises(ValueError, match=r"state: expected tensors by name, got (NoneType|list|one tensor of shape \(2, 3\))"):
+        model.step(torch.ones(2, dtype=torch.int64), state)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "words"),
+    [
+        ([1.5, 2.0], {}, r"prompt: expected integers of shape .*, got torch\.float32"),
+        ([True, False], {}, r"prompt: expected integers of shape .*, got torch\.bool"),
+        ([1], {"batch": True}, "batch: expected a whole number >= 0, got True"),
+        ([1], {"seed": 1.5}, "seed: expected whole numbers, got 1.5"),
+        ([1], {"stop": 1.5}, "stop: expected a token, tokens, or sequences of at least one token, got 1.5"),
+    ],
+)
+def test_numbers_that_are_no_tokens(prompt, options, words):
+    with pytest.raises(ValueError, match=words):
+        generate(running(), prompt, 2, **options)
+    assert generate(running(), [np.int64(1), np.int64(2)], 2, seed=2.0, batch=2).shape == (2, 2)
+
+
+def test_options_that_nothing_takes():
+    with pytest.raises(TypeError, match="expected options of a function alone, which 'exact' and mappings are not, got order"):
+        convert(S4(2, 4), "exact", order=2)
+    with pytest.raises(ValueError, match="length: expected at least 2 taps to compare, got 0"):
+        convert(S4(2, 4), "exact", length=0)
 
 
 def test_the_exact_context_is_checked_where_steps_cannot_look(monkeypatch):
