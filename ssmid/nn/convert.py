@@ -83,8 +83,10 @@ def convert(
     for name, filter in found.items():
         if id(filter) not in made:
             made[id(filter)] = _converted(name, filter, how, form, length, options)
-    # a copy of the model that holds the recurrences already: filters and their parameters are not copied first
-    result = model if inplace else copy.deepcopy(model, {at: _Placed(recurrence) for at, recurrence in made.items()})
+    # filters and their parameters are not copied first, unless a layer that stays as it is has them too
+    stay = {id(module) for path, module in model.named_modules(remove_duplicate=False) if id(module) in made and path not in found}
+    placed = {at: _Placed(recurrence) for at, recurrence in made.items() if at not in stay}
+    result = model if inplace else copy.deepcopy(model, placed)  # pyright: ignore[reportArgumentType]
     for name, filter in found.items():
         owner, _, attribute = name.rpartition(".")
         setattr(result.get_submodule(owner), attribute, made[id(filter)])
@@ -118,7 +120,10 @@ def _filters(module: nn.Module, path: str = "") -> Iterator[tuple[str, Filter]]:
 
 
 def _by_path(found: Mapping[str, Filter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``given`` by the paths of filters; what holds one filter, or the one tensor of taps, may have lent its name."""
+    """The entries of ``given`` by the paths of filters; what holds one filter, or the one tensor of taps, may have lent its name.
+
+    A filter in several places needs one of their names.
+    """
     owners = [path.rpartition(".")[0] for path in found]
 
     def name_of(path: str, owner: str) -> str:
@@ -126,13 +131,14 @@ def _by_path(found: Mapping[str, Filter], given: Mapping[str, Any]) -> dict[str,
         return known[0] if known else path if owners.count(owner) > 1 else owner
 
     names = {path: name_of(path, owner) for path, owner in zip(found, owners, strict=True)}
-    missing, left = sorted(path for path, name in names.items() if name not in given), sorted(set(given) - set(names.values()))
+    by_filter = {id(found[path]): given[name] for path, name in names.items() if name in given}
+    missing, left = sorted(path for path in found if id(found[path]) not in by_filter), sorted(set(given) - set(names.values()))
     if missing or left:
         raise ValueError(
             f"how: expected one entry for the path of each filter ({_few(sorted(found))}); "
             f"missing: {_few(missing)}; left over: {_few(left)}: rename them, {{path: fits[name], ...}}"
         )
-    return {path: given[name] for path, name in names.items()}
+    return {path: by_filter[id(filter)] for path, filter in found.items()}
 
 
 def _few(names: list[str]) -> str:

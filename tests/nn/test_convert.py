@@ -99,6 +99,24 @@ def test_in_place_and_one_filter_in_two_places():
     assert convert(alone, ssmid.distill, order=2) is alone
 
 
+def test_a_filter_that_a_bidirectional_layer_has_too():
+    shared = ExplicitFilter(decaying(3))
+    model = nn.Sequential(FilterLayer(shared, shared), FilterLayer(shared))
+    found, u = convert(model, ssmid.distill, order=1), torch.randn(1, 6, shared.channels)
+    assert isinstance(found[1].filter, ModalRecurrence)
+    torch.testing.assert_close(found[0](u), model[0](u))
+    assert found[0].filter is found[0].backward_filter
+
+
+@pytest.mark.parametrize("name", ["0", "1.filter"])
+def test_a_filter_in_two_places_is_found_under_one_name(name):
+    """Files of safetensors hold it once."""
+    shared = ExplicitFilter(decaying(3))
+    found = convert(nn.Sequential(FilterLayer(shared), FilterLayer(shared)), {name: ssmid.distill(shared.system(), order=1)})
+    assert isinstance(found[0].filter, ModalRecurrence)
+    assert found[0].filter is found[1].filter
+
+
 def test_exactly_where_a_filter_has_a_few_states():
     given = nn.ModuleDict({"m": FilterLayer(Rational())})
     for form, kind in (("modal", ModalRecurrence), ("companion", CompanionRecurrence)):
