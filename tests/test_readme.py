@@ -108,6 +108,11 @@ def test_the_reference_lists_every_public_name():
     assert listed <= public, "what is listed exists"
 
 
+def test_the_reference_lists_every_public_name_of_the_layers():
+    names = re.findall(r"^   nn\.(?:filter\.)?(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(ssmid.nn.__all__)
+
+
 def test_every_function_that_the_chapter_on_fitting_names_exists():
     """In the decision table a call is code, its options are those of the function, and each way to fit is in it."""
     text = (ROOT / "docs" / "fitting.md").read_text()

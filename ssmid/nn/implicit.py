@@ -19,7 +19,7 @@ from ssmid.systems import ImpulseResponse
 
 
 class HyenaFilter(Filter):
-    """``h_c[n] = (W_c . network(z_n)) (exp(-t_n |delta_c|) + shift)``, and the bypass of each channel in tap 0.
+    """``h_c[n] = (W_c @ network(z_n)) (exp(-t_n |delta_c|) + shift)``, and the bypass of each channel in tap 0.
 
     trained_length : the length that positions are relative to; beyond it, where the network was never asked for taps, the filter is zero
     embedding : numbers that a position is given as: its time, cosines and sines   hidden, inner_layers : of the network
