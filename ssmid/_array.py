@@ -264,7 +264,10 @@ def from_numpy(array: np.ndarray, like: Array) -> Array:
     """``array`` as the kind and on the device of ``like``; its own dtype is kept."""
     if array_api_compat.is_numpy_array(like):
         return array
-    return namespace(like).asarray(np.asarray(array, order="C"), device=device(like))
+    array = np.asarray(array, order="C")
+    if min(array.strides, default=0) < 0:  # of an axis of length 1, which NumPy calls contiguous and torch does not take
+        array = array.copy()
+    return namespace(like).asarray(array, device=device(like))
 
 
 def replaced(values: Array, places: np.ndarray, new: Array) -> Array:

@@ -78,3 +78,7 @@ def test_quiet_is_silent_and_compilers_look_through_it():
     torch._dynamo.reset()
     x = torch.tensor([0.0, 2.0])
     assert torch.equal(torch.compile(inverse, backend="eager", fullgraph=True)(x), 1 / x)
+
+
+def test_reversed_axes_of_length_one_reach_torch():
+    assert _array.from_numpy(np.ones((3, 1))[:, ::-1], torch.ones(1)).shape == (3, 1)
