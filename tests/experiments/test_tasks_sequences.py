@@ -160,11 +160,11 @@ def test_the_standard_library_is_there_and_split():
 
 
 def test_bad_parameters_are_named():
-    for wrong in (lambda: Copying(tokens=2), lambda: Copying(memorize=0), lambda: AssociativeRecall(tokens=3), lambda: AssociativeRecall(context=1)):
+    for task, options in (
+        *((Copying, {"tokens": 2}), (Copying, {"memorize": 0}), (AssociativeRecall, {"tokens": 3}), (AssociativeRecall, {"context": 1})),
+        *((InductionHeads, {"context": 2}), (Corpus, {"length": 0}), (Corpus, {"held_out": 0.5})),
+    ):
         with pytest.raises(ValueError, match="expected"):
-            wrong()
-    for wrong in (lambda: InductionHeads(context=2), lambda: Corpus(length=0), lambda: Corpus(held_out=0.5)):
-        with pytest.raises(ValueError, match="expected"):
-            wrong()
+            task(**options)
     with pytest.raises(ValueError, match="folder: expected one that is there"):
         Corpus(folder="/nowhere/at/all").size("train")

@@ -185,8 +185,8 @@ class SpeechCommands(_Published):
 
 WORDS = (
     *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go", "happy", "house", "learn"),
-    *("left", "marvin", "nine", "no", "off", "on", "one", "right", "seven", "sheila", "six", "stop", "three", "tree", "two", "up", "visual"),
-    *("wow", "yes", "zero"),
+    *("left", "marvin", "nine", "no", "off", "on", "one", "right", "seven", "sheila", "six", "stop", "three", "tree", "two", "up"),
+    *("visual", "wow", "yes", "zero"),
 )
 """The 35 words of Speech Commands, in the order of their classes."""
 
