@@ -14,6 +14,7 @@ from ssmid.experiments.training.batches import indices_of
 from ssmid.experiments.training.log import Log, read
 from ssmid.experiments.training.objective import metrics, sums
 from ssmid.experiments.training.optimizer import optimizer_of, schedule
+from ssmid.io.language_models import load_model
 from tests.experiments.toy_tasks import MODEL, Toy
 
 
@@ -204,6 +205,16 @@ def test_compiled_it_is_the_same_training(model, tmp_path, monkeypatch):
     plain, same = (train(Toy(), short(model=model, compile=on), tmp_path / str(on)) for on in (False, True))
     assert len(compiled) == 1
     assert same["valid"] == pytest.approx(plain["valid"], rel=1e-5)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_language_model_is_loaded_as_any_other(keep, tmp_path):
+    task = Toy("language")
+    result = train(task, short(model={"mixer": "hyena", "width": 8, "depth": 1, "order": 4}, keep=keep), tmp_path)
+    model = load_model(tmp_path / "model.safetensors")
+    batch = {name: torch.from_numpy(array) for name, array in task.batch("valid", range(task.size("valid"))).items()}
+    found = metrics("language", sums("language", model(batch["inputs"]), batch["targets"], batch["mask"]))
+    assert found["bits"] == pytest.approx(result["valid"]["bits"], rel=1e-6)
 
 
 def test_pairs_are_read_both(tmp_path):

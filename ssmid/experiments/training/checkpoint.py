@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ssmid.experiments.training.optimizer import moments, set_moments
 from ssmid.io.files import about, expect_content, parsing, write_whole
+from ssmid.io.language_models import save_model
+from ssmid.nn.language_model import LanguageModel
 
 NAME = "checkpoint.safetensors"
 _KEY = "ssmid_training"
@@ -46,7 +48,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devi
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint, or a file of weights, says besides its tensors."""
+    """What a checkpoint says besides its tensors."""
     from safetensors import safe_open
 
     expect_content(path, "safetensors")
@@ -59,20 +61,22 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None:
-    """Weights alone, with ``facts``."""
-    _write(path, model.state_dict(), facts)
+    """Weights alone: of a language model as :func:`ssmid.save_model` writes them, of others with ``facts``."""
+    if isinstance(model, LanguageModel):
+        save_model(model, path)
+    else:
+        _write(path, model.state_dict(), facts)
 
 
-def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Puts weights that :func:`save_weights` wrote into ``model``; their facts."""
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Puts weights that :func:`save_weights` wrote into ``model``."""
     from safetensors.torch import load_file
 
     with about(path):
-        facts = read_facts(path)
+        expect_content(path, "safetensors")
         with parsing("safetensors"):
             tensors = load_file(path)
         model.load_state_dict(tensors)
-    return facts
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -121,7 +121,7 @@ class _Trainer:
             self.step, self.seconds, self.best = facts["step"], facts["seconds"], facts["best"]
         self.team.wait()
         self.log = Log(self.folder / LOG, self.step) if self.team.rank == 0 else None
-        self.called.train()
+        self.model.train()
         return None
 
     def _expect_same(self, there: dict[str, Any]) -> None:
@@ -172,12 +172,12 @@ class _Trainer:
         """Metrics over a split: sums and counts of all processes, then one division."""
         self.model.eval()
         zero = torch.zeros((), dtype=torch.float64, device=self.device)
-        total = dict.fromkeys(("loss", "count") if self.task.kind == "regress" else ("loss", "count", "correct"), zero)
+        total: dict[str, Tensor] = dict.fromkeys(("loss", "count") if self.task.kind == "regress" else ("loss", "count", "correct"), zero)
         with torch.no_grad():
             for batch in self.batches.evaluation(split, self.c.evaluate_on):
                 found = self._sums(self.model, batch)
                 total = {name: value + found[name] for name, value in total.items()}
-        self.called.train()
+        self.model.train()
         return metrics(self.task.kind, summed(total, self.team))
 
     def _save(self) -> None:
