@@ -29,7 +29,8 @@ def test_text_reads_reviews_as_bytes(tmp_path):
 def test_retrieval_reads_pairs(tmp_path):
     for name in ("train", "eval", "test"):
         with (tmp_path / f"new_aan_pairs.{name}.tsv").open("w", newline="") as file:
-            csv.writer(file, delimiter="\t").writerows([["1.0", "a", "b", "first text", "second\ttext"], ["0.0", "c", "d", "z" * 200_000, "y"]])
+            rows = [["1.0", "a", "b", "first text", "second\ttext"], ["0.0", "c", "d", "z" * 200_000, "y"]]
+            csv.writer(file, delimiter="\t").writerows(rows)
     task = Retrieval(str(tmp_path), length=12)
     batch = task.batch("valid", [1, 0])
     assert batch["inputs"].shape == batch["mask"].shape == (2, 2, 12)
@@ -94,7 +95,10 @@ def test_speech_commands_are_split_by_their_lists(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "missing"),
-    [(Text, "train/neg, train/pos"), (Retrieval, "new_aan_pairs.train.tsv"), (Image, "data_batch_1.bin"), (WikiText103, "wiki.train.tokens")],
+    [
+        *((Text, "train/neg, train/pos"), (Retrieval, "new_aan_pairs.train.tsv")),
+        *((Image, "data_batch_1.bin"), (WikiText103, "wiki.train.tokens")),
+    ],
 )
 def test_what_is_missing_is_named(tmp_path, kind, missing):
     with pytest.raises(ValueError, match=f"folder: expected .* got .* without {missing}"):

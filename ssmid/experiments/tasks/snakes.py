@@ -203,7 +203,7 @@ class _Canvas:
     def _free(self, angle: float, closed: int) -> np.ndarray:
         """Pixels, as indices of the image, where a dash toward ``angle`` may begin.
 
-        None for a direction whose footprint, seen from a corner, lies outside: the published generator's dilation is undefined there, and
+        Nowhere for a direction whose footprint, seen from a corner, lies outside: the published generator's dilation is undefined there, and
         it gives up on the snake. For dashes of two pixels these are most directions, so most distractors of Pathfinder 32 are not drawn.
         """
         g = self.geometry
