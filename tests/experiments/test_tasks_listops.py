@@ -116,13 +116,13 @@ def test_no_tree_comes_twice_where_there_are_few():
 
 
 def test_workers_and_folder_change_nothing(tmp_path):
-    task = ListOps(shortest=100, longest=300, train=1000, held_out=20)
+    task = ListOps(shortest=10, longest=40, depth=3, train=9000, held_out=20)
     stages = []
     parallel = listops._make(task, 2, lambda *stage: stages.append(stage))
     for name, array in listops._make(task, 1, None).items():
         np.testing.assert_array_equal(parallel[name], array)
-    assert stages[-1] == ("listops", 1040, 1040)
-    stored = ListOps(shortest=100, longest=300, train=1000, held_out=20, folder=str(tmp_path))
+    assert stages[-1] == ("listops", 9040, 9040)
+    stored = ListOps(shortest=10, longest=40, depth=3, train=9000, held_out=20, folder=str(tmp_path))
     stored.prepare()
     assert len(list(tmp_path.iterdir())) == 4
     np.testing.assert_array_equal(stored.batch("test", [19])["inputs"], task.batch("test", [19])["inputs"])

@@ -203,8 +203,8 @@ class _Canvas:
     def _free(self, angle: float, closed: int) -> np.ndarray:
         """Pixels, as indices of the image, where a dash toward ``angle`` may begin.
 
-        Nowhere for a direction whose footprint, seen from a corner, lies outside: the published generator's dilation is undefined there, and
-        it gives up on the snake. For dashes of two pixels these are most directions, so most distractors of Pathfinder 32 are not drawn.
+        Nowhere for a direction whose footprint, seen from a corner, lies outside: the published generator's dilation is undefined there,
+        and it gives up on the snake. For dashes of two pixels these are most directions, so most distractors of Pathfinder 32 are missing.
         """
         g = self.geometry
         side, room = g.side, g.room
