@@ -7,17 +7,16 @@ Arjovsky, Shah & Bengio (2016).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from ssmid.experiments.tasks.task import Batch, Kind, Split, checked, stream
-from ssmid.report.progress import Stage
+from ssmid.experiments.tasks.task import Batch, DrawnTokens, Split, checked, stream
 
 
 @dataclass(frozen=True)
-class Copying:
+class Copying(DrawnTokens):
     """``memorize`` tokens, ``noise`` blanks, then ``memorize`` markers, during which the tokens are to be said.
 
     tokens : size of the vocabulary; 0 is the blank and ``tokens - 1`` the marker, so ``1 ... tokens - 2`` are drawn, uniformly
@@ -41,10 +40,6 @@ class Copying:
     fresh: bool = True
 
     name: ClassVar[str] = "copying"
-    kind: ClassVar[Kind] = "token"
-    inputs: ClassVar[Literal["tokens", "signals"]] = "tokens"
-    channels: ClassVar[int] = 0
-    sequences: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.tokens < 3:
@@ -53,19 +48,8 @@ class Copying:
             raise ValueError(f"expected at least 1 token to memorize and noise of at least 0, got {self.memorize} and {self.noise}")
 
     @property
-    def vocabulary(self) -> int:
-        return self.tokens
-
-    @property
-    def outputs(self) -> int:
-        return self.tokens
-
-    @property
     def length(self) -> int:
         return self.noise + 2 * self.memorize
-
-    def size(self, split: Split) -> int:
-        return self.train if split == "train" else self.held_out
 
     def batch(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         index = checked(split, indices, self.size(split), fresh=self.fresh)
@@ -78,9 +62,3 @@ class Copying:
         mask = np.zeros(targets.shape, dtype=bool)
         mask[:, -self.memorize :] = True
         return {"inputs": np.concatenate([said, blanks, markers], axis=1), "targets": targets, "mask": mask}
-
-    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
-        """Nothing: every example is made when asked for."""
-
-    def facts(self) -> dict[str, Any]:
-        return {"task": self.name, **asdict(self)}

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssmid.experiments.tasks.task import Batch, Kind, Split, checked, stream
-from ssmid.report.progress import Stage
+from ssmid.experiments.tasks.task import Batch, Drawn, Kind, Split, checked, stream
 
 
 @dataclass(frozen=True)
-class Delay:
+class Delay(Drawn):
     """White noise that ends at ``bandwidth`` Hz, to be given again ``lag`` samples later.
 
     length : samples   lag : samples   dt : seconds   bandwidth : Hz   rms : of the noise
@@ -57,9 +56,6 @@ class Delay:
             low, high = 1 / (self.length * self.dt), 0.5 / self.dt
             raise ValueError(f"bandwidth: expected {low:g} Hz (one period) to {high:g} Hz (Nyquist), got {self.bandwidth:g}")
 
-    def size(self, split: Split) -> int:
-        return self.train if split == "train" else self.held_out
-
     def batch(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         index = checked(split, indices, self.size(split), fresh=self.fresh)
         signals = np.empty((len(index), self.length, 1), dtype=np.float32)
@@ -83,9 +79,3 @@ class Delay:
         spectrum[lines] = scale * (random.standard_normal(len(lines)) + 1j * random.standard_normal(len(lines)))
         signal = np.fft.irfft(spectrum, period)
         return (signal - signal[0])[: self.length]
-
-    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
-        """Nothing: every example is made when asked for."""
-
-    def facts(self) -> dict[str, Any]:
-        return {"task": self.name, **asdict(self)}

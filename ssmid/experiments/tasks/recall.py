@@ -7,17 +7,16 @@ The last two tokens of the vocabulary are the prompt ("=>") and the blank, the a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from ssmid.experiments.tasks.task import Batch, Kind, Split, checked, stream
-from ssmid.report.progress import Stage
+from ssmid.experiments.tasks.task import Batch, DrawnTokens, Split, checked, stream
 
 
 @dataclass(frozen=True)
-class AssociativeRecall:
+class AssociativeRecall(DrawnTokens):
     """Pairs of a key and a value, a prompt, one of the keys; to say: its value.
 
     tokens : size of the vocabulary, prompt and blank included; half of the others are keys, half values (of an odd number one more)
@@ -42,10 +41,6 @@ class AssociativeRecall:
     seed: int = 0
 
     name: ClassVar[str] = "associative-recall"
-    kind: ClassVar[Kind] = "token"
-    inputs: ClassVar[Literal["tokens", "signals"]] = "tokens"
-    channels: ClassVar[int] = 0
-    sequences: ClassVar[int] = 1
     fresh: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -55,19 +50,8 @@ class AssociativeRecall:
             raise ValueError(f"expected a context of at least one pair of keys and a value, got {self.context} with {self.keys} keys")
 
     @property
-    def vocabulary(self) -> int:
-        return self.tokens
-
-    @property
-    def outputs(self) -> int:
-        return self.tokens
-
-    @property
     def length(self) -> int:
         return self.context // (self.keys + 1) * (self.keys + 1) + 1 + self.keys
-
-    def size(self, split: Split) -> int:
-        return self.train if split == "train" else self.held_out
 
     def batch(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         index = checked(split, indices, self.size(split))
@@ -93,15 +77,9 @@ class AssociativeRecall:
         answer = values[found[0]] if found.size else self.tokens - 1
         return np.r_[np.column_stack([drawn, values]).ravel(), self.tokens - 2, asked, answer]
 
-    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
-        """Nothing: every example is made when asked for."""
-
-    def facts(self) -> dict[str, Any]:
-        return {"task": self.name, **asdict(self)}
-
 
 @dataclass(frozen=True)
-class InductionHeads:
+class InductionHeads(DrawnTokens):
     """Random tokens with the prompt once among them, and once more at the end; to say: what followed it.
 
     tokens : size of the vocabulary, prompt and blank included   context : tokens before the last prompt
@@ -124,10 +102,6 @@ class InductionHeads:
     seed: int = 0
 
     name: ClassVar[str] = "induction-heads"
-    kind: ClassVar[Kind] = "token"
-    inputs: ClassVar[Literal["tokens", "signals"]] = "tokens"
-    channels: ClassVar[int] = 0
-    sequences: ClassVar[int] = 1
     fresh: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -138,19 +112,8 @@ class InductionHeads:
             raise ValueError(f"expected copied and triggers of at least 1 and a context of at least copied + 2, got {got}")
 
     @property
-    def vocabulary(self) -> int:
-        return self.tokens
-
-    @property
-    def outputs(self) -> int:
-        return self.tokens
-
-    @property
     def length(self) -> int:
         return self.context + self.copied
-
-    def size(self, split: Split) -> int:
-        return self.train if split == "train" else self.held_out
 
     def batch(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         index = checked(split, indices, self.size(split))
@@ -172,12 +135,6 @@ class InductionHeads:
             sequence[place] = prompt
             sequence[place + 1 : place + 1 + self.copied] = answer
         return sequence
-
-    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
-        """Nothing: every example is made when asked for."""
-
-    def facts(self) -> dict[str, Any]:
-        return {"task": self.name, **asdict(self)}
 
 
 def _shifted(rows: list[np.ndarray], length: int, split: str, *, answers: int) -> Batch:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -80,6 +81,41 @@ class Task(Protocol):
     def facts(self) -> dict[str, Any]:
         """What a record of results says of the task: name, published parameters, seed, sizes; JSON holds all of it."""
         ...
+
+
+class Drawn:
+    """What tasks have in common, dataclasses of their parameters, whose examples are made when asked for."""
+
+    name: ClassVar[str]
+    train: int
+    held_out: int
+
+    def size(self, split: Split) -> int:
+        return self.train if split == "train" else self.held_out
+
+    def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:
+        """Nothing: every example is made when asked for."""
+
+    def facts(self) -> dict[str, Any]:
+        return {"task": self.name, **asdict(self)}  # pyright: ignore[reportArgumentType]
+
+
+class DrawnTokens(Drawn):
+    """Those that say a token for each token they see."""
+
+    tokens: int
+    kind: ClassVar[Kind] = "token"
+    inputs: ClassVar[Literal["tokens", "signals"]] = "tokens"
+    channels: ClassVar[int] = 0
+    sequences: ClassVar[int] = 1
+
+    @property
+    def vocabulary(self) -> int:
+        return self.tokens
+
+    @property
+    def outputs(self) -> int:
+        return self.tokens
 
 
 def stream(name: str, seed: int, split: str, index: int) -> np.random.Generator:
