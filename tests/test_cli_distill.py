@@ -103,13 +103,17 @@ def test_interrupted_it_says_in_one_line_what_to_do(here, capsys, monkeypatch):
 
     def interrupted(*arguments):
         if done:
-            signal.raise_signal(signal.SIGINT)  # in this thread: taken here, and not within a callback that swallows it
+            signal.raise_signal(signal.SIGINT)
         done.append(1)
         return distilled(*arguments)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(job, "distilled_on", interrupted)
-        status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--chunk", "4")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what shells start in the background ignores it
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(job, "distilled_on", interrupted)
+            status, out, err = run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--chunk", "4")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (status, out, err) == (130, "", "ssmid: interrupted; what is done is kept: the same command goes on from there\n")
     assert run(capsys, "distill", "h.npy", "-o", "out", *ORDER, "--chunk", "4", "-q") == (0, "", "")
     run(capsys, "distill", "h.npy", "-o", "whole", *ORDER, "--chunk", "4", "-q")
