@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 from ssmid.kernels import add_norm as module
 from ssmid.kernels.add_norm import add_norm
+from tests.kernels.interpreter import run_interpreted
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))]
 SHAPES = [(1, 1), (5,), (2, 3, 5), (3, 64), (2, 1000), (2, 2048), (0, 8)]
@@ -55,7 +52,4 @@ def interpreted() -> float:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel itself is tested")
 def test_kernel_interpreted():
-    """The interpreter has to be chosen before Triton is imported."""
-    pytest.importorskip("triton")
-    call = "from tests.kernels.test_add_norm import interpreted; worst = interpreted(); assert worst < 3e-6, worst"
-    subprocess.run([sys.executable, "-c", call], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=120)
+    run_interpreted("from tests.kernels.test_add_norm import interpreted; worst = interpreted(); assert worst < 3e-6, worst")

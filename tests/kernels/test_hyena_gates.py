@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 from ssmid.kernels import hyena_gates
 from ssmid.kernels.hyena_gates import gated_streams, product_channels_last
+from tests.kernels.interpreter import run_interpreted
 
 SIZES = [(1, 1, 1), (2, 3, 2), (3, 2, 3), (2, 5, 64), (2, 3, 65), (1, 2, 1500)]
 OPTIONS = [(1, 1, 1, 1), (0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 1, 0), (1, 1, 0, 0)]
@@ -87,7 +84,4 @@ def interpreted() -> float:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested")
 def test_kernels_interpreted():
-    """The interpreter has to be chosen before Triton is imported."""
-    pytest.importorskip("triton")
-    call = "from tests.kernels.test_hyena_gates import interpreted; worst = interpreted(); assert worst < 1e-6, worst"
-    subprocess.run([sys.executable, "-c", call], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=120)
+    run_interpreted("from tests.kernels.test_hyena_gates import interpreted; worst = interpreted(); assert worst < 1e-6, worst")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from ssmid.kernels import modal_state as module
 from ssmid.kernels.modal_state import modal_state, plain_modal_state
+from tests.kernels.interpreter import run_interpreted
 
 torch = pytest.importorskip("torch")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -95,7 +92,5 @@ def interpreted() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested")
 def test_kernels_interpreted():
-    """The interpreter has to be chosen before Triton is imported; of bf16 it has no products."""
-    pytest.importorskip("triton")
-    call = "from tests.kernels.test_modal_state import interpreted; interpreted()"
-    subprocess.run([sys.executable, "-c", call], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=120)
+    """Of bf16 the interpreter has no products."""
+    run_interpreted("from tests.kernels.test_modal_state import interpreted; interpreted()")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+
+from tests.kernels.interpreter import run_interpreted
 
 pytest.importorskip("triton")
 
@@ -45,6 +43,5 @@ def test_kernel() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel itself is tested")
 def test_kernel_interpreted() -> None:
-    """The interpreter has to be chosen before Triton is imported."""
     call = "from tests.kernels.test_short_convolution import differences; worst = max(differences('cpu')); assert worst < 1e-5, worst"
-    subprocess.run([sys.executable, "-c", call], env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=120)
+    run_interpreted(call)
