@@ -265,7 +265,7 @@ def experiment(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (NAME where left out)")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="toy sizes: a minute on a CPU, proves nothing")] = False,
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda")] = "cpu",
-    only: Annotated[str | None, typer.Option("--only", metavar="PATTERN", help="runs by name: 'copying/rtf-*'")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="PATTERN", help="jobs by name: 'copying/rtf-*,delay/*'")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ssmid.experiments.experiment import Experiment, Results, Run
+from ssmid.experiments.experiment import Experiment, Results, Run, trainings
 from ssmid.experiments.tasks.copying import Copying
 from ssmid.experiments.tasks.delay import Delay
 from ssmid.experiments.training.configuration import Configuration
@@ -61,7 +61,7 @@ def tables(results: Results) -> Sequence[Table]:
     }
     found = []
     for name, (title, metric, as_published) in titles.items():
-        here = [(run, result) for run, result in results if run.task.name == name]
+        here = [(run, result) for run, result in trainings(results) if run.task.name == name]
         if not here:
             continue
         values = {(run.labels["layer"], run.labels["state"]): result["test"].get(metric) for run, result in here}

@@ -1,15 +1,21 @@
-"""An experiment: trainings that differ in a few things, and the tables of what came out."""
+"""An experiment: trainings that differ in a few things, what is measured of them, and the tables of what came out."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ssmid.experiments.options import called, override, place
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
+from ssmid.experiments.training.log import strict
+from ssmid.experiments.training.loop import RESULT, train
+from ssmid.io.files import about, parsing, write_bytes
+from ssmid.jobs.workers import Alone
+from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
 
@@ -37,27 +43,94 @@ class Run:
         task = called(type(facts), fields, "task.", f"a key of the task {self.task.name}")
         return dataclasses.replace(self, task=task, configuration=Configuration.of(values))
 
+    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
+        """What :func:`ssmid.experiments.training.train` gives, in a folder of its own within that of the experiment."""
+        return train(self.task, self.configuration, folder / self.name, device=device, team=team, stage=stage)
 
-Results = Sequence[tuple[Run, Mapping[str, Any]]]
-"""Runs that are over, each with what :func:`ssmid.experiments.training.train` gave."""
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What is measured of trainings that are over, or of nothing but a device. ``name`` and ``labels`` as of a :class:`Run`.
+
+    measure : called with the folders of the trainings in ``of``, in their order, ``device=`` and ``stage=``, and ``options`` by name;
+    gives what JSON holds
+    """
+
+    name: str
+    measure: Callable[..., Mapping[str, Any]]
+    labels: Mapping[str, Any]
+    of: tuple[Run, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that it is, as JSON has it."""
+        return json.loads(json.dumps({"of": {run.name: run.as_dict() for run in self.of}, "options": self.options}))
+
+    def with_overrides(self, overrides: Iterable[str]) -> Measurement:
+        """``measure.key=value`` of the options; the others are those of its trainings."""
+        options, others = json.loads(json.dumps(self.options)), []
+        for text in overrides:
+            key, value = override(text)
+            if key.startswith("measure."):
+                place(options, key.removeprefix("measure."), value)
+            else:
+                others.append(text)
+        return dataclasses.replace(self, options=options, of=tuple(run.with_overrides(others) for run in self.of))
+
+    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
+        """What was measured, by the first process, kept as that of a training is; ValueError where one of its trainings is not over."""
+        for run in self.of:
+            if result_of(run, folder) is None:
+                raise ValueError(f"{self.name}: expected {run.name} trained in {str(folder)!r}, got nothing (--only leaves it out)")
+        found = result_of(self, folder) if team.rank == 0 else None
+        if found is None and team.rank == 0:
+            places = [folder / run.name for run in self.of]
+            measured = called(self.measure, self.options, "measure.", "an option of the measurement", *places, device=device, stage=stage)
+            found = strict(json.loads(json.dumps(measured)))
+            write_bytes(folder / self.name / RESULT, json.dumps({"identity": self.as_dict(), "result": found}, indent=1).encode() + b"\n")
+        return team.agree(found)
+
+
+Job = Run | Measurement
+Results = Sequence[tuple[Job, Mapping[str, Any]]]
+"""Jobs that are over, each with what it gave."""
+
+
+def trainings(results: Results) -> list[tuple[Run, Mapping[str, Any]]]:
+    """Those of them that are trainings."""
+    return [(job, result) for job, result in results if isinstance(job, Run)]
+
+
+def result_of(job: Job, folder: Path) -> Mapping[str, Any] | None:
+    """What ``job`` gave within ``folder``; None where it is not over, or another was there."""
+    path = folder / job.name / RESULT
+    if not path.exists():
+        return None
+    with about(path), parsing("JSON"):
+        content = json.loads(path.read_bytes())
+    return content["result"] if content["identity"] == job.as_dict() else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Trainings by name, and what their results say: ``tables`` is asked after each, with those that are over."""
+    """Jobs by name, and what their results say: ``tables`` is asked after each, with those that are over.
+
+    A measurement stands behind the trainings that it is of.
+    """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[Job, ...]
     tables: Callable[[Results], Sequence[Table]]
 
     def with_overrides(self, overrides: Sequence[str]) -> Experiment:
-        """The same of each run; ValueError for a key that tells runs apart, whose names would not be true any more."""
-        flat = [_flat(run.as_dict()["configuration"]) for run in self.runs]
+        """The same of each job; ValueError for a key that tells runs apart, whose names would not be true any more."""
+        trainings = [run for run in self.runs if isinstance(run, Run)]
+        flat = [_flat(run.as_dict()["configuration"]) for run in trainings]
         for text in overrides:
             key = override(text)[0]
             # runs of one task are told apart within it
-            for task in {run.task.name for run in self.runs}:
-                values = {json.dumps(f.get(key)) for f, run in zip(flat, self.runs, strict=True) if run.task.name == task and key in f}
+            for task in {run.task.name for run in trainings}:
+                values = {json.dumps(f.get(key)) for f, run in zip(flat, trainings, strict=True) if run.task.name == task and key in f}
                 if len(values) > 1:
                     raise ValueError(f"{key}: expected a key that all runs share, got one that tells them apart (--only chooses runs)")
         return dataclasses.replace(self, runs=tuple(run.with_overrides(overrides) for run in self.runs))

@@ -1,4 +1,4 @@
-"""``ssmid experiment``: the trainings of an experiment one after another, resumable, and JSON that the documentation renders."""
+"""``ssmid experiment``: the jobs of an experiment one after another, resumable, and JSON that the documentation renders."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ssmid.experiments.copying_and_delay import copying_and_delay
-from ssmid.experiments.experiment import Experiment, Results
+from ssmid.experiments.experiment import Experiment, Results, result_of, trainings
 from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import read
-from ssmid.experiments.training.loop import train
 from ssmid.io.files import write_bytes
 from ssmid.jobs.workers import device_of, workers
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
 
 EXPERIMENTS: dict[str, Callable[..., Experiment]] = {"copying-and-delay": copying_and_delay}
-RESULTS, CURVES = "results.json", "curves"
+CURVES = "curves"
 
 
 def run_experiment(
@@ -34,30 +33,37 @@ def run_experiment(
 ) -> Report | None:
     """Runs the experiment ``name`` into ``folder``; what came out. Given again after it was stopped, it goes on where it was.
 
-    quick : toy sizes   device : "cpu" or "cuda"   only : a pattern of the names of runs, as of files: ``copying/rtf-*``
+    quick : toy sizes   device : "cpu" or "cuda"   only : patterns of names of jobs, as of files: ``copying/rtf-*,delay/*``
     overrides : ``key=value`` of every run, ``task.key=value`` of its task
 
-    Each run has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``results.json`` and a figure of the curves of
-    each task are written anew. Under torchrun the processes share every batch; None is returned in all but the first.
+    Each job has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``NAME.json``, of all jobs that are over, and a
+    figure of the curves of each task are written anew: so several calls, each of its own ``only`` and GPU, may fill one folder. Experiments
+    that train the same find it done there. Under torchrun the processes share every batch; None is returned in all but the first.
     Raises ValueError for wrong input: before any training, but for options of a model, which are checked where its turn comes.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {name!r}")
     stage = stage or (lambda description, done=None, total=None: None)
     experiment = EXPERIMENTS[name](quick=quick).with_overrides(overrides)
-    chosen = [run for run in experiment.runs if only is None or fnmatch(run.name, only)]
+    chosen = [run for run in experiment.runs if only is None or any(fnmatch(run.name, pattern) for pattern in only.split(","))]
     if not chosen:
         raise ValueError(f"only: expected a pattern of {', '.join(run.name for run in experiment.runs)}, got {only!r}")
-    mine, results, facts = device_of(device), [], _machine(device)
+    mine, facts = device_of(device), {"quick": quick, "overrides": list(overrides), "machine": _machine(device)}
     with workers(mine) as team:
         for number, run in enumerate(chosen, 1):
             words = f"{run.name} ({number} of {len(chosen)})"
             told = _prefixed(stage, words)
             told("starting")
-            results.append((run, train(run.task, run.configuration, folder / run.name, device=mine, team=team, stage=told)))
+            run.perform(folder, mine, team, told)
             if team.rank == 0:
-                _write(folder, experiment, results, {"quick": quick, "overrides": list(overrides), "machine": facts})
-        return _report(experiment, results, folder) if team.rank == 0 else None
+                _write(folder, experiment, facts)
+        return _report(experiment, _over(experiment, folder), folder) if team.rank == 0 else None
+
+
+def _over(experiment: Experiment, folder: Path) -> Results:
+    """All that is over, by this call or another."""
+    found = [(run, result_of(run, folder)) for run in experiment.runs]
+    return [(run, result) for run, result in found if result is not None]
 
 
 def _prefixed(stage: Stage, words: str) -> Stage:
@@ -65,38 +71,49 @@ def _prefixed(stage: Stage, words: str) -> Stage:
 
 
 def _report(experiment: Experiment, results: Results, folder: Path) -> Report:
-    diverged = [run.name for run, result in results if result["diverged"]]
+    diverged = [run.name for run, result in results if result.get("diverged")]
     words = [f"The loss was not finite any more in: {', '.join(diverged)}."] if diverged else []
     facts = {
         "runs": f"{len(results)} of {len(experiment.runs)}",
-        "seconds of training": sum(result["seconds"] for _, result in results),
-        "written to": f"{folder}/{RESULTS}",
+        "seconds of training": sum(result["seconds"] for _, result in trainings(results)),
+        "written to": str(folder / f"{experiment.name}.json"),
     }
     return Report(experiment.name, facts, experiment.tables(results), words)
 
 
-def _write(folder: Path, experiment: Experiment, results: Results, facts: dict[str, Any]) -> None:
-    runs = [{"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result} for run, result in results]
-    report = _report(experiment, results, folder).to_dict()
-    content = {"experiment": experiment.name, **facts, "runs": runs, "tables": {t.title: _rows(t) for t in experiment.tables(results)}}
-    content["words"] = report.get("words", [])
-    write_bytes(folder / RESULTS, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
-    _draw(folder, results)
+def _write(folder: Path, experiment: Experiment, facts: dict[str, Any]) -> None:
+    results = _over(experiment, folder)
+    curves = {run.name: read(folder / run.name / LOG) for run, _ in trainings(results)}
+    runs = [
+        {"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result, "curve": _evaluations(curves.get(run.name, []))}
+        for run, result in results
+    ]
+    report = _report(experiment, results, folder)
+    tables = {table.title: _rows(table) for table in report.tables}
+    content = {"experiment": experiment.name, **facts, "runs": runs, "tables": tables, "words": list(report.words)}
+    write_bytes(folder / f"{experiment.name}.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+    _draw(folder, results, curves)
+
+
+def _evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a log what was measured on held-out examples."""
+    return [{name: value for name, value in line.items() if name != "split"} for line in lines if line["split"] == "valid"]
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
-def _draw(folder: Path, results: Results) -> None:
-    """The curves of all runs so far of the task of the last."""
+def _draw(folder: Path, results: Results, curves: dict[str, list[dict[str, Any]]]) -> None:
+    """The curves of all runs so far, a figure a task."""
     from ssmid import plot
     from ssmid.report.figures import figure
 
-    task = results[-1][0].task
-    of = {"regress": "rmse", "language": "bits"}.get(task.kind, "accuracy")
-    lines = {run.name: read(folder / run.name / LOG) for run, _ in results if run.task.name == task.name}
-    figure(folder / f"{CURVES}-{task.name}.png", lambda ax: plot.training_curves(lines, of, ax=ax), task.name, (9.0, 4.8))
+    runs = [run for run, _ in trainings(results)]
+    for name, kind in {run.task.name: run.task.kind for run in runs}.items():
+        of = {"regress": "rmse", "language": "bits"}.get(kind, "accuracy")
+        lines = {run.name: curves[run.name] for run in runs if run.task.name == name}
+        figure(folder / f"{CURVES}-{name}.png", lambda ax, lines=lines, of=of: plot.training_curves(lines, of, ax=ax), name, (9.0, 4.8))
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from ssmid import cli
-from ssmid.experiments import run
+from ssmid.experiments import experiment, run
 from ssmid.experiments.copying_and_delay import PUBLISHED, copying_and_delay, tables
-from ssmid.experiments.experiment import Experiment, Run
+from ssmid.experiments.experiment import Experiment, Measurement, Run
 from ssmid.experiments.models import model_of
 from ssmid.experiments.training import Configuration
 from tests.experiments.toy_tasks import MODEL, Toy
@@ -37,18 +37,45 @@ def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, caps
     assert cli.main(["experiment", "small", "steps=5", "task.length=8", "-o", str(out), "--only", "toy/2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == "1 of 2"
     trained = []
-    train = run.train
-    monkeypatch.setattr(run, "train", lambda *args, **more: trained.append(args[1].model["order"]) or train(*args, **more))
+    train = experiment.train
+    monkeypatch.setattr(experiment, "train", lambda *args, **more: trained.append(args[1].model["order"]) or train(*args, **more))
     before = (out / "toy" / "2" / "model.safetensors").stat().st_mtime_ns
     assert cli.main(["experiment", "small", "steps=5", "task.length=8", "-o", str(out)]) == 0
     assert trained == [2, 4]
     assert (out / "toy" / "2" / "model.safetensors").stat().st_mtime_ns == before, "what is done is not done again"
-    found = json.loads((out / "results.json").read_text())
+    found = json.loads((out / "small.json").read_text())
     assert [r["name"] for r in found["runs"]] == ["toy/2", "toy/4"]
     assert {r["configuration"]["steps"] for r in found["runs"]} == {r["result"]["steps"] for r in found["runs"]} == {5}
     assert found["runs"][0]["task"]["length"] == 8
     assert [row["loss"] for row in found["tables"]["Toy"]] == [r["result"]["test"]["loss"] for r in found["runs"]]
     assert (out / "curves-toy-token.png").exists()
+
+
+def test_a_measurement_follows_its_trainings_and_is_kept(small, tmp_path, monkeypatch):
+    asked = []
+
+    def measure(weights, *, factor, device, stage):
+        asked.append((weights / "model.safetensors").exists())
+        return {"steps": json.loads((weights / "result.json").read_text())["result"]["steps"] * factor, "none": float("nan")}
+
+    def measured(*, quick: bool = False) -> Experiment:
+        runs = run.EXPERIMENTS["small"]().runs
+        return Experiment("measured", (*runs, Measurement("toy/measured", measure, {}, runs[:1], {"factor": 10})), lambda found: [])
+
+    monkeypatch.setitem(run.EXPERIMENTS, "measured", measured)
+    with pytest.raises(ValueError, match="expected toy/2 trained"):
+        run.run_experiment("measured", tmp_path, only="toy/m*")
+    run.run_experiment("measured", tmp_path, only="toy/2")
+    run.run_experiment("measured", tmp_path, only="toy/m*")
+    run.run_experiment("measured", tmp_path, only="toy/m*,toy/4")
+    found = {r["name"]: r for r in json.loads((tmp_path / "measured.json").read_text())["runs"]}
+    assert list(found) == ["toy/2", "toy/4", "toy/measured"], "all that is over, whichever call did it"
+    assert found["toy/measured"]["result"] == {"steps": 40, "none": None}
+    assert asked == [True], "what is done is not done again"
+    run.run_experiment("measured", tmp_path / "other", overrides=["steps=5", "measure.factor=2"])
+    found = {r["name"]: r for r in json.loads((tmp_path / "other" / "measured.json").read_text())["runs"]}
+    assert found["toy/measured"]["result"]["steps"] == 10
+    assert found["toy/2"]["curve"][-1]["step"] == 5
 
 
 @pytest.mark.parametrize(
@@ -65,7 +92,7 @@ def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, caps
 def test_wrong_input_is_one_line(small, arguments, message, tmp_path, capsys):
     assert cli.main(["experiment", *arguments, "-o", str(tmp_path / "out")]) == cli.WRONG_INPUT
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "out" / "results.json").exists()
+    assert not (tmp_path / "out" / "small.json").exists()
 
 
 def test_copying_and_delay_are_as_published_but_for_the_steps_of_copying():
