@@ -87,7 +87,9 @@ class Measurement:
             places = [folder / run.name for run in self.of]
             measured = called(self.measure, self.options, "measure.", "an option of the measurement", *places, device=device, stage=stage)
             found = strict(json.loads(json.dumps(measured)))
-            write_bytes(folder / self.name / RESULT, json.dumps({"identity": self.as_dict(), "result": found}, indent=1).encode() + b"\n")
+            (folder / self.name).mkdir(parents=True, exist_ok=True)
+            content = {"identity": self.as_dict(), "result": found}
+            write_bytes(folder / self.name / RESULT, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
         return team.agree(found)
 
 

@@ -54,6 +54,8 @@ def strict(value: Any) -> Any:
     """As JSON has it: NaN and infinities are null."""
     if isinstance(value, dict):
         return {name: strict(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(one) for one in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
