@@ -18,6 +18,9 @@ from ssmid.jobs.workers import Alone
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
+MEASURE = "measure."
+"""What the overrides of a measurement's options begin with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -68,13 +71,11 @@ class Measurement:
 
     def with_overrides(self, overrides: Iterable[str]) -> Measurement:
         """``measure.key=value`` of the options; the others are those of its trainings."""
-        options, others = json.loads(json.dumps(self.options)), []
-        for text in overrides:
+        options, mine = json.loads(json.dumps(self.options)), [text for text in overrides if text.startswith(MEASURE)]
+        for text in mine:
             key, value = override(text)
-            if key.startswith("measure."):
-                place(options, key.removeprefix("measure."), value)
-            else:
-                others.append(text)
+            place(options, key.removeprefix(MEASURE), value)
+        others = [text for text in overrides if text not in mine]
         return dataclasses.replace(self, options=options, of=tuple(run.with_overrides(others) for run in self.of))
 
     def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
@@ -85,7 +86,7 @@ class Measurement:
         found = result_of(self, folder) if team.rank == 0 else None
         if found is None and team.rank == 0:
             places = [folder / run.name for run in self.of]
-            measured = called(self.measure, self.options, "measure.", "an option of the measurement", *places, device=device, stage=stage)
+            measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage)
             found = strict(json.loads(json.dumps(measured)))
             (folder / self.name).mkdir(parents=True, exist_ok=True)
             content = {"identity": self.as_dict(), "result": found}
@@ -135,7 +136,10 @@ class Experiment:
                 values = {json.dumps(f.get(key)) for f, run in zip(flat, trainings, strict=True) if run.task.name == task and key in f}
                 if len(values) > 1:
                     raise ValueError(f"{key}: expected a key that all runs share, got one that tells them apart (--only chooses runs)")
-        return dataclasses.replace(self, runs=tuple(run.with_overrides(overrides) for run in self.runs))
+        # what is of measurements is refused by trainings where there are none
+        of_trainings = [text for text in overrides if len(trainings) == len(self.runs) or not text.startswith(MEASURE)]
+        runs = [job.with_overrides(overrides if isinstance(job, Measurement) else of_trainings) for job in self.runs]
+        return dataclasses.replace(self, runs=tuple(runs))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
