@@ -13,7 +13,8 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
     """``function``, or the replay of it where it can be recorded, and how it is timed.
 
     What it returned when it was recorded is what its replays return, with new values in it. A job that asks the device for a value
-    on its way cannot be recorded: it is launched anew each time.
+    on its way cannot be recorded: it is launched anew each time. That is found out before, as torch never gives back the memory of a
+    recording that failed.
     """
     if not device.startswith("cuda"):
         return function, CLOCK
@@ -26,6 +27,8 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
             function()
     torch.cuda.current_stream(device).wait_stream(side)
     torch.cuda.synchronize(device)
+    if _waits_for_the_device(function):
+        return function, EVENTS
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
@@ -44,6 +47,23 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
         return value
 
     return replay, GRAPH
+
+
+def _waits_for_the_device(function: Callable[[], Any]) -> bool:
+    """Whether the host asks for a value on the way."""
+    import torch
+
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return False
 
 
 def peak_bytes(function: Callable[[], Any], device: str) -> int | None:
