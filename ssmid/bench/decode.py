@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ssmid.bench.decode_answers import EndToEnd, end_to_end
 from ssmid.bench.decode_sizes import DISTILLED, HUGGING_FACE, MULTI, TRANSFORMER, Sizes, System
-from ssmid.bench.decode_steps import EndToEnd, Prefill, Step, end_to_end, prefills, steps_over_batches, steps_over_contexts
+from ssmid.bench.decode_steps import Prefill, Step, prefills, steps_over_batches, steps_over_contexts
 from ssmid.bench.decode_systems import hugging_face, systems
 from ssmid.bench.device import accelerator, ceilings_of, clock_of
 from ssmid.bench.records import OURS, Bar, Case, Progress, Row, result

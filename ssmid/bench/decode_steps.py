@@ -1,4 +1,4 @@
-"""What is timed of a language model that decodes: its steps, whole answers, and the reading of long prompts."""
+"""What is timed of a language model that decodes: its steps, and the reading of long prompts."""
 
 from __future__ import annotations
 
@@ -50,20 +50,6 @@ class Step:
     def rate(self) -> float:
         """Tokens a second of all sequences together."""
         return self.batch / self.timing.seconds
-
-
-@dataclasses.dataclass(frozen=True)
-class EndToEnd:
-    """Prompts read and ``tokens`` generated in all; ``reading``: seconds of the first of it."""
-
-    batch: int
-    tokens: int
-    timing: Timing
-    reading: float | None = None
-
-    @property
-    def rate(self) -> float:
-        return self.tokens / self.timing.seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,29 +139,6 @@ def settle(decoder: Any, context: int) -> None:
         else:
             tensor.fill_(context)
     decoder.tokens_seen = context
-
-
-def end_to_end(system: System, batch: int, sizes: Sizes, device: str) -> EndToEnd | None:
-    """Whole answers to prompts at ``batch``, or at half of it where reading the prompts takes too much memory besides."""
-    import torch
-
-    from ssmid.nn import Decoder
-
-    model = system.model(sizes.length)
-
-    def run() -> EndToEnd:
-        decoder = Decoder(model, batch, length=sizes.length, temperature=0)
-        prompt = torch.randint(model.vocabulary, (batch, sizes.prompt), device=device)
-        reading, _ = clock_of(device)(lambda: decoder.start(prompt, seed=0))
-
-        def answer() -> None:
-            for _ in range(sizes.new - 1):
-                decoder.step()
-
-        return EndToEnd(batch, batch * sizes.new, Timing.of([reading + clock_of(device)(answer)[0]]), reading)
-
-    found = unless_out_of_memory(run, device)
-    return found if found is not None or batch == 1 else end_to_end(system, batch // 2, sizes, device)
 
 
 def prefills(system: System, sizes: Sizes, device: str) -> list[Prefill]:

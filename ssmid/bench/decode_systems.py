@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from ssmid.bench.decode_answers import EndToEnd
 from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, MULTI, TRANSFORMER, Sizes, System
-from ssmid.bench.decode_steps import EndToEnd
 from ssmid.bench.device import clock_of
 from ssmid.bench.peers import have
 from ssmid.bench.replay import unless_out_of_memory

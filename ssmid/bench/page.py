@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 _HEADINGS = ("case", "tool", "time", "times ours", "error", "of the floor")
-_BEGIN, _END = "<!-- figures: {} -->", "<!-- end -->"
+_END = "<!-- end -->"
 
 
 def tables(figures: dict[str, Any]) -> Iterator[Table]:
@@ -41,7 +41,21 @@ def tables(figures: dict[str, Any]) -> Iterator[Table]:
 
 def markdown(figures: dict[str, Any]) -> str:
     """The same tables for a page, with the machine they were taken on."""
-    machine = figures["machine"]
+    lines = [*machine_lines(figures["machine"]), f"Limits measured in the same run: {_limits(figures['limits'])}."]
+    for section, cases in _sections(figures).items():
+        further = _further_columns(cases)
+        lines += ["", f"### {section[0].upper()}{section[1:]}", "", line([*_HEADINGS, *further])]
+        lines += ["|---|---|---:|---:|---:|---:|" + "---:|" * len(further)]
+        lines += [line(row) for case in cases for row in _rows(case, further)]
+        lines += ["", " ".join(f"{text[0].upper()}{text[1:]}." for text in _footnotes(cases))]
+    if figures["bars"]:
+        lines += ["", "### Bars", "", "| case | tool | required | reached | errors no worse | met |", "|---|---|---:|---:|---|---|"]
+        lines += [line(_bar(bar)) for bar in figures["bars"]]
+    return "\n".join(lines) + "\n"
+
+
+def machine_lines(machine: dict[str, Any]) -> list[str]:
+    """What figures were taken on, in sentences."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = f"{machine['accelerator']} (CUDA {machine['cuda']}), " if "accelerator" in machine else ""
     lines = [f"{device}{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; {versions}."]
@@ -49,28 +63,21 @@ def markdown(figures: dict[str, Any]) -> str:
         lines += [f"**The machine was busy** (load {machine['load']} before the run): ratios are rough, times too long."]
     threads = machine["threads"]
     threads = threads if isinstance(threads, str) else ", ".join(f"{name} = {value}" for name, value in threads.items())
-    lines += [f"Threads: {threads}.", f"Limits measured in the same run: {_limits(figures['limits'])}."]
-    for section, cases in _sections(figures).items():
-        further = _further_columns(cases)
-        lines += ["", f"### {section[0].upper()}{section[1:]}", "", _line([*_HEADINGS, *further])]
-        lines += ["|---|---|---:|---:|---:|---:|" + "---:|" * len(further)]
-        lines += [_line(row) for case in cases for row in _rows(case, further)]
-        lines += ["", " ".join(f"{text[0].upper()}{text[1:]}." for text in _footnotes(cases))]
-    if figures["bars"]:
-        lines += ["", "### Bars", "", "| case | tool | required | reached | errors no worse | met |", "|---|---|---:|---:|---|---|"]
-        lines += [_line(_bar(bar)) for bar in figures["bars"]]
-    return "\n".join(lines) + "\n"
+    return [*lines, f"Threads: {threads}."]
 
 
-def render(page: str, folder: Path) -> str:
-    """``page`` with what stands between ``<!-- figures: NAME -->`` and ``<!-- end -->`` made from ``folder/NAME``."""
+def render(page: str, folder: Path, made: Callable[[dict[str, Any]], str] = markdown, word: str = "figures") -> str:
+    """``page`` with what stands between ``<!-- figures: NAME -->`` and ``<!-- end -->`` made from ``folder/NAME``.
+
+    made : the Markdown of what the JSON holds   word : that the comment begins with
+    """
     out, rest = "", page
-    begin = _BEGIN.split("{}", maxsplit=1)[0]
+    begin = f"<!-- {word}: "
     while begin in rest:
         before, rest = rest.split(begin, 1)
         name, rest = rest.split(" -->", 1)
         rest = rest.split(_END, 1)[1]
-        out += f"{before}{_BEGIN.format(name)}\n{markdown(json.loads((folder / name).read_text()))}{_END}"
+        out += f"{before}{begin}{name} -->\n{made(json.loads((folder / name).read_text()))}{_END}"
     return out + rest
 
 
@@ -85,6 +92,11 @@ def seconds(value: float) -> str:
             scaled = value / size
             return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
     raise AssertionError(value)
+
+
+def line(cells: Iterable[str]) -> str:
+    """A row of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 # ---------------------------------------------------------------- cells
@@ -151,10 +163,6 @@ def _bar(bar: dict[str, Any]) -> list[str]:
 
 def _limits(limits: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_per_second', '').replace('_', ' ')} {value / 1e9:.4g} G/s" for name, value in limits.items())
-
-
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from ssmid import bench
 from ssmid.bench import decode as benchmark
 from ssmid.bench import decode_steps, page, replay
 from ssmid.bench.decode import Found
+from ssmid.bench.decode_answers import EndToEnd
 from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, HUGGING_FACE, MULTI, TRANSFORMER, Sizes
-from ssmid.bench.decode_steps import EndToEnd, Prefill, Roofline, Step
+from ssmid.bench.decode_steps import Prefill, Roofline, Step
 from ssmid.bench.records import OURS
 from ssmid.bench.timing import Timing
 
