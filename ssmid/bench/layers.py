@@ -193,7 +193,7 @@ def _rows(
 ) -> tuple[tuple[Row, ...], list[str]]:
     """One tool after the other, as the graphs of all of them together would not fit into the memory; and those that alone do not.
 
-    launched : tools that could not be recorded, which gets more of them: the memory of a recording that failed is never given back, so
+    launched : tools that could not be recorded; more are added to it. The memory of a recording that failed is never given back, so
     it is tried once, at the smallest size
     """
     import torch
@@ -221,7 +221,8 @@ def _rows(
         error = _error(tools[name][0], exact.get(name), signal.detach()[:1], device)
         emptied(device)  # while a graph is recorded nothing that was held can be given back
         replay, how = (run, EVENTS) if name in launched else replayed(run, device)
-        launched |= {name} if how == EVENTS else set()
+        if how == EVENTS:
+            launched.add(name)
         # what replays return lies in the memory of their graph, all of which stays taken as long as that is held
         timing = measure({name: replay}, 20 if gpu else 3, 0.2 if gpu else 0.5, clock_of(device))[name][0]
         return Row(name, timing, error, columns=({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how})
