@@ -15,6 +15,7 @@ from ssmid.plot.distillation import (
     distilled_poles,
     distilled_spectrum,
 )
+from ssmid.plot.experiments import learning_curves, sweep
 from ssmid.plot.frequency import bode, bode_magnitude, bode_phase, group_delay, nyquist
 from ssmid.plot.identification import frequency_fit, residual_correlation, simulation
 from ssmid.plot.plane import pole_zero
@@ -26,5 +27,5 @@ from ssmid.plot.training import training_curves
 __all__ = [
     "bode", "bode_magnitude", "bode_phase", "comparison", "distilled_channels", "distilled_cost", "distilled_filter", "distilled_orders",
     "distilled_poles", "distilled_spectrum", "error_vs_order", "filter_bank", "frequency_fit", "group_delay", "hankel_spectrum",
-    "impulse", "nyquist", "pole_zero", "residual_correlation", "simulation", "style", "training_curves",
+    "impulse", "learning_curves", "nyquist", "pole_zero", "residual_correlation", "simulation", "style", "sweep", "training_curves",
 ]
