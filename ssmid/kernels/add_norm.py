@@ -9,17 +9,20 @@ _WIDEST = 16384
 """Numbers of a row that a program holds."""
 
 
-def add_norm(u: Array, y: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array]:
+def add_norm(
+    u: Array, y: Array, weight: Array, bias: Array, eps: float, *, over_u: bool = False, over_y: bool = False
+) -> tuple[Array, Array]:
     """``s = u + y`` and ``weight (s - mean) / sqrt(variance + eps) + bias`` over the last axis, both of the dtype of ``u``.
 
-    u, y : ``(*batch, n)``   weight, bias : ``(n,)``. Moments are float32 at least, of the sum as it is rounded. The kernel reads two rows
-    and writes two; it has no gradient.
+    u, y : ``(*batch, n)``   weight, bias : ``(n,)``   over_u, over_y : whether the sum may be written over ``u``, and its norm over ``y``,
+    which saves their memory. Moments are float32 at least, of the sum as it is rounded. The kernel reads two rows and writes two; it has
+    no gradient.
     """
     n = u.shape[-1]
     if not fused(u) or u.dtype != y.dtype or u.dtype == namespace(u).float64 or n > _WIDEST:
         return plain_add_norm(u, y, weight, bias, eps)
     u, y = u.contiguous(), y.contiguous()
-    total, normed = u.new_empty(u.shape), u.new_empty(u.shape)
+    total, normed = (x if over else x.new_empty(x.shape) for x, over in ((u, over_u), (y, over_y)))
     rows = u.numel() // n if n else 0
     if rows:
         block = ceil_power_of_two(n)
@@ -45,6 +48,8 @@ def _add_norm(u, y, weight, bias, total, normed, n, eps, BLOCK: tl.constexpr):  
     w, b = tl.load(weight + column, inside, 0.0).to(tl.float32), tl.load(bias + column, inside, 0.0).to(tl.float32)
     added = tl.load(u + row + column, inside, 0.0).to(tl.float32) + tl.load(y + row + column, inside, 0.0).to(tl.float32)
     rounded = added.to(total.dtype.element_ty)
+    # of a short row several threads hold the same number: none may write over what another one has yet to read
+    tl.debug_barrier()
     tl.store(total + row + column, rounded, inside)
     s = rounded.to(tl.float32)
     mean = tl.sum(s, axis=0) / n

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ssmid.nn.attention import Attention
 from ssmid.nn.filter import State
-from ssmid.nn.inference import added_norm, added_norm_gelu, gelu_of, linear_of, without_gradient
+from ssmid.nn.inference import added, added_norm, added_norm_gelu, gelu_of, linear_of, without_gradient
 from ssmid.nn.layer import SequenceLayer
 
 
@@ -20,9 +20,9 @@ class MLP(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         return linear_of(self.fc2, gelu_of(self.fc1, u))
 
-    def of_sum(self, norm: nn.LayerNorm, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """``u + y`` and what :meth:`forward` gives for its norm."""
-        total, hidden = added_norm_gelu(norm, self.fc1, u, y)
+    def of_sum(self, norm: nn.LayerNorm, u: Tensor, y: Tensor, *, over_u: bool = False) -> tuple[Tensor, Tensor]:
+        """``u + y``, written over ``u`` where it may be, and what :meth:`forward` gives for its norm."""
+        total, hidden = added_norm_gelu(norm, self.fc1, u, y, over_u=over_u)
         return total, linear_of(self.fc2, hidden)
 
 
@@ -65,18 +65,23 @@ class Block(SequenceLayer):
     def prefill_parts(
         self, u: Tensor, y: Tensor | None, state: State | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, State]:
-        """As :meth:`prefill` from ``u + y`` to the sum of the first two results: blocks in a row add where they take the next norm."""
-        u, normed = added_norm(self.norm1, u, y)
+        """As :meth:`prefill` from ``u + y`` to the sum of the first two results: blocks in a row add where they take the next norm.
+
+        ``u`` and ``y`` are written over, so that whoever has them holds no more than one that calls :meth:`forward`; not ``u`` alone.
+        """
+        ours = y is not None
+        u, normed = added_norm(self.norm1, u, y, over_u=True, over_y=True)
         mixed, state = self.mixer.prefill(normed, state, mask)
-        return *self._with_mlp(u, mixed), state
+        del normed
+        return *self._with_mlp(u, mixed, over_u=ours), state
 
     def step_parts_(self, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
         """As :meth:`step_` from ``u + y`` to the sum of both results."""
         u, normed = added_norm(self.norm1, u, y)
         return self._with_mlp(u, self.mixer.step_(normed, state))
 
-    def _with_mlp(self, u: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_mlp(self, u: Tensor, mixed: Tensor, *, over_u: bool = False) -> tuple[Tensor, Tensor]:
         if without_gradient(u):
-            return self.mlp.of_sum(self.norm2, u, mixed)
-        u = u + mixed
+            return self.mlp.of_sum(self.norm2, u, mixed, over_u=over_u)
+        u = added(u, mixed, over_u=over_u)
         return u, self.mlp(self.norm2(u))

@@ -29,14 +29,29 @@ def logits_of(embedding: nn.Embedding, u: Tensor) -> Tensor:
     return matrix_vector(weight, u) if _one_vector(u, weight) else nn.functional.linear(u, weight)
 
 
-def added_norm(norm: nn.LayerNorm, u: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """``u + y`` and ``norm(u + y)``; with None for y, u and its norm."""
+def added_norm(
+    norm: nn.LayerNorm, u: Tensor, y: Tensor | None, *, over_u: bool = False, over_y: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``u + y`` and ``norm(u + y)``; with None for y, u and its norm.
+
+    over_u, over_y : whether the sum may be written over ``u``, and its norm over ``y``, as they are where no gradient is recorded: whoever
+    holds these two while blocks run then holds nothing that is not needed
+    """
     if y is None:
         return u, norm(u)
     if without_gradient(u):
-        return add_norm(u, y, norm.weight, norm.bias, norm.eps)
-    total = u + y
-    return total, norm(total)
+        return add_norm(u, y, norm.weight, norm.bias, norm.eps, over_u=over_u, over_y=over_y)
+    total = added(u, y, over_u=over_u)
+    return total, y.copy_(norm(total)) if over_y and _may_be_written(u, y) else norm(total)
+
+
+def added(u: Tensor, y: Tensor, *, over_u: bool = False) -> Tensor:
+    """``u + y``; ``over_u`` as of :func:`added_norm`."""
+    return u.add_(y) if over_u and _may_be_written(u, y) else u + y
+
+
+def _may_be_written(u: Tensor, y: Tensor) -> bool:
+    return not torch.is_grad_enabled() and u.dtype == y.dtype
 
 
 def gelu_of(linear: nn.Linear, u: Tensor) -> Tensor:
@@ -49,11 +64,11 @@ def gelu_of(linear: nn.Linear, u: Tensor) -> Tensor:
     return nn.functional.gelu(linear(u), approximate="tanh")
 
 
-def added_norm_gelu(norm: nn.LayerNorm, linear: nn.Linear, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """``u + y`` and ``gelu(linear(norm(u + y)))``."""
+def added_norm_gelu(norm: nn.LayerNorm, linear: nn.Linear, u: Tensor, y: Tensor, *, over_u: bool = False) -> tuple[Tensor, Tensor]:
+    """``u + y`` and ``gelu(linear(norm(u + y)))``; ``over_u`` as of :func:`added_norm`."""
     if _one_vector(u, linear.weight):
         return normed_matrix_vector(linear.weight, u, y, norm.weight, norm.bias, norm.eps, linear.bias, gelu=True)
-    total, normed = added_norm(norm, u, y)
+    total, normed = added_norm(norm, u, y, over_u=over_u)
     return total, gelu_of(linear, normed)
 
 

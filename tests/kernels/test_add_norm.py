@@ -27,6 +27,12 @@ def worst(dtype, device) -> float:
         assert total.dtype == normed.dtype == dtype
         assert total.shape == normed.shape == u.shape
         assert torch.equal(total, u + y)
+        for over in ({"over_u": True}, {"over_u": True, "over_y": True}):
+            first, second = u.clone(), y.clone()
+            again = add_norm(first, second, weight, bias, 1e-5, **over)
+            assert torch.equal(again[0], total)
+            assert torch.equal(again[1], normed)
+            assert "over_y" in over or torch.equal(second, y)
         if u.numel():
             found.append(float((normed.double() - exact).abs().max() / exact.abs().max()))
     return max(found)
