@@ -49,7 +49,8 @@ def answered(
 
     length : what there is room for, by default prompt and answer
     patience : seconds; where all steps would take longer, the reading is measured, and of the steps 16 behind the prompt and half of the
-        answer: those of recurrences are all alike, and those of what grows take longer in proportion to what they look back on
+        answer: those of recurrences and of static caches are all alike, and those of cached convolutions take longer in proportion to
+        what they look back on
     """
     import torch
 

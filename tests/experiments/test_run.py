@@ -29,7 +29,7 @@ def small(monkeypatch) -> None:
     def two(*, quick: bool = False) -> Experiment:
         return Experiment("small", (of_state(2), of_state(4)), tables)
 
-    monkeypatch.setitem(run.EXPERIMENTS, "small", two)
+    monkeypatch.setattr(run, "EXPERIMENTS", {"copying-and-delay": copying_and_delay, "small": two})
 
 
 def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, capsys, monkeypatch):
