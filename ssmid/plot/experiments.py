@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from ssmid.plot.style import GREY, drawing, legend, logarithmic
+from ssmid.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, drawing, legend, logarithmic
 
 _MARKERS = "osD^vP*X"
 _DASHES = ("-", "--", "-.", ":")
+_COLORS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
 Values = float | None | Sequence[float | None]
 Series = Mapping[float, Values]
 
@@ -40,18 +41,18 @@ def sweep(
     names = list(dict.fromkeys([*series, *published]))
     with drawing(ax) as ax:
         for number, name in enumerate(names):
-            marker, color = _MARKERS[number % len(_MARKERS)], f"C{number % 6}"
+            marker, look = _MARKERS[number % len(_MARKERS)], _look(number)
             points = _known(series.get(name, {}))
             if points:
                 low, middle, high = (np.array([f(v) for v in points.values()]) for f in (min, np.median, max))
-                ax.plot(list(points), middle, marker=marker, color=color, label=name)
+                ax.plot(list(points), middle, marker=marker, label=name, **look)
                 if (high > low).any():
-                    ax.vlines(list(points), low, high, color=color, linewidth=1.0, linestyle="-")
+                    ax.vlines(list(points), low, high, color=look["color"], linewidth=1.0, linestyle="-")
             elsewhere = _known(published.get(name, {}))
             if elsewhere:
                 middle = [float(np.median(v)) for v in elsewhere.values()]
-                look = {"marker": marker, "markerfacecolor": "white", "linestyle": ":", "linewidth": 0.8}
-                ax.plot(list(elsewhere), middle, color=color, label=f"{name}, published", zorder=1.5, **look)
+                look |= {"marker": marker, "markerfacecolor": "white", "linestyle": ":", "linewidth": 0.8}
+                ax.plot(list(elsewhere), middle, label=f"{name}, published", zorder=1.5, **look)
         for number, (name, level) in enumerate(levels.items()):
             ax.axhline(level, color=GREY, linewidth=1.0, linestyle=_DASHES[number % len(_DASHES)], label=name, zorder=1)
         if scale == "log" and ax.get_lines():
@@ -80,14 +81,18 @@ def learning_curves(
             for seed, curve in enumerate(curves):
                 points = [(factor * line["step"], line[of]) for line in curve if line.get(of) is not None]
                 if points:
-                    look = {"color": f"C{number % 6}", "linestyle": _DASHES[number // 6 % 4], "linewidth": 0.9, "alpha": 0.8}
-                    ax.plot(*zip(*points, strict=True), label=name if seed == 0 else None, **look)
+                    ax.plot(*zip(*points, strict=True), label=name if seed == 0 else None, linewidth=0.9, alpha=0.8, **_look(number))
         if of != "accuracy" and ax.get_lines():
             logarithmic(ax)
         ax.set_xlabel("Tokens" if per_step else "Step")
         ax.set_ylabel(of.replace("_", " ").capitalize())
         legend(ax)
     return ax
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colours, and dashes where these begin again."""
+    return {"color": _COLORS[number % len(_COLORS)], "linestyle": _DASHES[number // len(_COLORS) % len(_DASHES)]}
 
 
 def _known(found: Series) -> dict[float, list[float]]:
