@@ -17,7 +17,7 @@ from ssmid.experiments.run import EXPERIMENTS
 from ssmid.report.tables import shown
 
 PAGE, RESULTS, WORD = "reproduction.md", "experiments", "results"
-_BUDGET = ("task", "trainings", "steps", "batch", "tokens of each", "parameters", "precision", "seeds", "seconds")
+_BUDGET = ("task", "jobs", "steps", "batch", "tokens of each", "parameters", "precision", "seeds", "seconds")
 _NAMED = 24
 """Jobs that are named one by one; of more the number is."""
 
@@ -32,7 +32,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = [f"`{_command(results)}`", ""]
     if results["quick"]:
         lines += ["**Toy sizes**: shows that it runs, and proves nothing.", ""]
-    lines += [" ".join(machine_lines(results["machine"])), *_tasks(results["runs"]), "", *_table(_BUDGET, _budget(results["runs"]))]
+    lines += [" ".join(machine_lines(results["machine"])), *_tasks(results["runs"]), "", *_budget(results["runs"])]
     for title, rows in results["tables"].items():
         columns = list(dict.fromkeys(name for row in rows for name in row))
         lines += ["", f"**{title}**", "", *_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])]
@@ -78,8 +78,8 @@ def _words(facts: Mapping[str, Any], name: str) -> str:
     return f"{name} ({', '.join(inner)})"
 
 
-def _budget(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A row for the trainings of each task, and one for all that was measured."""
+def _budget(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row for the trainings of each task, and one for all that was measured; columns of which nothing is known are left out."""
     trainings = [run for run in runs if "configuration" in run]
     rows = []
     for task in dict.fromkeys(run["task"]["task"] for run in trainings):
@@ -90,7 +90,9 @@ def _budget(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         words = (sorted({c["precision"] for c in kept}), sorted({c["seed"] for c in kept}))
         rows += [[task, str(len(here)), *map(_span, columns), *map(shown, words), _seconds(here)]]
     measured = [run for run in runs if "configuration" not in run]
-    return rows + ([["measured", str(len(measured)), *[""] * (len(_BUDGET) - 3), _seconds(measured)]] if measured else [])
+    rows += [["measured", str(len(measured)), *[""] * (len(_BUDGET) - 3), _seconds(measured)]] * bool(measured)
+    known = [i for i in range(len(_BUDGET)) if any(row[i] for row in rows)]
+    return _table([_BUDGET[i] for i in known], [[row[i] for i in known] for row in rows])
 
 
 def _seconds(runs: Iterable[Mapping[str, Any]]) -> str:
