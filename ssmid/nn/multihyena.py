@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ssmid.kernels.compiler import fused
 from ssmid.kernels.modal_step import multihyena_step_
+from ssmid.kernels.outer_products import contracted, outer_products, plain_contracted, plain_outer_products
 from ssmid.nn.convolution import long_convolution
 from ssmid.nn.filter import COMPLEX, Recurrence, State, checked_state, overwrite
 from ssmid.nn.hyena import Filters, made_filters, modes_of
+from ssmid.nn.inference import without_gradient
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence
 from ssmid.nn.short_convolution import ShortConvolution
@@ -51,31 +54,33 @@ class MultiHyena(SequenceLayer):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self._by_rows(self.short_filter(channels_first(self.in_proj, u, mask)), mask)
+        streams = self.short_filter(channels_first(self.in_proj, u, mask))
         taps = self.filter_fn(u.shape[1])
+        if not torch.is_grad_enabled():
+            return self._out(self._filtered(streams, mask, lambda z, rows: long_convolution(z, taps)))
+        q, k, v = self._by_rows(streams, mask)
         y = torch.zeros_like(v)
         for rows in self._pieces(v):
-            if torch.is_grad_enabled():
-                y = y + checkpoint(_convolved, q[:, rows], k[:, rows], v, taps, use_reentrant=False, preserve_rng_state=False)
-            else:
-                y = y + _convolved(q[:, rows], k[:, rows], v, taps)
-        return self._out(y)
+            y = y + checkpoint(_convolved, q[:, rows], k[:, rows], v, taps, use_reentrant=False, preserve_rng_state=False)
+        return self._out(y.transpose(1, 2))
 
     def initial_state(self, batch: int) -> State:
         long = _heads_first(self._recurrence().initial_state(batch, self.rows, self.rows))
         return joined({"short": self.short_filter.initial_state(batch), "long": long})
 
     def prefill(self, u: Tensor, state: State | None = None, mask: Tensor | None = None) -> tuple[Tensor, State]:
-        after = {name: x.clone() for name, x in by_name(self.initial_state(u.shape[0]) if state is None else state).items()}
+        given = state is not None
+        after = {name: x.clone() for name, x in by_name(state).items()} if given else by_name(self.initial_state(u.shape[0]))
         streams, after["short"] = self.short_filter.prefill(channels_first(self.in_proj, u, mask), tensor_part(after, "short"))
-        q, k, v = self._by_rows(streams, mask)
-        y, recurrence = torch.zeros_like(v), self._recurrence()
-        for rows in self._pieces(v):
+        recurrence = self._recurrence()
+
+        def filtered(products: Tensor, rows: slice) -> Tensor:
             long = _rows(part(after, "long"), rows)
-            convolved, behind = recurrence.prefill(k[:, rows, None] * v[:, None], None if state is None else long)
-            y = y + (q[:, rows, None] * convolved).sum(1)
+            convolved, behind = recurrence.prefill(products, long if given else None)
             overwrite(long, behind)
-        return self._out(y), after
+            return convolved
+
+        return self._out(self._filtered(streams, mask, filtered)), after
 
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         streams, short = self.short_filter.step(self._projected(u), tensor_part(state, "short"))
@@ -99,6 +104,19 @@ class MultiHyena(SequenceLayer):
     def _projected(self, u: Tensor) -> Tensor:
         return self.in_proj(checked_sequence(u, self.width, token=True))
 
+    def _filtered(self, streams: Tensor, mask: Tensor | None, filtered: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """``filtered`` products between their gates, a few rows at a time: ``(batch, heads, N, length)``.
+
+        What is made for one piece has no name here, and is gone when the next is made.
+        """
+        q, k, v = streams.split(self.width, dim=1)
+        q, k, v = (x.unflatten(1, (self.heads, self.rows)) for x in (q, k, at_tokens(v, mask)))
+        before, behind = (outer_products, contracted) if without_gradient(streams) else (plain_outer_products, plain_contracted)
+        y = None
+        for rows in self._pieces(v):
+            y = behind(q, filtered(before(k, v, rows), rows), rows, y)
+        return torch.zeros_like(v) if y is None else y
+
     def _by_rows(self, streams: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """q, k, v as ``(batch, N, heads, length)``; channel ``m N + i`` is row i of head m."""
         q, k, v = streams.split(self.width, dim=1)
@@ -109,7 +127,8 @@ class MultiHyena(SequenceLayer):
         return [slice(start, min(start + at_once, self.rows)) for start in range(0, self.rows, at_once)]
 
     def _out(self, y: Tensor) -> Tensor:
-        return channels_last(self.out_proj, y.transpose(1, 2).flatten(1, 2))
+        """Of ``(batch, heads, N, length)``."""
+        return channels_last(self.out_proj, y.flatten(1, 2))
 
     def _contracted(self, q: Tensor, convolved: Tensor) -> Tensor:
         y = (q[:, :, None, :, 0] * convolved).sum(1)
