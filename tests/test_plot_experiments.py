@@ -19,12 +19,12 @@ def named(ax) -> dict:
 
 
 def test_a_sweep_draws_medians_ranges_and_what_was_published():
-    series = {"rtf": {256: [0.9, 0.5, 0.7], 64: [0.3, None, 0.1]}, "s4": {64: 0.25, 256: float("nan")}, "failed": {64: None}}
+    series = {"rtf": {256: [0.9, 0.5, 0.6], 64: [0.3, None, 0.1]}, "s4": {64: 0.25, 256: float("nan")}, "failed": {64: None}}
     published = {"s4": {64: 0.293, 256: 0.35}, "mega": {64: 0.5}}
     ax = plot.sweep(series, published=published, levels={"chance": 0.016})
     lines = named(ax)
     assert list(lines) == ["rtf", "s4", "s4, published", "mega, published", "chance"]
-    np.testing.assert_allclose(np.transpose(lines["rtf"].get_data()), [[64, 0.2], [256, 0.7]])
+    np.testing.assert_allclose(np.transpose(lines["rtf"].get_data()), [[64, 0.2], [256, 0.6]])
     np.testing.assert_array_equal(np.transpose(lines["s4"].get_data()), [[64, 0.25]])
     (ranges,) = ax.collections
     np.testing.assert_array_equal([segment[:, 1] for segment in ranges.get_segments()], [[0.1, 0.3], [0.5, 0.9]])
