@@ -21,7 +21,7 @@ from ssmid.nn.sampling import Sampling, choose, keys, uniform
 from ssmid.nn.step_graph import captured
 from ssmid.nn.stopping import Stopping
 
-TOKENS_AT_ONCE = 2**18
+TOKENS_AT_ONCE = 2**16
 """Tokens of prompts that are read in one call: as many sequences at a time, so that prompts of large batches take bounded memory."""
 
 CHECKED_EVERY = 16
