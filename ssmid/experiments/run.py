@@ -10,6 +10,7 @@ from typing import Any
 
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.experiment import Experiment, Results, result_of, trainings
+from ssmid.experiments.language import language
 from ssmid.experiments.throughput import throughput
 from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import read
@@ -18,7 +19,7 @@ from ssmid.jobs.workers import device_of, workers
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
 
-EXPERIMENTS: dict[str, Callable[..., Experiment]] = {"copying-and-delay": copying_and_delay, "throughput": throughput}
+EXPERIMENTS: dict[str, Callable[..., Experiment]] = {"copying-and-delay": copying_and_delay, "language": language, "throughput": throughput}
 CURVES = "curves"
 
 

@@ -1,0 +1,89 @@
+"""Byte-level language models of equal size, data and seeds: Hyena, Hyena with rational filters, MultiHyena and a Transformer.
+
+What the papers compare on WikiText-103 (Parnichkun et al., ICML 2024) and The Pile (Massaroli et al., NeurIPS 2023), on text that every
+machine with Python has. Differences between models mean something here; bits per byte beside perplexities of word pieces do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from ssmid.experiments.experiment import Experiment, Results, Run, trainings
+from ssmid.experiments.tasks.corpus import Corpus
+from ssmid.experiments.training.configuration import Configuration
+from ssmid.report.tables import Table
+
+MODELS: dict[str, dict[str, Any]] = {
+    "transformer": {"mixer": "attention", "heads": 4, "hidden": 640},
+    "hyena": {"mixer": "hyena", "hidden": 512},
+    "hyena-rtf": {"mixer": "rtf", "order": 16, "hidden": 616},
+    "multihyena": {"mixer": "multihyena", "heads": 64, "hidden": 536},
+    "hyena-rtf-8": {"mixer": "rtf", "order": 8, "hidden": 624},
+}
+"""Arguments of the models, 256 wide and six blocks deep; ``hidden`` makes their parameters equal within a per cent."""
+SEEDS: dict[str, tuple[int, ...]] = {name: (0,) if name[-1].isdigit() else (0, 1, 2) for name in MODELS}
+PUBLISHED = {"transformer": 18.6, "hyena": 18.5, "hyena-rtf": 18.0}
+"""Perplexities of word pieces on WikiText-103 with 12 blocks 768 wide."""
+
+
+def language_run(name: str, seed: int = 0, *, quick: bool = False) -> Run:
+    """The training of one model; ``quick``: a toy. Raises ValueError for a name that is not in ``MODELS``."""
+    if name not in MODELS:
+        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
+    model: dict[str, Any] = {**MODELS[name], "width": 256, "depth": 6}
+    if quick:
+        heads = {"heads": {"attention": 2, "multihyena": 4}[model["mixer"]]} if "heads" in model else {}
+        model |= {"width": 16, "depth": 1, "hidden": 32, **heads}
+    configuration = Configuration(
+        model=model,
+        steps=20 if quick else 1500,
+        batch=8 if quick else 64,
+        rate=4e-3 if quick else 1e-3,
+        weight_decay=0.1,
+        clip=1.0,
+        warmup=2 if quick else 75,
+        final=0.1,
+        precision="float32" if quick else "bf16",
+        seed=seed,
+        evaluate_every=10 if quick else 150,
+        evaluate_on=16 if quick else 128,
+        checkpoint_every=20 if quick else 750,
+    )
+    task: Any = Corpus(length=64, train=256, held_out=0.01) if quick else Corpus(length=1024)
+    return Run(f"{name}-{seed}", task, configuration, {"model": name, "seed": seed})
+
+
+def language(*, quick: bool = False) -> Experiment:
+    """Three seeds of each, and one of those whose name says an order: 98 million bytes, nine and a half epochs; ``quick``: toys."""
+    runs = tuple(language_run(name, seed, quick=quick) for name in MODELS for seed in (SEEDS[name][:1] if quick else SEEDS[name]))
+    return Experiment("language", runs, tables)
+
+
+def tables(results: Results) -> Sequence[Table]:
+    """Bits per byte of each model, what its seeds differ by, and its distance from Hyena; and what was published of such models."""
+    bits: dict[str, list[float]] = {}
+    first: dict[str, tuple[Run, Mapping[str, Any]]] = {}
+    for run, result in trainings(results):
+        first.setdefault(run.labels["model"], (run, result))
+        if "bits" in result["test"]:
+            bits.setdefault(run.labels["model"], []).append(result["test"]["bits"])
+    if not first:
+        return []
+    rows = []
+    for name, (run, result) in first.items():
+        found = bits.get(name, [])
+        beside = [100 * (mean(found) / mean(bits["hyena"]) - 1)] if found and "hyena" in bits else [None]
+        tokens = run.configuration.steps * run.configuration.batch * run.task.length
+        average = mean(found) if found else None
+        spread = stdev(found) if len(found) > 1 else None
+        rows.append([name, result["parameters"], tokens, len(found), average, spread, *beside, round(result["tokens_per_second"])])
+    columns = ["model", "parameters", "bytes seen", "seeds", "bits per byte", "standard deviation", "% over hyena", "bytes/s in training"]
+    each = [[run.labels["model"], run.labels["seed"], result["test"].get("bits")] for run, result in trainings(results)]
+    published = [[name, perplexity, 100 * (perplexity / PUBLISHED["hyena"] - 1)] for name, perplexity in PUBLISHED.items()]
+    return [
+        Table("Bits per byte on held-out files", columns, rows),
+        Table("Each seed", ["model", "seed", "bits per byte"], each),
+        Table("Published, of another corpus: WikiText-103", ["model", "perplexity", "% over hyena"], published),
+    ]
