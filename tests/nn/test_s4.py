@@ -78,20 +78,39 @@ def test_spectrum(xp, rank, length):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("rank", "sets", "length"), [(1, None, 1000), (1, 2, 999), (2, None, 40)])
 def test_single_precision(device, rank, sets, length):
-    """On a GPU this is the fused kernel beside the formula: of rank 1 the whole spectrum, of others the sums."""
-    filter = S4Filter(4, 32, 1000, rank=rank, sets=sets).to(device)
+    """On a GPU this is the fused kernel beside the formula: of rank 1 the whole spectrum, of others the sums.
+
+    The gradient by the step is a sum over the states that cancels, by up to 80 times in 200 draws; there the formula in array operations
+    is off by up to 3e-4 of it in single precision, and by less than 5e-5 of the terms. All draws are made on the host: the same numbers
+    on every device.
+    """
+    torch.manual_seed(length)
+    filter = S4Filter(4, 32, 1000, rank=rank, sets=sets)
     with torch.no_grad():
         filter.P += 0.1 * torch.randn_like(filter.P)
+    gradient = torch.randn(4, length).to(device)
+    filter = filter.to(device)
     exact = S4Filter(4, 32, 1, rank=rank, sets=sets).double().to(device)
     exact.load_state_dict(filter.state_dict())
     found, expected = filter(length), exact(length)
     assert found.dtype == torch.float32
-    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
-    gradient = torch.randn(4, length, device=device)
+    assert float((found - expected).detach().abs().max() / expected.detach().abs().max()) < 1e-5
     found.backward(gradient)
     expected.backward(gradient.double())
-    for one, other in zip(filter.parameters(), exact.parameters(), strict=True):
-        assert float((one.grad - other.grad).abs().max()) <= 1e-4 * float(other.grad.abs().max())
+    terms = terms_by_the_step(exact)
+    of_sets = exact.inv_dt.grad.reshape(-1, filter.A_real.shape[0]).sum(0)
+    torch.testing.assert_close(terms.sum(-1), of_sets, rtol=0, atol=1e-12 * float(terms.abs().sum(-1).max()))
+    for (name, one), other in zip(filter.named_parameters(), exact.parameters(), strict=True):
+        scale = terms.abs().sum(-1).max() if name == "inv_dt" else other.grad.abs().max()
+        assert float((one.grad - other.grad).abs().max()) <= 1e-4 * float(scale), name
+
+
+def terms_by_the_step(filter: S4Filter) -> torch.Tensor:
+    """What each state adds to the gradient by the logarithm of the step, ``(sets, ...)``: steps scale A and B, and both sides of P P*."""
+    with torch.no_grad():
+        parts = [filter.A_real.grad, filter.A_imag.grad * filter.A_imag]
+        parts += [share * (x.grad * x).sum((0, -1)) for share, x in ((1, filter.B), (0.5, filter.P))]
+        return torch.cat(parts, -1)
 
 
 def test_always_stable():
