@@ -23,6 +23,8 @@ _MODES = 32
 """Modes of a program; banks with more are reduced in several passes over the input."""
 _ROWS = 64
 """Blocks of a tile, of one sequence or of several short ones."""
+_LONG = 16384
+"""Samples from which on a program makes its own table in place of reading it; of a single sequence, from the first."""
 _PROGRAMS = 8192
 """So many keep a GPU busy; beyond, a program that has its table in registers takes more sequences."""
 
@@ -33,34 +35,42 @@ def modal_state(u: Array, poles: Array, exponents: Array = None) -> Array:
     u : ``(batch, channels, T)`` real   poles : ``(channels, modes)`` complex, best in double precision
     exponents : :func:`exponents_of` the poles, where they are at hand
     """
-    if not fused(u) or u.dtype == namespace(u).float64 or needs_gradient(u, poles):
+    xp = namespace(u)
+    if not fused(u) or u.dtype == xp.float64 or needs_gradient(u, poles):
         return plain_modal_state(u, poles)
-    xp, (batch, channels, length) = namespace(u), u.shape
-    modes = poles.shape[-1]
+    (batch, channels, length), modes = u.shape, poles.shape[-1]
     u = u if u.stride(-1) == 1 else u.contiguous()
+    make = xp.empty if length else xp.zeros
+    state = make((batch, channels, modes), dtype=xp.complex64, device=u.device)
+    if batch and channels and modes and length:
+        given = exponents_of(poles) if exponents is None else exponents
+        _launch(u, given, xp.view_as_real(state), u.dtype == xp.bfloat16)
+    return state
+
+
+def _launch(u: Array, exponents: Array, state: Array, half: bool) -> None:
+    """The kernels: one that makes tables and one that reads them, or one that does both where few sequences would share a table."""
+    (batch, channels, length), modes = u.shape, state.shape[-2]
     width = min(_MODES, max(8, ceil_power_of_two(modes)))
     blocks = ceil_power_of_two(-(-length // _BLOCK))
     together = min(_ROWS // blocks, ceil_power_of_two(batch))
     shared = together > 1 and together * blocks >= 16
     rows = blocks if shared else min(_ROWS, max(16, blocks))
-    make = xp.empty if length else xp.zeros
-    state = make((batch, channels, modes), dtype=xp.complex64, device=u.device)
-    if batch and channels and modes and length:
-        given = exponents_of(poles) if exponents is None else exponents
-        parts = -(-modes // width)
-        within, behind = (xp.empty((channels, n, parts * width, 2), dtype=xp.float32, device=u.device) for n in (_BLOCK, rows + 1))
-        sizes = {"MODES": width, "ROWS": rows, "COLUMNS": _BLOCK}
-        _tables[(channels, parts)](given, within, behind, modes, parts * width, **sizes)
-        strides = u.stride(0), u.stride(1)
-        arguments = u, within, behind, xp.view_as_real(state), channels, length, *strides, modes, parts * width
-        if shared:
-            groups = -(-batch // together)
-            each = max(1, min(groups, channels * groups // _PROGRAMS))
-            grid = (channels, parts, -(-groups // each))
-            _reduce_together[grid](*arguments, batch, each, HALF=u.dtype == xp.bfloat16, TOGETHER=together, **sizes)
-        else:
-            _reduce[(channels * batch, parts)](*arguments, HALF=u.dtype == xp.bfloat16, **sizes)
-    return state
+    parts = -(-modes // width)
+    sizes = {"MODES": width, "ROWS": rows, "COLUMNS": _BLOCK}
+    own = not shared and (batch == 1 or length >= _LONG)
+    within = behind = exponents
+    if not own:
+        within, behind = (state.new_empty((channels, n, parts * width, 2)) for n in (_BLOCK, rows + 1))
+        _tables[(channels, parts)](exponents, within, behind, modes, parts * width, **sizes)
+    arguments = u, within, behind, state, channels, length, u.stride(0), u.stride(1), modes, parts * width
+    if shared:
+        groups = -(-batch // together)
+        each = max(1, min(groups, channels * groups // _PROGRAMS))
+        grid = (channels, parts, -(-groups // each))
+        _reduce_together[grid](*arguments, batch, each, HALF=half, TOGETHER=together, **sizes)
+    else:
+        _reduce[(channels * batch, parts)](*arguments, HALF=half, OWN=own, **sizes)
 
 
 def plain_modal_state(u: Array, poles: Array) -> Array:
@@ -147,18 +157,26 @@ def _product(block, table, high, middle, low, HALF: tl.constexpr):  # pyright: i
 
 @jit
 def _reduce(
-    u, within, behind, state, channels, length, by_sequence, by_channel, modes, padded, HALF: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+    u, within, behind, state, channels, length, by_sequence, by_channel, modes, padded, HALF: tl.constexpr, OWN: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
     MODES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
 ):  # fmt: skip
+    """One sequence of one channel; with OWN, ``within`` and ``behind`` are the exponents, and tables are made here and never written."""
     channel = tl.program_id(0) % channels
     sequence = tl.program_id(0) // channels
     mode = tl.program_id(1) * MODES + tl.arange(0, MODES)
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)
-    lane = 2 * MODES * tl.program_id(1) + tl.arange(0, 2 * MODES)[None, :]
-    table = tl.load(within + (channel * COLUMNS + column[:, None]) * 2 * padded + lane)
+    if OWN:
+        at = within + (channel * modes + mode) * 2
+        rate, turns = tl.load(at, mode < modes, 0.0)[None, :], tl.load(at + 1, mode < modes, 0.0)[None, :]
+        wr, wi = _exponential(rate, turns, (COLUMNS - 1 - column[:, None]).to(tl.float64))
+        table = tl.reshape(tl.join(wr, wi), (COLUMNS, 2 * MODES))
+        dr, di = _exponential(rate, turns, (COLUMNS * ROWS + 0 * tl.arange(0, 1)).to(tl.float64)[:, None])
+    else:
+        lane = 2 * MODES * tl.program_id(1) + tl.arange(0, 2 * MODES)[None, :]
+        table = tl.load(within + (channel * COLUMNS + column[:, None]) * 2 * padded + lane)
+        decay = behind + (channel * (ROWS + 1) * padded + mode) * 2
+        dr, di = tl.load(decay)[None, :], tl.load(decay + 1)[None, :]
     high, middle, low = _three_parts(table)
-    decay = behind + (channel * (ROWS + 1) * padded + mode) * 2
-    dr, di = tl.load(decay)[None, :], tl.load(decay + 1)[None, :]
     sr = tl.zeros((ROWS, MODES), dtype=tl.float32)
     si = tl.zeros((ROWS, MODES), dtype=tl.float32)
     start = u + sequence.to(tl.int64) * by_sequence + channel.to(tl.int64) * by_channel
@@ -170,8 +188,11 @@ def _reduce(
         block = tl.load(start + time, time >= 0, 0.0)
         re, im = tl.split(tl.reshape(_product(block, table, high, middle, low, HALF), (ROWS, MODES, 2)))
         sr, si = dr * sr - di * si + re, dr * si + di * sr + im
-    weight = behind + ((channel * (ROWS + 1) + 1 + row) * padded + mode[None, :]) * 2
-    wr, wi = tl.load(weight), tl.load(weight + 1)
+    if OWN:
+        wr, wi = _exponential(rate, turns, (COLUMNS * (ROWS - 1 - row)).to(tl.float64))
+    else:
+        weight = behind + ((channel * (ROWS + 1) + 1 + row) * padded + mode[None, :]) * 2
+        wr, wi = tl.load(weight), tl.load(weight + 1)
     out = state + ((sequence.to(tl.int64) * channels + channel) * modes + mode) * 2
     tl.store(out, tl.sum(wr * sr - wi * si, axis=0), mode < modes)
     tl.store(out + 1, tl.sum(wr * si + wi * sr, axis=0), mode < modes)

@@ -38,11 +38,14 @@ def prompt_state(u: Tensor, poles: Tensor, by: StateBy = "reduction", exponents:
     >>> [torch.allclose(prompt_state(u, poles), prompt_state(u, poles, by)) for by in ("scan", "fft", "recurrence")]
     [True, True, True]
     """
-    ways = {"reduction": lambda u, poles: modal_state(u, poles, exponents), "scan": _scanned, "fft": _convolved, "recurrence": _stepped}
-    if by not in ways:
-        raise ValueError(f"state_by: expected one of {', '.join(ways)}, got {by!r}")
-    flat = u.reshape(-1, *u.shape[-2:])
-    return ways[by](flat, poles).reshape(*u.shape[:-1], poles.shape[-1])
+    flat = u if u.ndim == 3 else u.reshape(-1, *u.shape[-2:])
+    if by == "reduction":
+        state = modal_state(flat, poles, exponents)
+    elif by in _OTHERS:
+        state = _OTHERS[by](flat, poles)
+    else:
+        raise ValueError(f"state_by: expected one of {', '.join(('reduction', *_OTHERS))}, got {by!r}")
+    return state.reshape(*u.shape[:-1], poles.shape[-1])
 
 
 def _stepped(u: Tensor, poles: Tensor) -> Tensor:
@@ -71,3 +74,6 @@ def _convolved(u: Tensor, poles: Tensor) -> Tensor:
     responses = powers(double(poles), u.shape[-1]).to(wide.dtype)
     spectrum = torch.fft.fft(wide, n=points)[..., None, :] * torch.fft.fft(responses, n=points)
     return torch.fft.ifft(spectrum)[..., u.shape[-1] - 1]
+
+
+_OTHERS = {"scan": _scanned, "fft": _convolved, "recurrence": _stepped}

@@ -85,14 +85,10 @@ class ModalRecurrence(Recurrence):
         return self.poles.shape[-2]
 
     def forward(self, length: int) -> Tensor:
-        poles, residues = torch.view_as_complex(self.poles), torch.view_as_complex(self.residues)
-        if length == 0:
-            return self.feedthrough[:, None][:, :0]
-        return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1, self._exponents())], dim=-1)
+        return self._taps(length, self._exponents())
 
     def convolve(self, u: Tensor) -> Tensor:
-        # sums are as wide as the signal: only states need the digits that double precision has beyond it
-        return long_convolution(u, self(u.shape[-1]).to(torch.promote_types(u.dtype, torch.float32)))
+        return self._convolved(u, self._exponents())
 
     def system(self) -> Modal:
         poles, residues = with_conjugates(torch.view_as_complex(self.poles), torch.view_as_complex(self.residues))
@@ -110,8 +106,9 @@ class ModalRecurrence(Recurrence):
         if u.numel() == 0:
             return torch.zeros_like(u), self.initial_state(*batch) if state is None else state
         poles = torch.view_as_complex(self.poles)
-        y = self.convolve(u)
-        after = prompt_state(u.double() if self._is_double else u, poles, state_by, self._exponents()).to(COMPLEX[self._is_double])
+        exponents = self._exponents()
+        y = self._convolved(u, exponents)
+        after = prompt_state(u.double() if self._is_double else u, poles, state_by, exponents).to(COMPLEX[self._is_double])
         if state is not None:
             y = (y + modal_taps(poles, torch.view_as_complex(self.residues) * state, length)).to(u.dtype)
             after = after + (double(poles) ** length).to(state.dtype) * state
@@ -128,6 +125,16 @@ class ModalRecurrence(Recurrence):
             state.copy_(new)
             return y
         return modal_step_(u, state, self.poles, self.residues, self.feedthrough)
+
+    def _taps(self, length: int, exponents: Tensor) -> Tensor:
+        if length == 0:
+            return self.feedthrough[:, None][:, :0]
+        poles, residues = torch.view_as_complex(self.poles), torch.view_as_complex(self.residues)
+        return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1, exponents)], dim=-1)
+
+    def _convolved(self, u: Tensor, exponents: Tensor) -> Tensor:
+        # sums are as wide as the signal: only states need the digits that double precision has beyond it
+        return long_convolution(u, self._taps(u.shape[-1], exponents).to(torch.promote_types(u.dtype, torch.float32)))
 
     def _exponents(self) -> Tensor:
         return self._made.of(self, lambda: exponents_of(torch.view_as_complex(self.poles)))
