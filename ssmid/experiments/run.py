@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmid.experiments.copying_and_delay import copying_and_delay
+from ssmid.experiments.distillation import distillation
 from ssmid.experiments.experiment import Experiment, Results, result_of, trainings
 from ssmid.experiments.language import language
 from ssmid.experiments.throughput import throughput
@@ -19,7 +20,12 @@ from ssmid.jobs.workers import device_of, workers
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
 
-EXPERIMENTS: dict[str, Callable[..., Experiment]] = {"copying-and-delay": copying_and_delay, "language": language, "throughput": throughput}
+EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
+    "copying-and-delay": copying_and_delay,
+    "distillation": distillation,
+    "language": language,
+    "throughput": throughput,
+}
 CURVES = "curves"
 
 

@@ -33,13 +33,21 @@ WEIGHTS, RESULT = "model.safetensors", "result.json"
 
 
 def train(
-    task: Task, configuration: Configuration, folder: Path, *, device: str = "cpu", team: Alone | None = None, stage: Stage | None = None
+    task: Task,
+    configuration: Configuration,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    team: Alone | None = None,
+    stage: Stage | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Trains what ``configuration`` describes on ``task``; its metrics on the splits "valid" and "test", and what they cost.
 
     folder : gets ``model.safetensors`` (the weights that were kept), ``result.json``, ``log.jsonl``, ``curves.png`` and, on the way, a
     checkpoint, from which the same call goes on; of a training that has ended it gives the result   device : of this process
     team : the processes of :func:`ssmid.jobs.workers.workers`, each of which calls this; the batch is shared by them
+    start : weights of this model to begin with in place of drawn ones, such as another training or :func:`ssmid.save_model` left
 
     The order of data and dropout are functions of the seed, the step and the process. On a CPU, and with deterministic kernels on a GPU,
     the weights do not depend on where a run was interrupted. A loss that is not finite ends the training; ``diverged`` says so.
@@ -47,13 +55,15 @@ def train(
     """
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         team, said = team or Alone(), stage or (lambda description, done=None, total=None: None)
-        trainer = _Trainer(task, configuration, folder, device, team, said)
+        trainer = _Trainer(task, configuration, folder, device, team, said, start)
         with only_here(folder) if team.rank == 0 else nullcontext():
             return trainer.run()
 
 
 class _Trainer:
-    def __init__(self, task: Task, configuration: Configuration, folder: Path, device: str, team: Alone, stage: Stage) -> None:
+    def __init__(
+        self, task: Task, configuration: Configuration, folder: Path, device: str, team: Alone, stage: Stage, start: Path | None
+    ) -> None:
         c = configuration
         if c.batch % team.count:
             raise ValueError(f"batch: expected a multiple of the {team.count} processes, got {c.batch}")
@@ -61,6 +71,8 @@ class _Trainer:
         self.dtype = torch.float64 if c.precision == "float64" else torch.float32
         torch.manual_seed(c.seed)
         self.model = model_of(task, c.model).to(device, self.dtype)
+        if start is not None:
+            checkpoint.load_weights(start, self.model)
         if c.precision == "bf16":
             _filters_in_single_precision(self.model, device)
         self.called = replicated(self.model, team, device)
