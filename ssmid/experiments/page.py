@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import html
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from ssmid.report.tables import shown
 
 PAGE, RESULTS, WORD = "reproduction.md", "experiments", "results"
 _BUDGET = ("task", "jobs", "steps", "batch", "tokens of each", "parameters", "precision", "seeds", "seconds")
+_LONG = 30
+"""Rows of a table, of which one with more is opened by a click."""
 _NAMED = 24
 """Jobs that are named one by one; of more the number is."""
 
@@ -35,9 +38,14 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += [" ".join(machine_lines(results["machine"])), *_tasks(results["runs"]), "", *_budget(results["runs"])]
     for title, rows in results["tables"].items():
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        lines += ["", f"**{title}**", "", *_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])]
+        table = _table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
+        lines += ["", *(_folded(title, table) if len(rows) > _LONG else [f"**{title}**", "", *table])]
     words = [*results["words"], *_not_run(results)]
     return "\n".join(lines + (["", *words] if words else [])) + "\n"
+
+
+def _folded(title: str, table: Sequence[str]) -> list[str]:
+    return ["<details>", f"<summary><b>{html.escape(title)}</b> ({len(table) - 2} rows)</summary>", "", *table, "", "</details>"]
 
 
 def _command(results: Mapping[str, Any]) -> str:

@@ -64,6 +64,14 @@ def test_what_failed_what_is_small_and_where_it_ran_is_said(results):
     assert "someone" not in text
 
 
+def test_long_tables_are_folded(results):
+    results["tables"] = {name: [{"order": n} for n in range(count)] for name, count in (("short", 30), ("a < b", 31))}
+    text = page.markdown(results)
+    assert "\n**short**\n\n| order |\n|---:|\n| 0 |" in text
+    assert "\n<details>\n<summary><b>a &lt; b</b> (31 rows)</summary>\n\n| order |\n|---:|\n| 0 |" in text
+    assert "| 30 |\n\n</details>\n" in text
+
+
 def test_a_block_is_all_that_a_new_result_takes(results, tmp_path):
     text = page.page("before\n<!-- results: toy.json -->\n<!-- end -->\nafter <!-- figures: x --> stays", tmp_path)
     assert text == f"before\n<!-- results: toy.json -->\n{page.markdown(results)}<!-- end -->\nafter <!-- figures: x --> stays"
