@@ -7,15 +7,15 @@ The trainings are those of the experiment ``language``, found done where both ar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssmid.experiments.experiment import Experiment, Measurement, Results
+from ssmid.experiments.experiment import Experiment, Job, Measurement, Results
 from ssmid.experiments.language import MODELS, language_run
 from ssmid.experiments.measures.distilled import distilled, noise_floor
-from ssmid.experiments.measures.filters import BALANCED, GRADIENT, L2, METHODS, WEIGHTED
+from ssmid.experiments.measures.filters import BALANCED, ERRORS, EXACT, L2, METHODS, WEIGHTED
 from ssmid.experiments.measures.noise import PHASES, SIGNS
 from ssmid.experiments.measures.tuning import tuned
 from ssmid.jobs.workers import Alone
@@ -23,10 +23,11 @@ from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
 ORDERS = (4, 8, 16, 32, 64)
-TEACHERS = {name: ORDERS for name in ("hyena", "hyena-rtf", "multihyena")}
+TEACHERS = dict.fromkeys(("hyena", "hyena-rtf", "multihyena"), ORDERS)
 """At which orders: those that were trained for a small one need no large ones."""
 TEACHERS |= {name: ORDERS[:3] for name in ("hyena-hankel-8", "hyena-rtf-8") if name in MODELS}
 TUNED = ("hyena", "hyena-rtf", "multihyena")
+"""Whose noise floor is looked into, and which are trained on."""
 BAR_ORDER, BAR = 16, 0.1
 """Per cent of the teacher's bits that the bar allows to be lost at this order."""
 STEPS = 3000
@@ -46,24 +47,24 @@ class OfModel(Measurement):
 
 def distillation(*, quick: bool = False) -> Experiment:
     """Every teacher of seed 0, what each method makes of it, its noise floor, and some trained on; ``quick``: toys."""
-    sizes = {"windows": 4, "prompts": 3, "prompt": 24, "new": 8} if quick else {"windows": None, "prompts": 64, "prompt": 256, "new": 64}
-    windows, jobs = sizes["windows"], []
-    for name, orders in TEACHERS.items():
-        orders = (2, 4) if quick else orders
-        teacher = language_run(name, quick=quick)
-        labels = {"model": name, "seed": 0}
-        jobs.append(teacher)
-        for method in METHODS:
-            options = {"method": method, "orders": orders, **sizes, "steps": 40 if quick else STEPS, "heard": 4 if quick else 32}
-            jobs.append(OfModel(f"distillation/{name}/{method}", distilled, {**labels, "method": method}, (teacher,), options))
-        if name not in TUNED:
-            continue
-        options = {"orders": (2,) if quick else (8, 16, 64), "cuts": (8, 32) if quick else (32, 128, 512), "windows": windows}
-        jobs.append(OfModel(f"distillation/{name}/noise-floor", noise_floor, {**labels, "method": "noise floor"}, (teacher,), options))
-        options = {"order": 4 if quick else 8, "methods": (BALANCED, L2, WEIGHTED), "steps": 10 if quick else 300, "rate": 2e-4}
-        options |= {"windows": windows, "heard": 4 if quick else 32, "control": name == TUNED[0]}
-        jobs.append(OfModel(f"distillation/{name}/tuned", tuned, {**labels, "method": "tuned"}, (teacher,), options, needs_folder=True))
+    jobs = [job for name, orders in TEACHERS.items() for job in _jobs(name, (2, 4) if quick else orders, quick)]
     return Experiment("distillation", tuple(jobs), tables)
+
+
+def _jobs(name: str, orders: tuple[int, ...], quick: bool) -> Iterator[Job]:
+    teacher, labels, at = language_run(name, quick=quick), {"model": name, "seed": 0}, f"distillation/{name}"
+    yield teacher
+    windows, heard = (4, 4) if quick else (None, 32)
+    sizes = {"prompts": 3, "prompt": 24, "new": 8, "steps": 40} if quick else {"prompts": 64, "prompt": 256, "new": 64, "steps": STEPS}
+    for method in (*METHODS, EXACT) if MODELS[name]["mixer"] == "rtf" else METHODS:
+        options = {"method": method, "orders": () if method == EXACT else orders, "windows": windows, **sizes, "heard": heard}
+        yield OfModel(f"{at}/{method}", distilled, {**labels, "method": method}, (teacher,), options)
+    if name in TUNED:
+        options = {"orders": (2,) if quick else (8, 16, 64), "cuts": (8, 32) if quick else (32, 128, 512), "windows": windows}
+        yield OfModel(f"{at}/noise-floor", noise_floor, {**labels, "method": "noise floor"}, (teacher,), options)
+        options = {"order": 4 if quick else 8, "methods": (BALANCED, L2, WEIGHTED), "steps": 10 if quick else 300, "rate": 2e-4}
+        options |= {"windows": windows, "heard": heard, "control": name == "hyena"}
+        yield OfModel(f"{at}/tuned", tuned, {**labels, "method": "tuned"}, (teacher,), options, needs_folder=True)
 
 
 # ---------------------------------------------------------------- tables
@@ -99,20 +100,20 @@ def _all(found: Found) -> Table:
 
 
 def _filters(found: Found) -> Table:
-    columns = ["teacher", "method", "order", "filters", "relative l2 error, median", "worst", "Hankel error / sigma_1, median", "worst"]
-    columns[5], columns[7] = "l2, worst", "Hankel, worst"
-    columns += ["bound sigma_(order+1) / sigma_1, median", "bound, worst", "converged"]
-    keys = [f"{name}_{end}" for name in ("l2", "hankel", "bound") for end in ("median", "worst")]
-    rows = [[name, r["method"], o["order"], r["filters"], *(o[key] for key in keys), o["converged"]] for name, r in found for o in r["orders"]]
+    columns = ["teacher", "method", "order", "filters", "relative l2 error, median", "l2, worst"]
+    columns += ["Hankel error / sigma_1, median", "Hankel, worst", "bound sigma_(order+1) / sigma_1, median", "bound, worst", "converged"]
+    keys = (*ERRORS, "converged")
+    rows = [[name, r["method"], o["order"], r["filters"], *(o[key] for key in keys)] for name, r in found for o in r["orders"]]
     return Table("Errors of the filters", columns, rows, limit=120)
 
 
 def _best(found: Found, order: int) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Of each teacher the method of the fewest bits at an order."""
+    """Of each teacher the method of the fewest bits at an order; "exact" is none, as it distills nothing."""
     best: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     for name, result in found:
         for row in result["orders"]:
-            if row["order"] == order and row["bits"] is not None and (name not in best or row["bits"] < best[name][1]["bits"]):
+            counts = result["method"] != EXACT and row["order"] == order and row["bits"] is not None
+            if counts and (name not in best or row["bits"] < best[name][1]["bits"]):
                 best[name] = (result, row)
     return best
 
@@ -130,7 +131,9 @@ def _least(found: Found) -> Table:
     """The smallest order that any method loses no more at than the bar allows."""
     rows = []
     for name in dict.fromkeys(name for name, _ in found):
-        own = [(n, r) for n, r in found if n == name]
+        own = [(n, r) for n, r in found if n == name and r["method"] != EXACT]
+        if not own:
+            continue
         losses: dict[int, tuple[float, str]] = {}
         for order in sorted({o["order"] for _, r in own for o in r["orders"]}):
             if name in (best := _best(own, order)):
@@ -145,9 +148,12 @@ def _least(found: Found) -> Table:
 
 def _floor(found: Found) -> Table:
     columns = ["teacher", "what is changed", "at", "share of the filters' energy", "bits per byte", "loss, %", "KL, bits per byte"]
-    words = {"cut": "taps cut off after", "left out": "all but order", SIGNS: f"residual with {SIGNS}, order", PHASES: f"residual with {PHASES}, order"}
+    words = {"cut": "taps cut off after", "left out": "all but order"}
+    words |= {how: f"residual with {how}, order" for how in (SIGNS, PHASES)}
     rows = [
-        [name, words[c["what"]], c["at"], c["energy"], c["bits"], _loss(c["bits"], r["bits"]), c["kl"]] for name, r in found for c in r["changes"]
+        [name, words[c["what"]], c["at"], c["energy"], c["bits"], _loss(c["bits"], r["bits"]), c["kl"]]
+        for name, r in found
+        for c in r["changes"]
     ]
     return Table("What part of its filters a model uses", columns, rows, limit=80)
 

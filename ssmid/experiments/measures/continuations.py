@@ -19,7 +19,8 @@ def prompts_of(task: Task, split: Split, count: int, length: int, device: str) -
 
 def exact_continuations(model: LanguageModel, prompts: Tensor, new: int) -> Tensor:
     """What ``model`` itself goes on with, its filters as they are: ``(count, new)``."""
-    return continuations(convert(model, CachedConvolution, max_length=prompts.shape[1] + new), prompts, new)  # pyright: ignore[reportArgumentType]
+    exact = convert(model, CachedConvolution, max_length=prompts.shape[1] + new)
+    return continuations(exact, prompts, new)  # pyright: ignore[reportArgumentType]
 
 
 def continuations(model: LanguageModel, prompts: Tensor, new: int) -> Tensor:
@@ -40,7 +41,7 @@ def agreement(theirs: Tensor, mine: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def step_difference(model: LanguageModel, tokens: Tensor, steps: int) -> float:
-    """The largest difference of the logits of the last ``steps`` tokens of ``(count, length)``, by steps after a prompt and by convolution."""
+    """The largest difference of the logits of the last ``steps`` of ``tokens`` ``(count, length)``: steps beside the convolution."""
     whole, first = model(tokens), tokens.shape[1] - steps
     state, largest = model.prefill(tokens[:, :first])[1], 0.0
     for t in range(first, tokens.shape[1]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ssmid.experiments.measures.continuations import agreement, continuations, exact_continuations, prompts_of, step_difference
-from ssmid.experiments.measures.filters import L2, WEIGHTED, Filters, fits
+from ssmid.experiments.measures.filters import ERRORS, EXACT, L2, WEIGHTED, Filters, fits
 from ssmid.experiments.measures.noise import PHASES, SIGNS, cut, replaced
 from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.loop import WEIGHTS
 from ssmid.io.language_models import load_model
+from ssmid.nn import LanguageModel, conversions, convert
 from ssmid.report.progress import Stage
 
 STEPS_COMPARED = 16
@@ -40,6 +41,8 @@ def distilled(
 ) -> dict[str, Any]:
     """The model in ``folder`` with all filters distilled by ``method`` at each of ``orders``, beside itself.
 
+    method : as of :func:`fits`; "exact" is the recurrence that a rational filter is, of its own order
+
     windows : of the split "test" that predictions are compared on; None is all   prompts, prompt, new : how many, how long, and how many
     tokens are generated after each   steps : of gradient descent   heard : windows of training text that input spectra are taken from
 
@@ -56,11 +59,11 @@ def distilled(
         filters = Filters.of(teacher, task.length)
         text = heard_text(task, heard, device) if method == WEIGHTED else None
         rows, before = [], _now(device)
-        for number, (order, fit) in enumerate(fits(teacher, filters, method, tuple(orders), heard=text, steps=steps)):
+        students = exact_student(teacher) if method == EXACT else _students(teacher, filters, method, tuple(orders), text, steps)
+        for number, (order, student, errors) in enumerate(students):
             seconds = _now(device) - before
             stage(f"order {order}", number, len(orders))
-            student = filters.within(teacher, fit.system)
-            said = {**fit.errors(), **known.beside(student), **agreement(own, continuations(student, begun, new))}
+            said = {**errors, **known.beside(student), **agreement(own, continuations(student, begun, new))}
             differ = step_difference(student, begun, min(STEPS_COMPARED, prompt - 1))
             rows.append({"order": order, **said, "steps_differ": differ, "seconds": seconds})
             before = _now(device)
@@ -79,8 +82,8 @@ def noise_floor(
     device: str,
     stage: Stage,
 ) -> dict[str, Any]:
-    """What the model in ``folder`` predicts when its filters end after each of ``cuts`` taps, and when what an l2-optimal recurrence of each
-    of ``orders`` misses of them is left out or replaced by noise of the same energy (:func:`replaced`).
+    """What the model in ``folder`` predicts when its filters end after each of ``cuts`` taps, and when what an l2-optimal recurrence of
+    each of ``orders`` misses of them is left out or replaced by noise of the same energy (:func:`replaced`).
 
     ``energy`` is the median share of the filters' energy after tap 0 that is cut or missed.
     """
@@ -104,6 +107,22 @@ def noise_floor(
             for what, changed in (("left out", smooth), *((how, replaced(taps, smooth, how)) for how in (SIGNS, PHASES))):
                 row(what, order, changed, taps - smooth)
     return {"bits": known.bits, "changes": rows}
+
+
+def exact_student(teacher: LanguageModel) -> Iterator[tuple[int, LanguageModel, dict[str, Any]]]:
+    """Of a model whose filters are small systems: these, run as recurrences. Their order, the model, and the errors of its filters."""
+    student = convert(teacher, "exact").eval()
+    made = conversions(student).values()
+    l2 = torch.cat([conversion.error for conversion in made])
+    errors = {**dict.fromkeys(ERRORS), "l2_median": float(l2.median()), "l2_worst": float(l2.max()), "converged": 1.0}
+    yield max(conversion.order or 0 for conversion in made), student, errors  # pyright: ignore[reportReturnType]
+
+
+def _students(
+    teacher: LanguageModel, filters: Filters, method: str, orders: tuple[int, ...], heard: Tensor | None, steps: int
+) -> Iterator[tuple[int, LanguageModel, dict[str, Any]]]:
+    for order, fit in fits(teacher, filters, method, orders, heard=heard, steps=steps):
+        yield order, filters.within(teacher, fit.system), fit.errors()
 
 
 def _share(part: Tensor, whole: Tensor) -> float:

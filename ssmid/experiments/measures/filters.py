@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ from ssmid.systems import Modal
 
 BALANCED, L2, WEIGHTED, GRADIENT = "balanced", "l2-optimal", "input-weighted", "gradient"
 METHODS = (BALANCED, L2, WEIGHTED, GRADIENT)
+EXACT = "exact"
+"""No distilling: what filters that have a few states run as."""
+ERRORS = tuple(f"{name}_{end}" for name in ("l2", "hankel", "bound") for end in ("median", "worst"))
+"""The names of :meth:`Fit.errors`, in the order of tables."""
 _WITHOUT_EXCHANGES = 32
 """The order from which l2 optima are not sought by exchanges of poles, which take most of the time there and find little."""
 
@@ -45,7 +50,7 @@ class Filters:
             raise ValueError("model: expected filters that are no recurrences, got none")
         taps = [filter(length).detach().float() for filter in found.values()]
         ends = np.cumsum([0, *(len(t) for t in taps)]).tolist()
-        return cls(torch.cat(taps), dict(zip(found, zip(ends[:-1], ends[1:], strict=True), strict=True)))
+        return cls(torch.cat(taps), dict(zip(found, pairwise(ends), strict=True)))
 
     @torch.no_grad()
     def taps_of(self, model: LanguageModel) -> Tensor:
@@ -83,8 +88,7 @@ class Fit:
         c = {name: to_numpy(getattr(self.certificate, name)) for name in ("l2", "hankel", "lower_bound", "sigma", "converged")}
         size = np.where(c["sigma"][:, 0] > 0, c["sigma"][:, 0], 1.0)
         values = {"l2": c["l2"], "hankel": c["hankel"] / size, "bound": c["lower_bound"] / size}
-        found = {f"{name}_median": float(np.median(x)) for name, x in values.items()}
-        found |= {f"{name}_worst": float(np.max(x)) for name, x in values.items()}
+        found = {f"{name}_{end}": float(of(x)) for name, x in values.items() for end, of in (("median", np.median), ("worst", np.max))}
         return found | {"converged": float(np.mean(c["converged"]))}
 
 
@@ -103,7 +107,7 @@ def fits(
     if method == WEIGHTED:
         if heard is None:
             raise ValueError("heard: expected text for input-weighted distilling, got none")
-        options = {"frequency_weights": input_weights(model, heard, taps.shape[-1])}
+        options = {"frequency_weights": to_numpy(input_weights(model, heard, taps.shape[-1]))}
     sigma = distill(taps, min(max(orders), taps.shape[-1] - 2), method="balanced").certificate.sigma if method == GRADIENT else None
     for order in orders:
         if method == GRADIENT:
@@ -127,5 +131,5 @@ def _by_gradient(taps: Tensor, sigma: Any, order: int, steps: int) -> Fit:
     converged = torch.from_numpy(history.flat).to(taps.device)
     fitted = Fitted(poles, residues, orders, converged, torch.ones_like(bank.scale))
     certificate = certify(bank, fitted, sigma / bank.scale[:, None])
-    single = [x.to(torch.complex64) for x in (poles, residues * bank.scale[:, None])]
-    return Fit(Modal(*single, bank.feedthrough.float()), certificate)
+    poles, residues = (x.to(torch.complex64) for x in (poles, residues * bank.scale[:, None]))
+    return Fit(Modal(poles, residues, bank.feedthrough.float()), certificate)

@@ -15,8 +15,10 @@ def cut(taps: Tensor, length: int) -> Tensor:
 
 
 def replaced(taps: Tensor, smooth: Tensor, how: str, seed: int = 0) -> Tensor:
-    """``smooth`` and noise in the place of the residual ``taps - smooth``, both ``(n, length)``: as much energy in each filter, and as much at
-    each tap ("other signs") or at each frequency ("other phases"). Tap 0 stays. Raises ValueError for another way.
+    """``smooth`` and noise in the place of the residual ``taps - smooth``, both ``(n, length)``. Tap 0 stays.
+
+    Noise has as much energy in each filter, and as much at each tap ("other signs") or at each frequency ("other phases"). Raises
+    ValueError for another way.
 
     >>> noisy = replaced(torch.tensor([[1.0, 2.0, 3.0]]), torch.zeros(1, 3), SIGNS)
     >>> noisy.abs()

@@ -21,7 +21,9 @@ class Predictions:
     """
 
     @torch.no_grad()
-    def __init__(self, teacher: LanguageModel, task: Task, split: Split, *, device: str, windows: int | None = None, batch: int = 64) -> None:
+    def __init__(
+        self, teacher: LanguageModel, task: Task, split: Split, *, device: str, windows: int | None = None, batch: int = 64
+    ) -> None:
         said = Batches(task, batch, 0, Alone(), device, torch.float32).evaluation(split, windows)
         self._known: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for given in said:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ssmid._array import to_numpy
 from ssmid.experiments.measures.distilled import heard_text
 from ssmid.experiments.measures.filters import Filters, fits
 from ssmid.experiments.measures.predictions import Predictions
@@ -44,13 +42,13 @@ def tuned(
     device: str,
     stage: Stage,
 ) -> dict[str, Any]:
-    """The model in ``folder`` distilled at ``order`` by that of ``methods`` with the fewest bits on "valid", then trained for ``steps`` more.
+    """The model in ``folder`` distilled at ``order`` by that of ``methods`` with the fewest bits on "valid", then trained on.
 
-    It begins with the teacher's other weights and trains as the teacher did, at ``rate``; checkpoints are in ``here``. ``control`` trains
-    the teacher on as well, so that what more training brings is told from what distilling lost.
+    It begins with the teacher's other weights and trains ``steps`` as the teacher did, at ``rate``; checkpoints are in ``here``.
+    ``control`` trains the teacher on as well, so that what more training brings is told from what distilling lost.
 
-    Bits per byte on "test" of the ``teacher``, ``before``, ``after``, and of the ``control``; ``modes`` that each filter has room for, of which
-    a pair of poles takes one and a real pole one, ``states`` the largest number of real states after.
+    Bits per byte on "test" of the ``teacher``, ``before``, ``after``, and of the ``control``; ``modes`` that each filter has room for,
+    of which a pair of poles takes one and a real pole one; ``states``, real ones of the largest filter after, and their median.
     """
     teacher = load_model(folder / WEIGHTS, device).float()
     with torch.no_grad():
@@ -115,9 +113,9 @@ class _Ended:
         for name in filters.places:
             filter = model.get_submodule(name)
             assert isinstance(filter, ModalFilter)
-            poles, reached = to_numpy(filter.poles()), to_numpy(filter.residues.detach().abs().sum(-1)) > 0
-            pair = (np.abs(poles.imag) > _GONE * np.abs(poles)) & (np.abs(poles) > _GONE)
-            counts.append((reached * (1 + pair)).sum(-1))
+            poles, reached = filter.poles(), filter.residues.abs().sum(-1) > 0
+            pair = (poles.imag.abs() > _GONE * poles.abs()) & (poles.abs() > _GONE)
+            counts.append((reached * (1 + pair.int())).sum(-1))
             modes = max(modes, poles.shape[1])
-        states = np.concatenate(counts)
-        return cls(modes, int(states.max()), float(np.median(states)))
+        states = torch.cat(counts).double()
+        return cls(modes, int(states.max()), float(states.median()))
