@@ -11,13 +11,13 @@ from ssmid.experiments.run import run_experiment
 
 def test_models_have_equally_many_parameters_and_the_same_data():
     runs = {run.name: run for run in language().runs}
-    assert len(runs) == sum(len(seeds) for seeds in SEEDS.values()) == 13
+    assert len(runs) == sum(len(seeds) for seeds in SEEDS.values()) == 14
     sizes = {}
     for name in MODELS:
         run = runs[f"{name}-0"]
         sizes[name] = sum(p.numel() for p in model_of(run.task, run.configuration.model).parameters())
     assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
-    shared = [{**run.configuration.as_dict(), "model": None, "seed": None} for run in runs.values()]
+    shared = [{**run.configuration.as_dict(), "model": None, "seed": None, "hankel_order": None} for run in runs.values()]
     assert all(configuration == shared[0] for configuration in shared)
     assert {run.task for run in runs.values()} == {runs["hyena-0"].task}
     assert runs["hyena-2"].configuration.seed == runs["hyena-2"].labels["seed"] == 2

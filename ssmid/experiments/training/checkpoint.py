@@ -25,7 +25,8 @@ _MODEL, _OPTIMIZER, _SUMS = "model.", "optimizer.", "sums."
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sums: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Weights, the optimizer's moments, the sums that the next line of the log will hold, and ``facts``, which JSON can hold."""
+    """Weights, the optimizer's moments, ``sums`` (those that the next line of the log will hold, and what else there is by name), and
+    ``facts``, which JSON can hold."""
     tensors = {
         **_prefixed(_MODEL, model.state_dict()),
         **_prefixed(_OPTIMIZER, moments(optimizer, model)),

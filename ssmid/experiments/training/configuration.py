@@ -25,6 +25,7 @@ class Configuration:
     warmup, final : steps of the linear rise, and the share of the rate that the cosine ends at
     precision : "float32"; "bf16", autocast, with filters in float32; "float64", all of it   compile : the model by ``torch.compile``
     evaluate_every, log_every, checkpoint_every : in steps; None is a tenth of all, a hundredth, and a tenth
+    hankel_order, hankel_weight : adds to the loss the weight times :class:`HankelPenalty` of that order; None is no penalty
     evaluate_on : at most so many examples of a split; None is all   keep : the "last" weights, or the "best" of all evaluations
 
     >>> Configuration(model={"layer": "s4d"}, steps=100).with_overrides(["rate=0.01", "model.order=8"]).model
@@ -50,6 +51,8 @@ class Configuration:
     log_every: int | None = None
     checkpoint_every: int | None = None
     evaluate_on: int | None = None
+    hankel_order: int | None = None
+    hankel_weight: float = 1.0
     keep: Kept = "last"
 
     def __post_init__(self) -> None:
@@ -57,10 +60,10 @@ class Configuration:
             raise ValueError(f"model: expected arguments by name, got {self.model!r}")
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
             _whole(name, getattr(self, name), least)
-        for name in ("evaluate_every", "log_every", "checkpoint_every", "evaluate_on"):
+        for name in ("evaluate_every", "log_every", "checkpoint_every", "evaluate_on", "hankel_order"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        for name in ("rate", "weight_decay", "final"):
+        for name in ("rate", "weight_decay", "final", "hankel_weight"):
             _number(name, getattr(self, name))
         for name in ("kernel_rate", "clip"):
             if getattr(self, name) is not None:

@@ -19,6 +19,7 @@ from ssmid.experiments.training import checkpoint
 from ssmid.experiments.training.batches import Batches, step_seed
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.distributed import replicated, summed
+from ssmid.experiments.training.hankel_penalty import HankelPenalty
 from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import Log, strict
 from ssmid.experiments.training.objective import metrics, score, sums
@@ -30,6 +31,7 @@ from ssmid.nn.filter import Filter
 from ssmid.report.progress import Stage
 
 WEIGHTS, RESULT = "model.safetensors", "result.json"
+_BASIS = "hankel_basis"
 
 
 def train(
@@ -75,6 +77,7 @@ class _Trainer:
             checkpoint.load_weights(start, self.model)
         if c.precision == "bf16":
             _filters_in_single_precision(self.model, device)
+        self.penalty = None if c.hankel_order is None else HankelPenalty(self.model, c.hankel_order, task.length)
         self.called = replicated(self.model, team, device)
         if c.compile:
             self.called = torch.compile(self.called)
@@ -95,6 +98,8 @@ class _Trainer:
             last = self.step == self.c.steps
             if last or self.step % self.c.every("log") == 0:
                 found = metrics(self.task.kind, self.sums)  # waits for the device
+                if self.penalty:
+                    found["hankel_tail"] = float(self.sums["hankel_tail"] / self.sums["count"])
                 self.seconds = before + time.perf_counter() - begun
                 speed = (self.step - logged[0]) * self.tokens / (self.seconds - logged[1])
                 self._log(found, rate, norm, speed)
@@ -129,6 +134,8 @@ class _Trainer:
         path = self.folder / checkpoint.NAME
         if self.team.agree(path.exists()):
             self.sums, facts = checkpoint.restore(path, self.model, self.optimizer, self.device)
+            if self.penalty:
+                self.penalty.basis = self.sums.pop(_BASIS)
             self._expect_same(facts["identity"])
             self.step, self.seconds, self.best = facts["step"], facts["seconds"], facts["best"]
         self.team.wait()
@@ -149,7 +156,12 @@ class _Trainer:
         found = self._sums(self.called, batch)
         total = summed(found, self.team)
         # gradients are averaged over processes, whose batches may count different numbers of targets
-        (found["loss"] * (self.team.count / total["count"]).to(found["loss"].dtype)).backward()
+        loss = found["loss"] * (self.team.count / total["count"]).to(found["loss"].dtype)
+        if self.penalty:
+            tail = self.penalty()
+            loss = loss + self.c.hankel_weight * tail.to(loss.dtype)
+            total["hankel_tail"] = tail.detach() * total["count"]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.c.clip or float("inf"), foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -195,7 +207,8 @@ class _Trainer:
     def _save(self) -> None:
         if self.team.rank == 0:
             facts = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "best": self.best}
-            checkpoint.save(self.folder / checkpoint.NAME, self.model, self.optimizer, self.sums, facts)
+            held = self.sums | ({_BASIS: self.penalty.basis} if self.penalty else {})
+            checkpoint.save(self.folder / checkpoint.NAME, self.model, self.optimizer, held, facts)
 
     def _finish(self, diverged: bool) -> dict[str, Any]:
         """The weights that are kept and the result, and after these no checkpoint."""
