@@ -47,16 +47,19 @@ def fused_exponential_sums(weights: Array, exponents: Array, length: int) -> Arr
     return sums_of_prepared(*_prepared(weights, exponents), length)
 
 
-def sums_of_prepared(weight: Array, exponent: Array, length: int) -> Array:
-    """The sums ``(H, length)`` float32, of weights ``(H, N, 2)`` float32 and decay and turns a sample ``(H, N, 2)`` float64."""
+def sums_of_prepared(weight: Array, exponent: Array, length: int, ahead: int = 0) -> Array:
+    """The sums ``(H, length)`` float32, of weights ``(H, N, 2)`` float32 and decay and turns a sample ``(H, N, 2)`` float64.
+
+    ahead : columns in front of them that are left to the caller, any numbers
+    """
     xp, (channels, n, _) = namespace(exponent), exponent.shape
-    out = xp.empty((channels, length), dtype=xp.float32, device=exponent.device)
-    if count(out):
+    out = xp.empty((channels, ahead + length), dtype=xp.float32, device=exponent.device)
+    if channels and length:
         inner, outer = _split(length)
         rows = min(outer, 128)
         grid = (channels, -(-outer // rows))
         warps = 4 if rows <= 64 else 8
-        _sums[grid](weight, exponent, out, n, length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=warps)
+        _sums[grid](weight, exponent, out[:, ahead:], n, length, ahead + length, ROWS=rows, COLUMNS=inner, MODES=_MODES, num_warps=warps)
     return out
 
 
@@ -121,7 +124,7 @@ def _exponential(rate, turns, t):
 
 
 @jit
-def _sums(weight, exponent, out, N, length, ROWS: tl.constexpr, COLUMNS: tl.constexpr, MODES: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
+def _sums(weight, exponent, out, N, length, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr, MODES: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
     h = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
@@ -140,7 +143,7 @@ def _sums(weight, exponent, out, N, length, ROWS: tl.constexpr, COLUMNS: tl.cons
         total = tl.dot(er * wr - ei * wi, fr, total, input_precision="tf32x3")
         total = tl.dot(-(er * wi + ei * wr), fi, total, input_precision="tf32x3")
     t = row[:, None] * COLUMNS + column[None, :]
-    tl.store(out + h * length + t, total, t < length)
+    tl.store(out + h * stride + t, total, t < length)
 
 
 @jit

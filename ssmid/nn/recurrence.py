@@ -129,6 +129,10 @@ class ModalRecurrence(Recurrence):
     def _taps(self, length: int, exponents: Tensor) -> Tensor:
         if length == 0:
             return self.feedthrough[:, None][:, :0]
+        if fused(self.poles) and self.poles.dtype == torch.float32 and not needs_gradient(self.poles, self.residues):
+            taps = sums_of_prepared(self.residues.contiguous(), exponents, length - 1, ahead=1)
+            taps[:, 0] = self.feedthrough
+            return taps
         poles, residues = torch.view_as_complex(self.poles), torch.view_as_complex(self.residues)
         return torch.cat([self.feedthrough[:, None], modal_taps(poles, residues, length - 1, exponents)], dim=-1)
 
