@@ -14,18 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssmid.experiments.experiment import Experiment, Results, Run, trainings
+from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.corpus import Corpus
-from ssmid.experiments.training.batches import Batches
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.loop import RESULT, WEIGHTS
-from ssmid.experiments.training.objective import metrics, sums
 from ssmid.io.files import about, parsing, write_bytes
 from ssmid.io.language_models import load_model, save_model
-from ssmid.jobs.workers import Alone
-from ssmid.nn import LanguageModel
 from ssmid.report.progress import Stage, progress
 from ssmid.report.tables import Table
 
@@ -43,7 +38,7 @@ _COMPARED = 128
 
 def small_models(*, quick: bool = False) -> Experiment:
     """0.6 to 0.7 million parameters each, over windows of 512 bytes, about ten epochs; ``quick``: toys."""
-    task = Corpus(length=32 if quick else 512)
+    task: Any = Corpus(length=32 if quick else 512)
     width, depth = (8, 1) if quick else (128, 4)
     runs = []
     for name, mixer in MIXERS.items():
@@ -95,37 +90,27 @@ def pack(folder: Path, target: Path, *, stage: Stage | None = None) -> dict[str,
         with about(path / RESULT), parsing("JSON"):
             trained = json.loads((path / RESULT).read_bytes())
         given, found, task = trained["identity"], trained["result"], trained["identity"]["task"]
-        here = Corpus(length=task["length"], held_out=task["held_out"])
+        here: Any = Corpus(length=task["length"], held_out=task["held_out"])
         if here.facts()["sha256"] != task["sha256"]:
             raise ValueError(f"{path}: expected a model of {here.facts()['source']}, got one of another text: run this with that Python")
-        model = load_model(path / WEIGHTS)
-        before = _bits(model, here)
-        save_model(model.half(), target / f"{name}.safetensors")
+        model, kept = load_model(path / WEIGHTS), target / f"{name}.safetensors"
+        # said by the model before its numbers are rounded in place
+        said_before = Predictions(model, here, "test", device="cpu", windows=_COMPARED, batch=16)
+        save_model(model.half(), kept)
+        after = {f"{key}_after": value for key, value in said_before.beside(load_model(kept).float()).items()}
         made[name] = {
             "command": f"ssmid experiment small-models --device {found['device']}",
-            "text": here.facts()["source"],
             "task": {**task, "source": here.facts()["source"]},
             "configuration": given["configuration"],
             **{key: found[key] for key in ("steps", "parameters", "seconds", "valid", "test")},
-            "bits_trained": before,
-            "bits_rounded": _bits(load_model(target / f"{name}.safetensors").float(), here),
-            "compared_on": f"the first {_COMPARED} windows of the test split",
+            "rounding": {"windows": _COMPARED, "bits_before": said_before.bits, **after},
         }
     write_bytes(target / FACTS, json.dumps(made, indent=1, allow_nan=False).encode() + b"\n")
     return made
-
-
-@torch.no_grad()
-def _bits(model: LanguageModel, task: Corpus) -> float:
-    total: dict[str, Any] = {}
-    for batch in Batches(task, 16, 0, Alone(), "cpu", torch.float32).evaluation("test", _COMPARED):
-        found = sums(task.kind, model(batch["inputs"]), batch["targets"], batch["mask"])
-        total = {name: total.get(name, 0) + value for name, value in found.items()}
-    return metrics(task.kind, total)["bits"]
 
 
 if __name__ == "__main__":
     with progress() as stage:
         written = pack(Path(sys.argv[1]), Path(str(files("ssmid"))) / "data", stage=stage)
     for name, model in written.items():
-        print(f"{name:12} {model['bits_trained']:.5f} bits a byte as trained, {model['bits_rounded']:.5f} as kept")
+        print(f"{name:12} {model['rounding']['bits_before']:.5f} bits a byte as trained, {model['rounding']['bits_after']:.5f} as kept")
