@@ -66,7 +66,7 @@ def tuned(
     with about(folder / RESULT), parsing("JSON"):
         given = json.loads((folder / RESULT).read_bytes())["identity"]["configuration"]
     student = with_modal_filters(teacher, filters, system)
-    small = {"steps": steps, "rate": rate, "warmup": steps // 10, "keep": "last", "checkpoint_every": None, "evaluate_every": None}
+    small = {"steps": steps, "rate": rate, "warmup": steps // 10, "keep": "last", "checkpoint_every": steps, "evaluate_every": steps}
     configuration = Configuration.of({**given, **small})
     after = _trained(student, task, configuration, here / "student", device, stage)
     ended = dataclasses.asdict(_Ended.of(after, filters))
