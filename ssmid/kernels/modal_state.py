@@ -189,6 +189,8 @@ def _reduce(
         re, im = tl.split(tl.reshape(_product(block, table, high, middle, low, HALF), (ROWS, MODES, 2)))
         sr, si = dr * sr - di * si + re, dr * si + di * sr + im
     if OWN:
+        at = within + (channel * modes + mode) * 2
+        rate, turns = tl.load(at, mode < modes, 0.0)[None, :], tl.load(at + 1, mode < modes, 0.0)[None, :]
         wr, wi = _exponential(rate, turns, (COLUMNS * (ROWS - 1 - row)).to(tl.float64))
     else:
         weight = behind + ((channel * (ROWS + 1) + 1 + row) * padded + mode[None, :]) * 2

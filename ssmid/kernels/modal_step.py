@@ -124,8 +124,9 @@ def multihyena_step_(q: Array, k: Array, v: Array, state: Array, poles: Array, r
         y, state[...] = multihyena_step(q, k, v, state, poles, residues, feedthrough)
         return y
     xp, (batch, heads, N, _, modes) = namespace(state), state.shape
-    q, k, v = (x.contiguous() for x in (q, k, v))
-    y = xp.empty_like(q)
+    if any(x.stride() != (q.stride(0), N, 1) for x in (q, k, v)):  # they may be parts of one array
+        q, k, v = (x.contiguous() for x in (q, k, v))
+    y = q.new_empty(q.shape)
     padded, columns = ceil_power_of_two(modes), ceil_power_of_two(N)
     rows = max(1, min(columns, _TILE // (2 * padded * columns)))
     together = max(1, _TILE // (2 * padded * columns * columns))
@@ -133,7 +134,7 @@ def multihyena_step_(q: Array, k: Array, v: Array, state: Array, poles: Array, r
         pairs = xp.view_as_real(state), poles.contiguous(), residues.contiguous()
         grid = (-(-heads // together), batch)
         _multihyena[grid](
-            q, k, v, *pairs, feedthrough, y, heads, MODES=modes, PADDED=padded, N=N, ROWS=rows, COLUMNS=columns, HEADS=together
+            q, k, v, *pairs, feedthrough, y, q.stride(0), heads, MODES=modes, PADDED=padded, N=N, ROWS=rows, COLUMNS=columns, HEADS=together
         )  # fmt: skip
     return y
 
@@ -252,7 +253,7 @@ def _hyena(
 
 @jit
 def _multihyena(
-    q, k, v, state, poles, residues, feedthrough, y, heads, MODES: tl.constexpr, PADDED: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+    q, k, v, state, poles, residues, feedthrough, y, sequence, heads, MODES: tl.constexpr, PADDED: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
     N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
 ):  # fmt: skip
     entries: tl.constexpr = HEADS * ROWS * COLUMNS  # pyright: ignore[reportInvalidTypeForm]
@@ -262,19 +263,20 @@ def _multihyena(
     lane = tl.arange(0, 2 * PADDED)[None, :]
     inside = (h < heads) & (column < N)
     used = inside[:, None] & (lane < 2 * MODES)
-    own = h[:, None] * (2 * MODES) + lane
-    pr, pi = _pairs(tl.load(poles + own, used, 0.0), entries, PADDED)
-    rr, ri = _pairs(tl.load(residues + own, used, 0.0), entries, PADDED)
+    at = h[:, None] * (2 * MODES) + lane
+    pr, pi = _pairs(tl.load(poles + at, used, 0.0), entries, PADDED)
+    rr, ri = _pairs(tl.load(residues + at, used, 0.0), entries, PADDED)
     through = tl.load(feedthrough + h, inside, 0.0)
-    head = tl.program_id(1).to(tl.int64) * heads + h
-    value = tl.load(v + head * N + column, inside, 0.0).to(tl.float32)
+    b = tl.program_id(1).to(tl.int64)
+    head, own = b * heads + h, b * sequence + h * N
+    value = tl.load(v + own + column, inside, 0.0).to(tl.float32)
     total = tl.zeros((HEADS, COLUMNS), dtype=tl.float32)
     for start in range(0, N, ROWS):
         row = start + entry // COLUMNS % ROWS
         full = inside & (row < N)
         there = full[:, None] & (lane < 2 * MODES)
-        z = value * tl.load(k + head * N + row, full, 0.0).to(tl.float32)
-        query = tl.load(q + head * N + row, full, 0.0).to(tl.float32)
+        z = value * tl.load(k + own + row, full, 0.0).to(tl.float32)
+        query = tl.load(q + own + row, full, 0.0).to(tl.float32)
         place = state + ((head * N + row) * N + column)[:, None] * (2 * MODES) + lane
         xr, xi = _pairs(tl.load(place, there, 0.0), entries, PADDED)
         weighted = query * (through * z + tl.sum(rr * xr - ri * xi, axis=1))
@@ -283,5 +285,4 @@ def _multihyena(
         tl.store(place, _interleaved(pr * xr - pi * xi + z[:, None], pr * xi + pi * xr, entries, PADDED), there)
     h = tl.program_id(0) * HEADS + tl.arange(0, HEADS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
-    head = tl.program_id(1).to(tl.int64) * heads + h
-    tl.store(y + head * N + column, total.to(y.dtype.element_ty), (h < heads) & (column < N))
+    tl.store(y + (b * heads + h) * N + column, total.to(y.dtype.element_ty), (h < heads) & (column < N))

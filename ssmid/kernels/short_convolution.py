@@ -10,6 +10,8 @@ from ssmid._array import Array
 from ssmid.kernels.compiler import ceil_power_of_two, jit, tl
 
 _TILE = 1024
+_BLOCK = 256
+"""Channels of a program, of one token."""
 _PROGRAMS = 2048
 """Programs that keep a GPU busy; sequences are shared out among so many."""
 
@@ -27,6 +29,18 @@ def short_convolution(u: Array, weight: Array, bias: Array, history: Array = Non
         grid = (batch * channels, -(-length // tile))
         arrays = u, weight, weight if bias is None else bias, u if history is None else history, y
         _forward[grid](*arrays, channels, length, TAPS=taps, BIAS=bias is not None, HISTORY=history is not None, TILE=tile)
+    return y
+
+
+def short_convolution_step_(u: Array, history: Array, weight: Array, bias: Array) -> Array:
+    """:func:`short_convolution` of one token ``u`` ``(batch, channels)``; the history, contiguous, moves on by it in its place."""
+    (batch, channels), taps = u.shape, weight.shape[-1]
+    u, weight = u.contiguous(), weight.contiguous()
+    y = u.new_empty(u.shape)
+    if y.numel():
+        block = min(_BLOCK, ceil_power_of_two(channels))
+        grid = (-(-channels // block), batch)
+        _step[grid](u, history, weight, weight if bias is None else bias, y, channels, TAPS=taps, BIAS=bias is not None, BLOCK=block)
     return y
 
 
@@ -62,6 +76,28 @@ def _forward(
             x += tl.load(history + row * (TAPS - 1) + (TAPS - 1 + t - lag), (t < lag) & (t < length), 0.0).to(tl.float32)
         total += w * x
     tl.store(y + row * length + t, total.to(y.dtype.element_ty), t < length)
+
+
+@jit
+def _step(u, history, weight, bias, y, channels, TAPS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
+    c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = c < channels
+    row = tl.program_id(1).to(tl.int64) * channels + c
+    token = tl.load(u + row, inside, 0.0)
+    place, at = history + row * (TAPS - 1), weight + c * TAPS
+    total = tl.load(at + TAPS - 1, inside, 0.0).to(tl.float32) * token.to(tl.float32)
+    if BIAS:
+        total += tl.load(bias + c, inside, 0.0).to(tl.float32)
+    for slot in tl.static_range(TAPS - 1):
+        total += tl.load(at + slot, inside, 0.0).to(tl.float32) * tl.load(place + slot, inside, 0.0).to(tl.float32)
+    for slot in tl.static_range(TAPS - 1):
+        later = token
+        if slot < TAPS - 2:
+            later = tl.load(place + slot + 1, inside, 0.0)
+        # no thread may write what another one has yet to read
+        tl.debug_barrier()
+        tl.store(place + slot, later, inside)
+    tl.store(y + row, total.to(y.dtype.element_ty), inside)
 
 
 @jit

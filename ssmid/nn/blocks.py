@@ -77,8 +77,7 @@ class Block(SequenceLayer):
 
     def step_parts_(self, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
         """As :meth:`step_` from ``u + y`` to the sum of both results."""
-        u, normed = added_norm(self.norm1, u, y)
-        return self._with_mlp(u, self.mixer.step_(normed, state))
+        return self._with_mlp(*self.mixer.step_of_sum_(self.norm1, u, y, state))
 
     def _with_mlp(self, u: Tensor, mixed: Tensor, *, over_u: bool = False) -> tuple[Tensor, Tensor]:
         if without_gradient(u):

@@ -15,7 +15,7 @@ from ssmid.kernels.hyena_gates import gated_streams, product_channels_last
 from ssmid.kernels.modal_step import hyena_step_
 from ssmid.nn.filter import COMPLEX, Filter, Recurrence, State, checked_state
 from ssmid.nn.implicit import HyenaFilter
-from ssmid.nn.inference import linear_of, without_gradient
+from ssmid.nn.inference import added_norm_linear, linear_of, without_gradient
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.modal_filter import ModalFilter
 from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_mask, checked_sequence, product_channels_first
@@ -104,12 +104,19 @@ class Hyena(SequenceLayer):
         return self.out_proj(x[0] * v), joined({"short": short, **states})
 
     def step_(self, u: Tensor, state: State) -> Tensor:
-        projected, short = self._projected(u), tensor_part(state, "short")
+        return self._step_(self._projected(u), state)
+
+    def step_of_sum_(self, norm: nn.LayerNorm, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
+        total, projected = added_norm_linear(norm, self.in_proj, checked_sequence(u, self.width, token=True), y)
+        return total, self._step_(projected, state)
+
+    def _step_(self, projected: Tensor, state: State) -> Tensor:
+        short = tensor_part(state, "short")
         modes = modes_of(self.filters[0]) if self.order == 2 and fused(projected) else None
         if modes is not None:
             weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
             short = self.short_filter.checked_state(short, projected)
-            long = checked_state(part(state, "long"), ((u.shape[0], *modes[0].shape[:-1]), COMPLEX))
+            long = checked_state(part(state, "long"), ((projected.shape[0], *modes[0].shape[:-1]), COMPLEX))
             return linear_of(self.out_proj, hyena_step_(projected, short, weight, bias, long, *modes))
         streams = self.short_filter.step_(projected, short)
         *x, v = streams.split(self.width, dim=1)

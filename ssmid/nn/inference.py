@@ -64,6 +64,14 @@ def gelu_of(linear: nn.Linear, u: Tensor) -> Tensor:
     return nn.functional.gelu(linear(u), approximate="tanh")
 
 
+def added_norm_linear(norm: nn.LayerNorm, linear: nn.Linear, u: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``u + y`` and ``linear(norm(u + y))``; with None for y, of u alone."""
+    if y is not None and linear.bias is not None and _one_vector(u, linear.weight):
+        return normed_matrix_vector(linear.weight, u, y, norm.weight, norm.bias, norm.eps, linear.bias)
+    total, normed = added_norm(norm, u, y)
+    return total, linear_of(linear, normed)
+
+
 def added_norm_gelu(norm: nn.LayerNorm, linear: nn.Linear, u: Tensor, y: Tensor, *, over_u: bool = False) -> tuple[Tensor, Tensor]:
     """``u + y`` and ``gelu(linear(norm(u + y)))``; ``over_u`` as of :func:`added_norm`."""
     if _one_vector(u, linear.weight):

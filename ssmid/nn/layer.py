@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from ssmid.nn.filter import Filter, Recurrence, State, overwrite
+from ssmid.nn.inference import added_norm
 from ssmid.nn.projection import at_tokens
 
 
@@ -43,6 +44,11 @@ class SequenceLayer(nn.Module, ABC):
         y, new = self.step(u, state)
         overwrite(state, new)
         return y
+
+    def step_of_sum_(self, norm: nn.LayerNorm, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
+        """``u + y`` (u, where y is None), and :meth:`step_` of its norm: layers that begin with a projection take all as one."""
+        total, normed = added_norm(norm, u, y)
+        return total, self.step_(normed, state)
 
 
 class FilterLayer(SequenceLayer):

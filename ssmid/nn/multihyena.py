@@ -15,7 +15,7 @@ from ssmid.kernels.outer_products import contracted, outer_products, plain_contr
 from ssmid.nn.convolution import long_convolution
 from ssmid.nn.filter import COMPLEX, Recurrence, State, checked_state, overwrite
 from ssmid.nn.hyena import Filters, made_filters, modes_of
-from ssmid.nn.inference import without_gradient
+from ssmid.nn.inference import added_norm_linear, linear_of, without_gradient
 from ssmid.nn.layer import SequenceLayer, recurrence_of
 from ssmid.nn.projection import at_tokens, channels_first, channels_last, checked_sequence
 from ssmid.nn.short_convolution import ShortConvolution
@@ -89,12 +89,19 @@ class MultiHyena(SequenceLayer):
         return self._contracted(q, convolved), joined({"short": short, "long": _heads_first(long)})
 
     def step_(self, u: Tensor, state: State) -> Tensor:
-        streams = self.short_filter.step_(self._projected(u), tensor_part(state, "short"))
+        return self._step_(self._projected(u), state)
+
+    def step_of_sum_(self, norm: nn.LayerNorm, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
+        total, projected = added_norm_linear(norm, self.in_proj, checked_sequence(u, self.width, token=True), y)
+        return total, self._step_(projected, state)
+
+    def _step_(self, projected: Tensor, state: State) -> Tensor:
+        streams = self.short_filter.step_(projected, tensor_part(state, "short"))
         long, modes = part(state, "long"), modes_of(self.filter_fn) if fused(streams) else None
         if modes is not None:
-            long = checked_state(long, ((u.shape[0], self.heads, self.rows, self.rows, modes[0].shape[1]), COMPLEX))
+            long = checked_state(long, ((streams.shape[0], self.heads, self.rows, self.rows, modes[0].shape[1]), COMPLEX))
             q, k, v = (x.unflatten(1, (self.heads, self.rows)) for x in streams.split(self.width, dim=1))
-            return self.out_proj(multihyena_step_(q, k, v, long, *modes).flatten(1))
+            return linear_of(self.out_proj, multihyena_step_(q, k, v, long, *modes).flatten(1))
         q, k, v = self._by_rows(streams[..., None])
         return self._contracted(q, self._recurrence().step_(_products(k, v), _rows(long)))
 
@@ -102,7 +109,7 @@ class MultiHyena(SequenceLayer):
         return recurrence_of(self.filter_fn, self)
 
     def _projected(self, u: Tensor) -> Tensor:
-        return self.in_proj(checked_sequence(u, self.width, token=True))
+        return linear_of(self.in_proj, checked_sequence(u, self.width, token=True))
 
     def _filtered(self, streams: Tensor, mask: Tensor | None, filtered: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """``filtered`` products between their gates, a few rows at a time: ``(batch, heads, N, length)``.

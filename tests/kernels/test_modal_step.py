@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ssmid.kernels import modal_step as module
 from ssmid.kernels.modal_step import hyena_step, hyena_step_, modal_step, modal_step_, multihyena_step, multihyena_step_
+from tests.kernels.interpreter import run_interpreted
 
 torch = pytest.importorskip("torch")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -129,3 +131,32 @@ def steps(name: str, batch: int, channels: int, modes: int, N: int, dtype, devic
         return lambda: hyena_step_(projected, history, *fixed, state, poles, residues, through), reset, states, expected
     expected = plain(*inputs, state, poles, residues, through)
     return lambda: fused(*inputs, state, poles, residues, through), None, states, expected
+
+
+def parts_of_one_array(device: str) -> float:
+    """The largest difference of MultiHyena's step from streams that lie side by side, as its layer gives them."""
+    found = []
+    for batch, heads, modes, n in SIZES[1:]:
+        poles, residues, through = numbers(heads, modes, device, torch.float32)
+        state = torch.view_as_complex(normal(batch, heads, n, n, modes, 2, device=device, dtype=torch.float32))
+        streams = normal(batch, 3 * heads * n, device=device, dtype=torch.float32)
+        q, k, v = (x.unflatten(1, (heads, n)) for x in streams.split(heads * n, dim=1))
+        expected = multihyena_step(q, k, v, state, poles, residues, through)
+        y = multihyena_step_(q, k, v, state, poles, residues, through)
+        found += [float((one - other).abs().max() / other.abs().max()) for one, other in zip((y, state), expected, strict=True)]
+    return max(found)
+
+
+@on_gpu
+def test_streams_side_by_side():
+    assert parts_of_one_array("cuda") < 1e-5
+
+
+def interpreted() -> float:
+    module.fused = lambda *_: True
+    return parts_of_one_array("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested")
+def test_streams_side_by_side_interpreted():
+    run_interpreted("from tests.kernels.test_modal_step import interpreted; worst = interpreted(); assert worst < 1e-5, worst")

@@ -14,7 +14,7 @@ CASES = [(1, 1, 1, 3, True), (3, 5, 40, 3, True), (2, 3, 33, 4, False), (2, 4, 7
 
 def differences(device: str) -> list[float]:
     """Relative errors of outputs, with and without history, and of all gradients."""
-    from ssmid.kernels.short_convolution import short_convolution, short_convolution_gradients
+    from ssmid.kernels.short_convolution import short_convolution, short_convolution_gradients, short_convolution_step_
 
     found: list[float] = []
     for batch, channels, length, taps, bias in CASES:
@@ -33,6 +33,10 @@ def differences(device: str) -> list[float]:
         ours += short_convolution_gradients(g, u, w)
         for one, other in zip(ours, [*plain, *(gradients if bias else gradients[:2])], strict=False):
             found.append(float(torch.linalg.vector_norm(one.double().cpu() - other) / torch.linalg.vector_norm(other)))
+        whole = torch.cat([h, u], -1)
+        steps = torch.stack([short_convolution_step_(u[..., t], h, w, b if bias else None) for t in range(length)], -1)
+        found.append(float(torch.linalg.vector_norm(steps.double().cpu() - plain[1]) / torch.linalg.vector_norm(plain[1])))
+        assert torch.equal(h, whole[..., length:])
     return found
 
 
