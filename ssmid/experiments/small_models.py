@@ -87,8 +87,10 @@ def pack(folder: Path, target: Path, *, stage: Stage | None = None) -> dict[str,
     for number, name in enumerate(MIXERS):
         said(f"{name}: rounding", number, len(MIXERS))
         path = folder / "small-models" / name
-        with about(path / RESULT), parsing("JSON"):
-            trained = json.loads((path / RESULT).read_bytes())
+        with about(path / RESULT):
+            content = (path / RESULT).read_bytes()
+            with parsing("JSON"):
+                trained = json.loads(content)
         given, found, task = trained["identity"], trained["result"], trained["identity"]["task"]
         here: Any = Corpus(length=task["length"], held_out=task["held_out"])
         if here.facts()["sha256"] != task["sha256"]:
