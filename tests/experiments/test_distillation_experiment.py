@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 
-import ssmid
+from ssmid.distillation.weighted import input_spectrum
 from ssmid.experiments.distillation import BAR, distillation, tables
 from ssmid.experiments.language import language_run
 from ssmid.experiments.measures.continuations import agreement, exact_continuations, prompts_of, step_difference
@@ -24,7 +25,7 @@ from ssmid.experiments.training import Configuration, train
 from ssmid.io.language_models import save_model
 from ssmid.nn import LanguageModel
 
-TASK = Corpus(length=48, held_out=0.01)
+TASK: Any = Corpus(length=48, held_out=0.01)
 
 
 def _model(mixer: str = "hyena", **options) -> LanguageModel:
@@ -80,7 +81,7 @@ def test_steps_that_differ_are_seen(text):
     ((_, fit),) = fits(model, filters, L2, (4,))
     student = filters.within(model, fit.system)
     whole = student.forward
-    student.forward = lambda tokens: whole(tokens) + 0.5 * (tokens == tokens[0, -1])[..., None]
+    student.forward = lambda tokens, mask=None: whole(tokens, mask) + 0.5 * (tokens == tokens[0, -1])[..., None]
     assert step_difference(student, text, 4) > 0.4
 
 
@@ -111,7 +112,8 @@ def test_errors_of_every_method_beside_dense_hankel_matrices(text):
 def test_weights_are_of_what_the_filters_hear(mixer, text):
     """Gates and projections by hand, in the first layer: k v of each channel, or k_i v_j of each head."""
     model = _model(mixer, **({"heads": 4} if mixer == "multihyena" else {}))
-    layer, given = model.blocks[0].mixer, []
+    layer: Any = model.get_submodule("blocks.0.mixer")
+    given = []
     layer.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
     with torch.no_grad():
         model(text)
@@ -122,7 +124,7 @@ def test_weights_are_of_what_the_filters_hear(mixer, text):
         heard = (k[:, :, :, None] * v[:, :, None]).movedim(1, 3).flatten(0, 2)
     else:
         heard = k * v
-    expected = ssmid.input_spectrum(heard, TASK.length, keep=1)
+    expected = input_spectrum(heard, TASK.length, keep=1)
     found = input_weights(model, text, TASK.length)
     assert found.shape == (2 * expected.shape[0], 33)
     torch.testing.assert_close(found[: len(expected)], expected, rtol=1e-3, atol=1e-4)
