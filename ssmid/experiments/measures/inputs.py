@@ -45,7 +45,7 @@ class _Listener(Recurrence):
 
     def prefill(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         signals = u.reshape(-1, *u.shape[-2:])
-        some = signals[:: -(-len(signals) // _SIGNALS)]
+        some = signals[:: -(-len(signals) // _SIGNALS)].clone()  # a view would hold all of them
         self.heard = some if self.heard is None else torch.cat([self.heard, some])
         return self.convolve(u), self.initial_state(*u.shape[:-2])
 
