@@ -66,28 +66,41 @@ def language(*, quick: bool = False) -> Experiment:
 
 
 def tables(results: Results) -> Sequence[Table]:
-    """Bits per byte of each model, what its seeds differ by, and its distance from Hyena; and what was published of such models."""
-    bits: dict[str, list[float]] = {}
+    """Bits per byte of each model and its distance from Hyena of the same seed, with their spread; cost; what was published of such models.
+
+    A seed draws the order of the data too, which models of one seed share: their differences spread less than they do.
+    """
     first: dict[str, tuple[Run, Mapping[str, Any]]] = {}
+    bits: dict[str, dict[int, float | None]] = {}
     for run, result in trainings(results):
         first.setdefault(run.labels["model"], (run, result))
-        if "bits" in result["test"]:
-            bits.setdefault(run.labels["model"], []).append(result["test"]["bits"])
+        bits.setdefault(run.labels["model"], {})[run.labels["seed"]] = result["test"].get("bits")
     if not first:
         return []
-    rows = []
+    seeds = sorted({seed for found in bits.values() for seed in found})
+    quality, cost = [], []
     for name, (run, result) in first.items():
-        found = bits.get(name, [])
-        beside = [100 * (mean(found) / mean(bits["hyena"]) - 1)] if found and "hyena" in bits else [None]
-        tokens = run.configuration.steps * run.configuration.batch * run.task.length
-        average = mean(found) if found else None
-        spread = stdev(found) if len(found) > 1 else None
-        rows.append([name, result["parameters"], tokens, len(found), average, spread, *beside, round(result["tokens_per_second"])])
-    columns = ["model", "parameters", "bytes seen", "seeds", "bits per byte", "standard deviation", "% over hyena", "bytes/s in training"]
-    each = [[run.labels["model"], run.labels["seed"], result["test"].get("bits")] for run, result in trainings(results)]
+        found = [value for value in bits[name].values() if value is not None]
+        over = _per_cent_over(bits[name], bits.get("hyena", {})) if name != "hyena" else []
+        quality.append([name, len(found), *_mean_and_deviation(found), *_mean_and_deviation(over)])
+        seen = result["steps"] * run.configuration.batch * run.task.length
+        cost.append([name, result["parameters"], seen, result["seconds"], round(result["tokens_per_second"])])
+    columns = ["model", "seeds", "bits per byte", "deviation", "% over hyena", "deviation of that"]
+    each = [[name, *(of.get(seed) for seed in seeds)] for name, of in bits.items()]
     published = [[name, perplexity, 100 * (perplexity / PUBLISHED["hyena"] - 1)] for name, perplexity in PUBLISHED.items()]
     return [
-        Table("Bits per byte on held-out files", columns, rows),
-        Table("Each seed", ["model", "seed", "bits per byte"], each),
+        Table("Bits per byte on held-out files: means over seeds, standard deviations", columns, quality),
+        Table("Bits per byte of each seed", ["model", *(f"seed {seed}" for seed in seeds)], each),
+        Table("Size and cost, of the first seed", ["model", "parameters", "bytes seen", "seconds", "bytes/s in training"], cost),
         Table("Published, of another corpus: WikiText-103", ["model", "perplexity", "% over hyena"], published),
     ]
+
+
+def _per_cent_over(mine: Mapping[int, float | None], other: Mapping[int, float | None]) -> list[float]:
+    """Seed by seed, those that both have."""
+    pairs = [(value, other.get(seed)) for seed, value in mine.items()]
+    return [100 * (value / beside - 1) for value, beside in pairs if value is not None and beside is not None]
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
+    return mean(values) if values else None, stdev(values) if len(values) > 1 else None

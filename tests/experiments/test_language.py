@@ -24,20 +24,26 @@ def test_models_have_equally_many_parameters_and_the_same_data():
 
 
 def test_unknown_model():
-    with pytest.raises(ValueError, match="model: expected one of transformer, hyena, .*, got 'mamba'"):
+    with pytest.raises(ValueError, match=r"model: expected one of transformer, hyena, .*, got 'mamba'"):
         language_run("mamba")
 
 
 def test_tables_give_means_and_spread_over_seeds():
-    runs = [language_run("hyena", 0), language_run("hyena", 1), language_run("hyena-rtf", 0)]
-    results = [
-        (run, {"test": {"bits": bits}, "parameters": 7, "tokens_per_second": 10.4}) for run, bits in zip(runs, (1.0, 3.0, 1.0), strict=True)
+    given = [("hyena", 0, 2.0), ("hyena", 1, 4.0), ("hyena-rtf", 1, 3.0), ("hyena-rtf", 0, 2.0), ("multihyena", 2, 1.0)]
+    spent = {"steps": 3, "parameters": 7, "seconds": 2.5, "tokens_per_second": 10.4}
+    results = [(language_run(name, seed), {"test": {"bits": bits}, **spent}) for name, seed, bits in given]
+    results.append((language_run("transformer"), {"test": {}, **spent}))
+    quality, each, cost, published = tables(results)
+    assert [list(row) for row in quality.rows] == [
+        ["hyena", 2, 3.0, pytest.approx(2**0.5), None, None],
+        ["hyena-rtf", 2, 2.5, pytest.approx(0.5**0.5), -12.5, pytest.approx(25 * 0.5**0.5)],  # 0 and -25 %, seed by seed
+        ["multihyena", 1, 1.0, None, None, None],  # there is no Hyena of its seed
+        ["transformer", 0, None, None, None, None],  # diverged
     ]
-    hyena, rtf = tables(results)[0].rows
-    seen = 1500 * 64 * 1024
-    assert hyena == ["hyena", 7, seen, 2, 2.0, pytest.approx(2**0.5), 0.0, 10]
-    assert rtf == ["hyena-rtf", 7, seen, 1, 1.0, None, -50.0, 10]
-    assert [row[-1] for row in tables(results)[1].rows] == [1.0, 3.0, 1.0]
+    assert each.columns == ["model", "seed 0", "seed 1", "seed 2"]
+    assert each.rows[1:3] == [["hyena-rtf", 2.0, 3.0, None], ["multihyena", None, None, 1.0]]
+    assert cost.rows[0] == ["hyena", 7, 3 * 64 * 1024, 2.5, 10]
+    assert [row[:2] for row in published.rows] == [["transformer", 18.6], ["hyena", 18.5], ["hyena-rtf", 18.0]]
     assert tables([]) == []
 
 
@@ -45,5 +51,5 @@ def test_from_seed_to_table(tmp_path):
     report = run_experiment("language", tmp_path, quick=True)
     rows = {row[0]: row for row in report.tables[0].rows}
     assert list(rows) == list(MODELS)
-    assert all(4 < row[4] < 8 for row in rows.values()), "better than chance, which is 8 bits"
+    assert all(4 < row[2] < 8 for row in rows.values()), "better than chance, which is 8 bits"
     assert (tmp_path / "curves-corpus.png").exists()
