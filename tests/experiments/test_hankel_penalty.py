@@ -97,7 +97,9 @@ def test_training_lowers_the_tail_and_goes_on_bit_for_bit(tmp_path, monkeypatch)
         return [line["hankel_tail"] for line in lines if line["split"] == "train"]
 
     penalized = configuration(hankel_order=2, hankel_weight=10.0)
-    train(Toy(), penalized, tmp_path / "whole")
+    said = []
+    train(Toy(), penalized, tmp_path / "whole", stage=lambda description, done=None, total=None: said.append(description))
+    assert f", Hankel tail {tails(tmp_path / 'whole')[-1]:.2g}, rate" in said[-1]
     train(Toy(), configuration(hankel_order=2, hankel_weight=0.0), tmp_path / "free")
     assert tails(tmp_path / "whole")[-1] < 0.5 * tails(tmp_path / "free")[-1]
     update = loop._Trainer._update

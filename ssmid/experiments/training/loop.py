@@ -178,7 +178,8 @@ class _Trainer:
         """A line of the log, and of progress."""
         self.sums = {}
         left = _words((self.c.steps - self.step) * self.tokens / speed)
-        self.stage(f"loss {found['loss']:.4g}, rate {rate:.2g}, {speed:,.0f} tokens/s, {left} left", self.step, self.c.steps)
+        tail = f", Hankel tail {found['hankel_tail']:.2g}" if self.penalty else ""
+        self.stage(f"loss {found['loss']:.4g}{tail}, rate {rate:.2g}, {speed:,.0f} tokens/s, {left} left", self.step, self.c.steps)
         if self.log:
             self.log.add(step=self.step, split="train", **found, rate=rate, gradient=float(norm), tokens_per_second=speed)
 
