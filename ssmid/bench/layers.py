@@ -15,7 +15,7 @@ from typing import Any
 from ssmid.bench.device import accelerator, ceilings_of, clock_of
 from ssmid.bench.peer_layers import AUTHORS_RTF, AUTHORS_S4, AUTHORS_S4D, PeerLayers, peer_layers
 from ssmid.bench.records import OURS, Bar, Case, Progress, Row, result
-from ssmid.bench.replay import EVENTS, emptied, peak_bytes, replayed, unless_out_of_memory
+from ssmid.bench.replay import emptied, peak_bytes, replayed, unless_out_of_memory
 from ssmid.bench.timing import limits, machine, measure
 
 ALONE, LAYERS = "long convolution alone", "layers, forward and backward"
@@ -51,6 +51,7 @@ class Point:
 GRID = (Point(32, 256, 2048), Point(16, 256, 4096), Point(16, 256, 16384), Point(50, 512, 1024), Point(4, 256, 65536))
 STATES = (4, 64, 256, 1024)
 _SMALL = (Point(2, 16, 256), Point(1, 16, 1024))
+_ALONE = PeerLayers({}, {}, frozenset(), frozenset())
 
 
 def layers(
@@ -72,15 +73,14 @@ def layers(
     progress("limits of the device")
     ceilings = ceilings_of(device, quick) if gpu else limits(True)
     cases, checked = [], []
-    launched: set[str] = set()
     for point in grid:
         progress(f"{point}: the convolution alone")
-        alone = _convolution(point, device, ceilings["copy_bytes_per_second"], launched)
+        alone = _convolution(point, device, ceilings["copy_bytes_per_second"])
         cases.append(alone)
         checked += convolution_bars(alone)
         for state in states:
             progress(f"{point}, state {state}")
-            cases.append(_layers(point, state, device, ceilings["copy_bytes_per_second"], others, launched))
+            cases.append(_layers(point, state, device, ceilings["copy_bytes_per_second"], others))
             checked += layer_bars(alone, cases[-1]) if point.counts(state) else []
     cases.sort(key=lambda case: case.section == LAYERS)
     return result("layers" if not gpu else f"layers on {device.split(':')[0]}", quick, facts, ceilings, cases, checked if gpu else [])
@@ -118,7 +118,7 @@ Layer = tuple[Callable[[Any], Any], list[Any]]
 """A function of the input, and the parameters that gradients are taken to besides."""
 
 
-def _convolution(point: Point, device: str, bandwidth: float, launched: set[str]) -> Case:
+def _convolution(point: Point, device: str, bandwidth: float) -> Case:
     import torch
 
     from ssmid.nn import long_convolution
@@ -135,11 +135,11 @@ def _convolution(point: Point, device: str, bandwidth: float, launched: set[str]
     }
     exact = lambda u: three_lines(u.double(), taps.double())  # noqa: E731
     floor = _floor(point, bandwidth) + 3 * 4 * point.width * point.length / bandwidth
-    rows, too_large = _rows(tools, point, device, {OURS: exact, THREE_LINES: exact}, launched)
+    rows, too_large = _rows(tools, point, device, {OURS: exact, THREE_LINES: exact})
     return Case(ALONE, f"{point}{_out_of_memory(too_large)}", rows, _ERROR, None, point.batch, floor=floor, floor_kind=_FLOOR)
 
 
-def _layers(point: Point, state: int, device: str, bandwidth: float, peers: PeerLayers, launched: set[str]) -> Case:
+def _layers(point: Point, state: int, device: str, bandwidth: float, peers: PeerLayers) -> Case:
     """Ours are made first: where an authors' layer does not go (a state as long as the input), it is left out and said to be."""
     filters = _ours(point, state, device)
     tools: dict[str, Layer] = {name: (filter.convolve, list(filter.parameters())) for name, filter in filters.items()}
@@ -150,7 +150,7 @@ def _layers(point: Point, state: int, device: str, bandwidth: float, peers: Peer
             left_out.append(name)
         else:
             tools[name] = make(point.width, state, point.length, device)
-    rows, too_large = _rows(tools, point, device, exact, launched, peers.channels_last)
+    rows, too_large = _rows(tools, point, device, exact, peers)
     notes = f", more than a quarter of the length: sets no bar{''.join(f'; {name} does not go' for name in left_out)}"
     name = f"{point}, state {state}{'' if point.counts(state) else notes}{_out_of_memory(too_large)}"
     return Case(LAYERS, name, rows, _ERROR, None, point.batch, floor=_floor(point, bandwidth), floor_kind=_FLOOR)
@@ -188,25 +188,20 @@ def _rows(
     point: Point,
     device: str,
     exact: dict[str, Callable[[Any], Any]],
-    launched: set[str],
-    channels_last: frozenset[str] = frozenset(),
+    peers: PeerLayers = _ALONE,
 ) -> tuple[tuple[Row, ...], list[str]]:
-    """One tool after the other, as the graphs of all of them together would not fit into the memory; and those that alone do not.
-
-    launched : tools that could not be recorded; more are added to it. The memory of a recording that failed is never given back, so
-    it is tried once, at the smallest size
-    """
+    """One tool after the other, as the graphs of all of them together would not fit into the memory; and those that alone do not."""
     import torch
 
     gpu = device.startswith("cuda")
     signal = _random(point.batch, point.width, point.length, device=device, seed=2)
     inputs = {False: signal.requires_grad_()}
-    if channels_last:
+    if peers.channels_last:
         inputs[True] = signal.detach().transpose(1, 2).contiguous().requires_grad_()
 
     def job(name: str) -> Callable[[], Any]:
         layer, parameters = tools[name]
-        u = inputs[name in channels_last]
+        u = inputs[name in peers.channels_last]
         pull = torch.ones_like(u)
 
         def forward_and_backward() -> Any:
@@ -220,9 +215,7 @@ def _rows(
         memory = peak_bytes(run, device)
         error = _error(tools[name][0], exact.get(name), signal.detach()[:1], device)
         emptied(device)  # while a graph is recorded nothing that was held can be given back
-        replay, how = (run, EVENTS) if name in launched else replayed(run, device)
-        if how == EVENTS:
-            launched.add(name)
+        replay, how = replayed(run, device, graph=name not in peers.launched)
         # what replays return lies in the memory of their graph, all of which stays taken as long as that is held
         timing = measure({name: replay}, 20 if gpu else 3, 0.2 if gpu else 0.5, clock_of(device))[name][0]
         return Row(name, timing, error, columns=({} if memory is None else {MEMORY: memory / 2**20}) | {TIMED: how})

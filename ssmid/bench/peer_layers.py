@@ -28,11 +28,13 @@ class PeerLayers:
     """build : name -> function of (width, state, length, device) that makes the layer   missing : name -> why it is not there
 
     channels_last : the layers that take ``(batch, length, width)``; the others take ``(batch, width, length)``
+    launched : those that no CUDA graph can record; after a recording that failed, torch gives back the memory of no other
     """
 
     build: dict[str, Callable[[int, int, int, str], Any]]
     missing: dict[str, str]
     channels_last: frozenset[str] = frozenset({AUTHORS_RTF})
+    launched: frozenset[str] = frozenset({AUTHORS_RTF})
 
 
 def peer_layers(folder: Path | None, device: str) -> PeerLayers:

@@ -9,12 +9,12 @@ GRAPH, EVENTS, CLOCK = "CUDA graph", "events", "clock"
 """How a job was timed: a graph's replay, between two events with the host launching, or by the host's clock where there is no GPU."""
 
 
-def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tuple[Callable[[], Any], str]:
+def replayed(function: Callable[[], Any], device: str, *, graph: bool = True, warm_up: int = 3) -> tuple[Callable[[], Any], str]:
     """``function``, or the replay of it where it can be recorded, and how it is timed.
 
     What it returned when it was recorded is what its replays return, with new values in it. A job that asks the device for a value
-    on its way cannot be recorded: it is launched anew each time. That is found out before, as torch never gives back the memory of a
-    recording that failed.
+    on its way cannot be recorded: it is launched anew each time. That is found out before, as after a recording that failed torch gives
+    back the memory of no other; ``graph`` is False of a job that is known to fail for another reason.
     """
     if not device.startswith("cuda"):
         return function, CLOCK
@@ -27,11 +27,11 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
             function()
     torch.cuda.current_stream(device).wait_stream(side)
     torch.cuda.synchronize(device)
-    if _waits_for_the_device(function):
+    if not graph or _waits_for_the_device(function):
         return function, EVENTS
-    graph = torch.cuda.CUDAGraph()
+    recorded = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(recorded):
             value = function()
     except RuntimeError as error:  # of CUDA: what was asked for is not allowed while a graph is recorded; or no memory
         torch.cuda.synchronize(device)
@@ -43,7 +43,7 @@ def replayed(function: Callable[[], Any], device: str, warm_up: int = 3) -> tupl
         return function, EVENTS
 
     def replay() -> Any:
-        graph.replay()
+        recorded.replay()
         return value
 
     return replay, GRAPH

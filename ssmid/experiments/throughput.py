@@ -91,14 +91,9 @@ def answers(
     points.sort(key=lambda point: (point.prompt + point.new, point.batch))
     made = _system(system, max(point.prompt + point.new for point in points), small, device)
     found: list[dict[str, Any]] = []
-    warm: set[tuple[int, int]] = set()
     for number, point in enumerate(points):
         stage(f"batch {point.batch}, prompt {point.prompt}, {point.new} generated", number, len(points))
-        length = point.prompt + point.new
-        model = made.model(length)
-        if (point.prompt, length if made.by_length else 0) not in warm:
-            warm.add((point.prompt, length if made.by_length else 0))
-            _warm_up(model, point.prompt, length, device)
+        model = made.model(point.prompt + point.new)
         rest = math.inf if point.over == "batch" or made.steps_differ else patience
         tried = [point.batch] if point.over == "batch" else _halves(point.batch)
         found.append(_answer(model, point, tried, rest, device))
@@ -117,14 +112,14 @@ def _system(name: str, length: int, small: bool, device: str) -> System:
     return known[name]
 
 
-def _warm_up(model: Any, prompt: int, length: int, device: str) -> None:
-    """Kernels are compiled at their first call."""
+def _warm_up(model: Any, batch: int, prompt: int, length: int, device: str) -> None:
+    """Kernels are compiled, and products chosen, at their first call of each size."""
     import torch
 
     from ssmid.nn import Decoder
 
-    decoder = Decoder(model, 1, length=length, temperature=0, graph=False)
-    decoder.start(torch.zeros((1, prompt), dtype=torch.int64, device=device))
+    decoder = Decoder(model, batch, length=length, temperature=0, graph=False)
+    decoder.start(torch.zeros((batch, prompt), dtype=torch.int64, device=device))
     decoder.step()
 
 
@@ -144,6 +139,7 @@ def _answer(model: Any, point: _Point, tried: Iterator[int] | Sequence[int], pat
     for batch in tried:
 
         def run(batch: int = batch) -> EndToEnd:
+            _warm_up(model, batch, point.prompt, point.prompt + point.new, device)
             return answered(model, batch, point.prompt, point.new, device, patience=patience)
 
         one = unless_out_of_memory(lambda run=run: _with_peak(run, device), device)

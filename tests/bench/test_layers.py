@@ -88,10 +88,10 @@ def test_a_checkout_is_found_by_the_variable_and_timed_beside_ours(tmp_path, mon
     assert sys.path == before
     assert list(found.build) == [AUTHORS_RTF]
     assert "models" in found.missing[AUTHORS_S4]
-    case = benchmark._layers(POINT, 4, "cpu", 1e9, found, set())
+    case = benchmark._layers(POINT, 4, "cpu", 1e9, found)
     assert [row.tool for row in case.rows] == [OURS, benchmark.STABLE, benchmark.S4, benchmark.S4D, AUTHORS_RTF]
     assert case.row(AUTHORS_RTF).error is None
-    long = benchmark._layers(POINT, 64, "cpu", 1e9, found, set())
+    long = benchmark._layers(POINT, 64, "cpu", 1e9, found)
     assert AUTHORS_RTF in long.name
     assert long.row(AUTHORS_RTF) is None
 
