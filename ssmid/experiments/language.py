@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+import torch
+
 from ssmid.experiments.experiment import Experiment, Results, Run, trainings
+from ssmid.experiments.models import model_of
 from ssmid.experiments.tasks.corpus import Corpus
 from ssmid.experiments.training.configuration import Configuration
+from ssmid.nn.filter import Filter
 from ssmid.report.tables import Table
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -29,6 +33,8 @@ TRAINED: dict[str, dict[str, Any]] = {"hyena-hankel-8": {"hankel_order": 8}}
 SEEDS: dict[str, tuple[int, ...]] = {name: (0,) if name[-1].isdigit() else (0, 1, 2) for name in MODELS}
 PUBLISHED = {"transformer": 18.6, "hyena": 18.5, "hyena-rtf": 18.0}
 """Perplexities of word pieces on WikiText-103 with 12 blocks 768 wide."""
+
+PARTS: tuple[str, ...] = ("embedding", "filters", "rest of mixers", "feed-forward", "norms")
 
 
 def language_run(name: str, seed: int = 0, *, quick: bool = False) -> Run:
@@ -87,11 +93,13 @@ def tables(results: Results) -> Sequence[Table]:
         cost.append([name, result["parameters"], seen, result["seconds"], round(result["tokens_per_second"])])
     columns = ["model", "seeds", "bits per byte", "deviation", "% over hyena", "deviation of that"]
     each = [[name, *(of.get(seed) for seed in seeds)] for name, of in bits.items()]
+    parts = [[name, *_by_part(run).values()] for name, (run, _) in first.items()]
     published = [[name, perplexity, 100 * (perplexity / PUBLISHED["hyena"] - 1)] for name, perplexity in PUBLISHED.items()]
     return [
         Table("Bits per byte on held-out files: means over seeds, standard deviations", columns, quality),
         Table("Bits per byte of each seed", ["model", *(f"seed {seed}" for seed in seeds)], each),
         Table("Size and cost, of the first seed", ["model", "parameters", "bytes seen", "seconds", "bytes/s in training"], cost),
+        Table("Parameters by part; the embedding is the head too", ["model", *PARTS], parts),
         Table("Published, of another corpus: WikiText-103", ["model", "perplexity", "% over hyena"], published),
     ]
 
@@ -104,3 +112,17 @@ def _per_cent_over(mine: Mapping[int, float | None], other: Mapping[int, float |
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean(values) if values else None, stdev(values) if len(values) > 1 else None
+
+
+def _by_part(run: Run) -> dict[str, int]:
+    """Parameters of each of ``PARTS``, of a model that is never filled."""
+    with torch.device("meta"):
+        model = model_of(run.task, run.configuration.model)
+    long = {id(p) for module in model.modules() if isinstance(module, Filter) for p in module.parameters()}
+    embedding, filters, mixers, feed_forward, norms = PARTS
+    parts: dict[str, int] = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        names = {"embedding": embedding, "mixer": mixers, "mlp": feed_forward}
+        known = next((part for key, part in names.items() if key in name.split(".")), norms)
+        parts[filters if id(parameter) in long else known] += parameter.numel()
+    return parts

@@ -33,7 +33,7 @@ def test_tables_give_means_and_spread_over_seeds():
     spent = {"steps": 3, "parameters": 7, "seconds": 2.5, "tokens_per_second": 10.4}
     results = [(language_run(name, seed), {"test": {"bits": bits}, **spent}) for name, seed, bits in given]
     results.append((language_run("transformer"), {"test": {}, **spent}))
-    quality, each, cost, published = tables(results)
+    quality, each, cost, parts, published = tables(results)
     assert [list(row) for row in quality.rows] == [
         ["hyena", 2, 3.0, pytest.approx(2**0.5), None, None],
         ["hyena-rtf", 2, 2.5, pytest.approx(0.5**0.5), -12.5, pytest.approx(25 * 0.5**0.5)],  # 0 and -25 %, seed by seed
@@ -43,6 +43,10 @@ def test_tables_give_means_and_spread_over_seeds():
     assert each.columns == ["model", "seed 0", "seed 1", "seed 2"]
     assert each.rows[1:3] == [["hyena-rtf", 2.0, 3.0, None], ["multihyena", None, None, 1.0]]
     assert cost.rows[0] == ["hyena", 7, 3 * 64 * 1024, 2.5, 10]
+    assert parts.rows[-1] == ["transformer", 65536, 0, 6 * (4 * 256 * 256 + 4 * 256), 6 * (2 * 256 * 640 + 640 + 256), 13 * 512]
+    hyena = language_run("hyena")
+    assert sum(parts.rows[0][1:]) == sum(p.numel() for p in model_of(hyena.task, hyena.configuration.model).parameters())
+    assert parts.rows[1][2] == 6 * 256 * (2 * 16 + 1), "numerator, denominator and bypass"
     assert [row[:2] for row in published.rows] == [["transformer", 18.6], ["hyena", 18.5], ["hyena-rtf", 18.0]]
     assert tables([]) == []
 
