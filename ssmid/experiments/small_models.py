@@ -32,8 +32,6 @@ MIXERS: dict[str, dict[str, Any]] = {
 """What tells the models apart, by the names that :func:`ssmid.datasets.trained_model` knows; heads of MultiHyena have four channels."""
 FACTS = "small_models.json"
 _ROWS = 4
-_COMPARED = 128
-"""Windows of held-out text on which weights are compared before and after they are rounded."""
 
 
 def small_models(*, quick: bool = False) -> Experiment:
@@ -79,7 +77,7 @@ def _bits_of(result: Mapping[str, Any]) -> list[float | None]:
 def pack(folder: Path, target: Path, *, stage: Stage | None = None) -> dict[str, Any]:
     """Writes the models that were trained in ``folder`` to ``target``, each as ``NAME.safetensors``, and ``small_models.json``, given back.
 
-    Bits per byte before and after the rounding are measured on the first windows of the test split, on this CPU, in float32. Raises
+    Bits per byte before and after the rounding are measured on the test split, on this CPU, in float32: a minute or two. Raises
     ValueError where a model is missing, and where the running interpreter's library is not the text that it was trained on.
     """
     said = stage or (lambda description, done=None, total=None: None)
@@ -97,7 +95,7 @@ def pack(folder: Path, target: Path, *, stage: Stage | None = None) -> dict[str,
             raise ValueError(f"{path}: expected a model of {here.facts()['source']}, got one of another text: run this with that Python")
         model, kept = load_model(path / WEIGHTS), target / f"{name}.safetensors"
         # said by the model before its numbers are rounded in place
-        said_before = Predictions(model, here, "test", device="cpu", windows=_COMPARED, batch=16)
+        said_before = Predictions(model, here, "test", device="cpu", batch=16)
         save_model(model.half(), kept)
         after = {f"{key}_after": value for key, value in said_before.beside(load_model(kept).float()).items()}
         made[name] = {
@@ -105,7 +103,7 @@ def pack(folder: Path, target: Path, *, stage: Stage | None = None) -> dict[str,
             "task": {**task, "source": here.facts()["source"]},
             "configuration": given["configuration"],
             **{key: found[key] for key in ("steps", "parameters", "seconds", "valid", "test")},
-            "rounding": {"windows": _COMPARED, "bits_before": said_before.bits, **after},
+            "rounding": {"bits_before": said_before.bits, **after},
         }
     write_bytes(target / FACTS, json.dumps(made, indent=1, allow_nan=False).encode() + b"\n")
     return made

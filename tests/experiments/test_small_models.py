@@ -28,7 +28,8 @@ def test_they_differ_in_the_mixer_alone():
 
 
 def test_from_a_seed_to_files_of_the_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(made, "_COMPARED", 16)
+    whole = made.Predictions
+    monkeypatch.setattr(made, "Predictions", lambda *args, **more: whole(*args, **more, windows=16))
     report = run_experiment("small-models", tmp_path / "run", quick=True)
     assert report is not None
     assert [row[0] for row in report.tables[0].rows] == list(MIXERS)
