@@ -241,6 +241,12 @@ def test_the_best_weights_are_kept_where_asked(tmp_path):
     assert weights[0] != weights[1]
 
 
+def test_on_the_way_few_examples_are_measured_and_at_the_end_all_of_the_test(tmp_path):
+    few, all_of_it = (train(Toy(), short(evaluate_on=number), tmp_path / str(number)) for number in (3, None))
+    assert few["test"] == all_of_it["test"]
+    assert few["valid"] != all_of_it["valid"]
+
+
 def test_the_global_stream_of_random_numbers_is_left_as_it_was(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)

@@ -26,7 +26,8 @@ class Configuration:
     precision : "float32"; "bf16", autocast, with filters in float32; "float64", all of it   compile : the model by ``torch.compile``
     evaluate_every, log_every, checkpoint_every : in steps; None is a tenth of all, a hundredth, and a tenth
     hankel_order, hankel_weight : adds to the loss the weight times :class:`HankelPenalty` of that order; None is no penalty
-    evaluate_on : at most so many examples of a split; None is all   keep : the "last" weights, or the "best" of all evaluations
+    evaluate_on : at most so many examples of the split "valid"; None is all. Of "test" it is always all, once at the end
+    keep : the "last" weights, or the "best" of all evaluations
 
     >>> Configuration(model={"layer": "s4d"}, steps=100).with_overrides(["rate=0.01", "model.order=8"]).model
     {'layer': 's4d', 'order': 8}

@@ -194,12 +194,12 @@ class _Trainer:
                 checkpoint.save_weights(self.folder / WEIGHTS, self.model, {"identity": self.identity, **self.best})
 
     def _measured(self, split: Split) -> dict[str, float]:
-        """Metrics over a split: sums and counts of all processes, then one division."""
+        """Metrics over a split, of which "test" is read whole: sums and counts of all processes, then one division."""
         self.model.eval()
         zero = torch.zeros((), dtype=torch.float64, device=self.device)
         total: dict[str, Tensor] = dict.fromkeys(("loss", "count") if self.task.kind == "regress" else ("loss", "count", "correct"), zero)
         with torch.no_grad():
-            for batch in self.batches.evaluation(split, self.c.evaluate_on):
+            for batch in self.batches.evaluation(split, self.c.evaluate_on if split == "valid" else None):
                 found = self._sums(self.model, batch)
                 total = {name: value + found[name] for name, value in total.items()}
         self.model.train()
