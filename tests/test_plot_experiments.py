@@ -37,6 +37,11 @@ def test_a_sweep_draws_medians_ranges_and_what_was_published():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["64", "256"]
 
 
+def test_ticks_do_not_stand_upon_one_another():
+    ax = plot.sweep({"a": dict.fromkeys((1, 16, 256, 384, 512, 1024), 1.0)})
+    np.testing.assert_array_equal(ax.get_xticks(), [1, 16, 256, 512, 1024])
+
+
 def test_a_sweep_of_one_size_or_of_nothing():
     ax = plot.sweep({"kl": {16: 1e-3}}, scale="log")
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")

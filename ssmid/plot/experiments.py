@@ -15,6 +15,8 @@ from ssmid.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, drawin
 _MARKERS = "osD^vP*X"
 _DASHES = ("-", "--", "-.", ":")
 _COLORS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
+_APART = 0.07
+"""Of the length of the axis, between two ticks."""
 Values = float | None | Sequence[float | None]
 Series = Mapping[float, Values]
 
@@ -103,10 +105,15 @@ def _known(found: Series) -> dict[float, list[float]]:
 
 
 def _ticks_at(ax: Axes, sizes: Sequence[float]) -> None:
-    """A logarithmic axis with ticks at the sizes and nowhere else."""
+    """A logarithmic axis with ticks at the sizes, but where one would stand upon another, and nowhere else."""
+    ticks = list(sizes)
     if len(sizes) > 1 and sizes[0] > 0:
         ax.set_xscale("log")
-    ax.set_xticks(sizes)
+        apart, ticks = (sizes[-1] / sizes[0]) ** _APART, list(sizes[:1])
+        for size in sizes[1:]:
+            if size >= ticks[-1] * apart:
+                ticks.append(size)
+    ax.set_xticks(ticks)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
