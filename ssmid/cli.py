@@ -231,7 +231,7 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """The main job on bundled data: a room response and 64 filters of a language model become small models."""
+    """The main job on bundled data: a room response, 64 filters and a language model become small models."""
     from ssmid.demo import run
     from ssmid.report import progress
 

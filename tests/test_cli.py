@@ -362,6 +362,8 @@ def test_demo_fills_the_folder_it_names(here, capsys, monkeypatch):
     for part in ("room", "filters"):
         assert {"model.json", "model.safetensors", "report.json"} < {p.name for p in Path("there", part).iterdir()}
         assert list(Path("there", part).glob("*.png"))
+    assert "greedy text equal for" in out
+    assert ssmid.load_model("there/multihyena.safetensors").configuration["mixer"] == "multihyena"
 
 
 def test_version_and_help(here, capsys):

@@ -80,7 +80,7 @@ def test_versions_agree():
 
 def test_data_and_type_marker_are_installed():
     package = importlib.resources.files("ssmid")
-    for name in ("py.typed", "__init__.pyi", "data/hyena_filters_64.npz"):
+    for name in ("py.typed", "__init__.pyi", "data/hyena_filters_64.npz", "data/hyena.safetensors", "data/sample_text.txt"):
         assert package.joinpath(name).is_file(), name
 
 

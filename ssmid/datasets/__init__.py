@@ -1,11 +1,13 @@
-"""Systems and data to try things on: bundled filters, a simulated room, filter network and arm, and three benchmark models.
+"""Systems and data to try things on: bundled filters and language models, a simulated room, filter network and arm, and benchmark models.
 
-``hyena_filters`` reads a file of the package, whose origin stands in :mod:`ssmid.datasets.filters`. Everything else is computed from its
-definition, so that a test needs no download.
+``hyena_filters``, ``trained_model`` and ``sample_text`` read files of the package; how these were made stands in
+:mod:`ssmid.datasets.filters` and :mod:`ssmid.datasets.language_models`. Everything else is computed from its definition, so that a test
+needs no download.
 """
 
 from ssmid.datasets.benchmark_models import beam, fom, heat
 from ssmid.datasets.filters import drawn_filters, hyena_filters
+from ssmid.datasets.language_models import sample_text, trained_filters, trained_model
 from ssmid.datasets.measured import band_pass, flexible_arm
 from ssmid.datasets.rooms import SPEED_OF_SOUND, room
 
@@ -19,4 +21,7 @@ __all__ = [
     "heat",
     "hyena_filters",
     "room",
+    "sample_text",
+    "trained_filters",
+    "trained_model",
 ]

@@ -36,7 +36,7 @@ _ROWS = 4
 
 def small_models(*, quick: bool = False) -> Experiment:
     """0.6 to 0.7 million parameters each, over windows of 512 bytes, about ten epochs; ``quick``: toys."""
-    task: Any = Corpus(length=32 if quick else 512)
+    task: Any = Corpus(length=64, held_out=0.01) if quick else Corpus(length=512)
     width, depth = (8, 1) if quick else (128, 4)
     runs = []
     for name, mixer in MIXERS.items():
