@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssmid._array import cores
 from ssmid.experiments.options import called, override, place
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
@@ -47,7 +48,13 @@ class Run:
         return dataclasses.replace(self, task=task, configuration=Configuration.of(values))
 
     def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
-        """What :func:`ssmid.experiments.training.train` gives, in a folder of its own within that of the experiment."""
+        """What :func:`ssmid.experiments.training.train` gives, in a folder of its own within that of the experiment.
+
+        What the task makes before, the first process makes with all cores.
+        """
+        if team.rank == 0 and result_of(self, folder) is None:
+            self.task.prepare(workers=cores(), stage=stage)
+        team.wait()
         return train(self.task, self.configuration, folder / self.name, device=device, team=team, stage=stage)
 
 

@@ -12,6 +12,7 @@ from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.distillation import distillation
 from ssmid.experiments.experiment import Experiment, Results, result_of, trainings
 from ssmid.experiments.language import language
+from ssmid.experiments.long_range import long_range
 from ssmid.experiments.small_models import small_models
 from ssmid.experiments.throughput import throughput
 from ssmid.experiments.training.log import NAME as LOG
@@ -25,6 +26,7 @@ EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
     "copying-and-delay": copying_and_delay,
     "distillation": distillation,
     "language": language,
+    "long-range": long_range,
     "small-models": small_models,
     "throughput": throughput,
 }

@@ -46,6 +46,9 @@ class Toy:
     def size(self, split: str) -> int:
         return self.train if split == "train" else self.held_out
 
+    def prepare(self, *, workers: int = 1, stage: Any = None) -> None:
+        """Nothing."""
+
     def facts(self) -> dict[str, Any]:
         return {"task": self.name, **dataclasses.asdict(self)}
 

@@ -51,7 +51,8 @@ def train(
     team : the processes of :func:`ssmid.jobs.workers.workers`, each of which calls this; the batch is shared by them
     start : weights of this model to begin with in place of drawn ones, such as another training or :func:`ssmid.save_model` left
 
-    The order of data and dropout are functions of the seed, the step and the process. On a CPU, and with deterministic kernels on a GPU,
+    The order of data and dropout are functions of the seed, the step and the process; the first weights of the seed and the kind of the
+    device, which draws them. On a CPU, and with deterministic kernels on a GPU,
     the weights do not depend on where a run was interrupted. A loss that is not finite ends the training; ``diverged`` says so.
     Raises ValueError for a folder of another training or one at work, and for a batch that the processes cannot share.
     """
@@ -72,7 +73,8 @@ class _Trainer:
         self.task, self.c, self.folder, self.device, self.team, self.stage = task, c, folder, device, team, stage
         self.dtype = torch.float64 if c.precision == "float64" else torch.float32
         torch.manual_seed(c.seed)
-        self.model = model_of(task, c.model).to(device, self.dtype)
+        with torch.device(device):  # S4 begins with dense matrices, which take a host minutes
+            self.model = model_of(task, c.model).to(device, self.dtype)
         if start is not None:
             checkpoint.load_weights(start, self.model)
         if c.precision == "bf16":

@@ -1,0 +1,52 @@
+"""Long Range Arena: set-ups as published but for the steps, and tables that say by how much."""
+
+from __future__ import annotations
+
+import pytest
+
+from ssmid.experiments.long_range import BATCH, LAYERS, PUBLISHED, STEPS, long_range, tables
+from ssmid.experiments.models import model_of
+from ssmid.experiments.run import run_experiment
+
+
+def test_layers_differ_in_filters_rates_and_decay_alone():
+    runs = {run.name: run for run in long_range().runs}
+    assert set(runs) == {f"{task}/{layer}" for task in STEPS for layer in LAYERS}
+    for task in STEPS:
+        stripped = []
+        for layer in LAYERS:
+            values = runs[f"{task}/{layer}"].configuration.as_dict()
+            for key in ("rate", "kernel_rate", "weight_decay"):
+                del values[key]
+            del values["model"]["filter"], values["model"]["layer"]
+            stripped.append(values)
+        assert stripped[0] == stripped[1] == stripped[2]
+        assert (stripped[0]["model"]["width"], stripped[0]["model"]["depth"], stripped[0]["batch"]) == (256, 6, BATCH[task])
+        assert len({runs[f"{task}/{layer}"].task for layer in LAYERS}) == 1
+    epochs = {task: STEPS[task] * BATCH[task] / runs[f"{task}/rtf"].task.size("train") for task in STEPS}
+    assert epochs == {"listops": 40, "pathfinder-32": 200}
+
+
+def test_listops_has_one_denominator_and_both_directions():
+    run = next(run for run in long_range(quick=True).runs if run.name == "listops/rtf")
+    names = {name: parameter.shape for name, parameter in model_of(run.task, run.configuration.model).named_parameters()}
+    assert [shape[0] for name, shape in names.items() if name.endswith("denominator")] == [1, 1]
+
+
+def test_tables_say_the_share_of_the_budget_and_who_is_faster():
+    shared = {"valid": {"accuracy": 0.5}, "test": {"accuracy": 0.25}, "steps": 9000, "parameters": 3, "seconds": 1.0}
+    runs = long_range().runs[:3]
+    results = [(run, {**shared, "tokens_per_second": speed}) for run, speed in zip(runs, (300.0, 100.0, 200.0), strict=True)]
+    accuracy, speed = tables(results)
+    assert accuracy.rows[0] == ["listops", "rtf", 0.5, 0.25, PUBLISHED["listops"]["rtf"], 9000, 7.5, 3, 1]
+    assert [row[3:] for row in speed.rows] == [[300, 3.0, 1.5], [100, 1.0, 0.5], [200, 2.0, 1.0]]
+    assert tables([]) == []
+
+
+def test_from_seed_to_table(tmp_path):
+    report = run_experiment("long-range", tmp_path / "out", quick=True, overrides=[f"task.folder={tmp_path / 'kept'}"])
+    assert [row[:2] for row in report.tables[0].rows] == [[task, layer] for task in STEPS for layer in LAYERS]
+    assert all(0 <= row[3] <= 1 for row in report.tables[0].rows)
+    assert {path.name.split("-")[0] for path in (tmp_path / "kept").iterdir()} == {"listops", "pathfinder"}
+    with pytest.raises(ValueError, match="only: expected a pattern of listops/rtf"):
+        run_experiment("long-range", tmp_path / "out", quick=True, only="image/*")
