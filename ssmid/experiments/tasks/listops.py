@@ -109,6 +109,8 @@ def _examples(task: ListOps, workers: int = 1, stage: Stage | None = None) -> Ar
 
 def _make(task: ListOps, workers: int, stage: Stage | None) -> Arrays:
     wanted = task.train + 2 * task.held_out
+    # processes take longer to start than a chunk to make
+    workers = workers if wanted > _ROOTS_PER_CHUNK else 1
     seen: set[bytes] = set()
     rows, values = [], []
     for tokens, starts, answers in in_order(partial(_chunk, task), count(), workers):

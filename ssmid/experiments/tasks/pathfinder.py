@@ -101,7 +101,7 @@ def _make(task: Pathfinder, split: Split, workers: int, stage: Stage | None) -> 
     images = np.empty((size, task.geometry.side, task.geometry.side), dtype=np.uint8)
     labels = np.empty(size, dtype=np.uint8)
     parts = [range(start, min(start + _AT_ONCE, size)) for start in range(0, size, _AT_ONCE)]
-    for part, made in zip(parts, in_order(partial(_some, task, split), parts, workers), strict=True):
+    for part, made in zip(parts, in_order(partial(_some, task, split), parts, min(workers, len(parts))), strict=True):
         images[part.start : part.stop], labels[part.start : part.stop] = made["images"], made["labels"]
         if stage is not None:
             stage(f"{task.name} {split}", part.stop, size)
