@@ -63,16 +63,19 @@ class Block(SequenceLayer):
         return u + y
 
     def prefill_parts(
-        self, u: Tensor, y: Tensor | None, state: State | None = None, mask: Tensor | None = None
+        self, u: Tensor, y: Tensor | None, state: State | None = None, mask: Tensor | None = None, *, only_last: bool = False
     ) -> tuple[Tensor, Tensor, State]:
         """As :meth:`prefill` from ``u + y`` to the sum of the first two results: blocks in a row add where they take the next norm.
 
         ``u`` and ``y`` are written over, so that whoever has them holds no more than one that calls :meth:`forward`; not ``u`` alone.
+        only_last : gives the last token alone, ``(batch, 1, width)``; tokens do not meet in the perceptron, which is then that of one
         """
         ours = y is not None
         u, normed = added_norm(self.norm1, u, y, over_u=True, over_y=True)
         mixed, state = self.mixer.prefill(normed, state, mask)
         del normed
+        if only_last:
+            u, mixed = u[:, -1:].contiguous(), mixed[:, -1:].contiguous()
         return *self._with_mlp(u, mixed, over_u=ours), state
 
     def step_parts_(self, u: Tensor, y: Tensor | None, state: State) -> tuple[Tensor, Tensor]:

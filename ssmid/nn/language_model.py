@@ -113,8 +113,9 @@ class LanguageModel(nn.Module):
         if _checked(tokens, 2).shape[1] == 0:
             raise ValueError(f"tokens: expected at least one for each sequence, got shape {tuple(tokens.shape)}")
         u, y, states = self.embedding(tokens), None, {}
-        for name, block in self._blocks():
-            u, y, states[name] = block.prefill_parts(u, y, None if state is None else part(state, name), mask)
+        for number, (name, block) in enumerate(self._blocks(), 1):
+            before, only_last = None if state is None else part(state, name), number == len(self.blocks) and not all_logits
+            u, y, states[name] = block.prefill_parts(u, y, before, mask, only_last=only_last)
         assert y is not None
         return (self._logits(u, y) if all_logits else self._logits(u[:, -1], y[:, -1])), joined(states)
 
