@@ -54,7 +54,8 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
     beyond : "zero", the filter is 0 after its last tap, or "free", nothing after it counts
     weights : ``(L,)`` or ``(*batch, L)``, not negative: the sum of ``|weights error|^2`` over the taps is made small, by "l2"
     frequency_weights : instead, ``(k,)`` or ``(*batch, k)`` over ``numpy.linspace(0, pi, k)`` with ``2 (k - 1) >= L``, or a scalar system
-        whose gain they are; :func:`ssmid.input_spectrum` makes them of a layer's input
+        whose gain they are; :func:`ssmid.input_spectrum` makes them of a layer's input. Interpolated where ``2 (k - 1) < 2 L``; no pole
+        is nearer to the circle than the grid resolves: ``|pole|^(2 (k - 1)) <= 1/3``
     restarts : perturbed copies of each start that are tried too   exchanges : rounds in which pole pairs change places, more of them
         with the order where left out   max_iterations, gtol : of Newton's method, which stops where the cosine between the error and
         any change of it by a pole is at most ``gtol``

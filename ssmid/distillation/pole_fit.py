@@ -21,7 +21,7 @@ from ssmid.distillation.options import Options
 from ssmid.distillation.pole_search import Found, Problem, Region, Repelled, search
 from ssmid.distillation.shared import Grouped, stacked_poles
 from ssmid.distillation.subspace import Subspace
-from ssmid.distillation.weighted import weighted_problem
+from ssmid.distillation.weighted import largest_resolved, weighted_problem
 from ssmid.reduction.h2_request import prepared
 
 _REPULSIONS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
@@ -42,8 +42,12 @@ class Fittable(Problem, Protocol):
         ...
 
 
-def region_of(options: Options) -> Region:
-    return Region(1.0 if options.max_modulus is None else float(options.max_modulus), options.real_poles)
+def region_of(options: Options, bank: Bank) -> Region:
+    """Where poles may be: as asked for, and under weights over frequency where their grid resolves what a pole does."""
+    radius = 1.0 if options.max_modulus is None else float(options.max_modulus)
+    if options.frequency_weights is not None:
+        radius = min(radius, largest_resolved(2 * (bank.weights.shape[-1] - 1)))
+    return Region(radius, options.real_poles)
 
 
 def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: Options) -> Fitted:
@@ -57,7 +61,7 @@ def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options
     if not orders.any():
         none = as_complex(bank.strict[:, :0])
         return Fitted(none, none, orders, bank.scale > 0, namespace(none).ones_like(bank.scale))
-    region, found = region_of(options), None
+    region, found = region_of(options, bank), None
     own = orders.reshape(-1, bank.group).max(-1, initial=0)
     if bank.group > 1:
         first, own, found = stacked_poles(bank, own, "tight" if options.method == "balanced" else "loose")
@@ -83,7 +87,7 @@ def fit_poles(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options
 
 
 def _fitted(bank: Bank, problem: Fittable, starts: list[tuple[Array, Array]], orders: np.ndarray, options: Options) -> Fitted:
-    xp, region = namespace(bank.strict), region_of(options)
+    xp, region = namespace(bank.strict), region_of(options, bank)
     found, residues = _carried(bank, problem, starts, region, options)
     size = int(orders.max(initial=0))
     live = from_numpy(np.arange(found.poles.shape[-1]) < orders[:, None], bank.strict)

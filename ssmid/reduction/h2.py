@@ -49,7 +49,8 @@ def h2_approximation(
         ``history`` are those of its last search.
     weights : of taps, ``(*batch, length)`` or ``(length,)``, not negative: the sum of ``|weights error|^2`` over the taps is made small.
     frequency_weights : of taps, ``(*batch, k)`` or ``(k,)``, not negative, on the grid of ``frequency_response(points=n)``, n at least
-        the length, or a scalar system whose gain they are: ``|weights error|^2`` over the grid is made small. With either,
+        the length, interpolated onto a finer grid where n is less than twice that, or a scalar system whose gain they are:
+        ``|weights error|^2`` over the grid is made small. With either,
         ``history`` holds relative weighted errors, ``error`` stays unweighted, and ``interpolation_residual`` is the largest cosine
         between the weighted error and any change of it by a pole.
     mimo : the last two batch axes of real taps or of a Modal bank are outputs and inputs of one system.

@@ -27,7 +27,11 @@ _FIRST_RADIUS, _LARGEST_RADIUS = 0.3, 2.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weights:
-    """Not negative: ``over time`` one for each tap, else on the grid of a DFT of ``size`` points (one-sided for real responses)."""
+    """Not negative: ``over time`` one for each tap, else on the grid of a DFT of ``size`` points (one-sided for real responses).
+
+    The grid has at least twice as many points as there are taps: on one of as many, a pole next to the circle and between two points
+    hides the ringing of its mode, which wraps around into the taps.
+    """
 
     values: np.ndarray
     over_time: bool
@@ -59,6 +63,8 @@ class Weights:
             raise ValueError(f"{name}: expected {expected}, got shape {values.shape}")
         if not (np.isfinite(values).all() and (values >= 0).all() and values[..., 1:].any(-1).all()):
             raise ValueError(f"{name}: expected finite numbers that are not negative and not all zero")
+        if weights is None and size < 2 * length:
+            values, size = _interpolated(values, size, -(-2 * length // size), periodic=response.is_complex)
         return cls(values, weights is not None, size)
 
     def rows(self, taps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,6 +85,16 @@ class Weights:
         powers = poles ** rows[:, None]
         before = np.concatenate([np.zeros((1, len(poles))), powers[:-1]])
         return weights[:, None] * powers, (weights * rows)[:, None] * before
+
+
+def _interpolated(values: np.ndarray, size: int, times: int, *, periodic: bool) -> tuple[np.ndarray, int]:
+    """Weights ``(*batch, k)`` linearly on a grid of so many times as many points, and its size; the given points are among them."""
+    ends = np.concatenate([values, values[..., :1]], axis=-1) if periodic else values
+    places = np.arange(times * (ends.shape[-1] - 1) + 1) / times
+    before = np.minimum(places.astype(int), ends.shape[-1] - 2)
+    share = places - before
+    finer = ends[..., before] * (1 - share) + ends[..., before + 1] * share
+    return finer[..., :-1] if periodic else finer, times * size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ import scipy.signal
 from scipy.optimize import least_squares
 
 import ssmid
-from ssmid.datasets import hyena_filters
+from ssmid.datasets import hyena_filters, trained_filters
 from ssmid.distillation.pipeline import distill
 from ssmid.distillation.projected import Projected, Spectrum, Taps
-from ssmid.distillation.weighted import input_spectrum
+from ssmid.distillation.weighted import input_spectrum, largest_resolved
 
 
 def noisy(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
@@ -112,6 +112,26 @@ def test_even_weights_over_frequency_are_none() -> None:
     taps = taps * np.exp(-np.arange(2048) / 150)
     plain, even = distill(taps, 8, gtol=1e-7), distill(taps, 8, frequency_weights=np.ones(4097), gtol=1e-7)
     assert np.allclose(plain.error, even.error, rtol=1e-4)
+
+
+def test_no_pole_hides_between_the_points_of_a_grid() -> None:
+    """Of trained filters on grids of as many points as taps: what rings on is seen, so that even weights are none there too."""
+    taps = np.asarray(trained_filters().taps, float)[[132, 264, 390]]
+    plain, even = distill(taps, 16), distill(taps, 16, frequency_weights=np.ones(257))
+    assert np.allclose(plain.error, even.error, rtol=2e-3)
+    assert (np.abs(even.system.poles) ** 1024 <= 1 / 3).all()
+    held = distill(taps, 16, frequency_weights=np.ones(257), max_modulus=0.9)
+    assert np.isclose(np.abs(held.system.poles).max(), 0.9, rtol=1e-3)
+
+
+@pytest.mark.parametrize("points", [60, 100, 1000])
+def test_modes_on_a_grid_have_their_energy_as_far_as_it_resolves(points: int) -> None:
+    turn = 2 * np.pi * np.arange(points) / points
+    largest = largest_resolved(points)
+    for modulus, factor in ((largest, 2), (largest**3, 1.08)):
+        for angle in (0, np.pi / points, 1.0):
+            on_grid = np.mean(np.abs(np.exp(1j * turn) - modulus * np.exp(1j * angle)) ** -2.0)
+            assert 1 / factor - 1e-9 <= on_grid * (1 - modulus**2) <= factor + 1e-9
 
 
 def test_what_a_layer_sees_is_what_is_weighed(rng: np.random.Generator) -> None:

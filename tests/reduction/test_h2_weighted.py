@@ -24,6 +24,16 @@ def test_equal_weights_over_frequency_are_none(rng, dtype):
     assert (fit.interpolation_residual < 1e-7).all()
 
 
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_weights_on_a_short_grid_are_interpolated(rng, dtype):
+    response, gain = ssmid.ImpulseResponse(decaying(rng, dtype=dtype)), rng.uniform(0.5, 2, 96 if dtype is complex else 49)
+    ends = np.append(gain, gain[0]) if dtype is complex else gain
+    finer = np.interp(np.arange(2 * len(ends) - 1) / 2, np.arange(len(ends)), ends)[: 192 if dtype is complex else None]
+    short, long = (ssmid.h2_approximation(response, 4, frequency_weights=weights) for weights in (gain, finer))
+    np.testing.assert_allclose(short.error, long.error, rtol=1e-12)
+    np.testing.assert_allclose(short.history[-1], long.history[-1], rtol=1e-12)
+
+
 def test_weights_over_time_against_a_grid(rng):
     taps, weights = decaying(rng), np.linspace(1, 0.1, 80) ** 2
     starts = [ssmid.ss(pole, 1, 1) for pole in (0.8, -0.8, 0.2)]
