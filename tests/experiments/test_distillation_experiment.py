@@ -180,8 +180,8 @@ def test_a_training_starts_from_a_distilled_model(mixer, tmp_path, text):
     options = {name: value for name, value in student.configuration.items() if name not in ("vocabulary", "length")}
     still = Configuration(model=options, steps=1, batch=2, rate=0.0, evaluate_on=2)
     found = train(TASK, still, tmp_path / "still", start=tmp_path / "start.safetensors")
-    assert found["test"]["bits"] == pytest.approx(Predictions(student, TASK, "test", device="cpu", windows=2).bits, rel=1e-5)
-    assert train(TASK, still, tmp_path / "drawn")["test"]["bits"] != found["test"]["bits"]
+    assert found["valid"]["bits"] == pytest.approx(Predictions(student, TASK, "valid", device="cpu", windows=2).bits, rel=1e-5)
+    assert train(TASK, still, tmp_path / "drawn")["valid"]["bits"] != found["valid"]["bits"]
 
 
 def test_prompts_are_whole_windows_of_the_split():
