@@ -178,10 +178,13 @@ def test_a_training_starts_from_a_distilled_model(mixer, tmp_path, text):
     torch.testing.assert_close(student(text), filters.within(model, fit.system)(text), rtol=0, atol=1e-5)
     save_model(student, tmp_path / "start.safetensors")
     options = {name: value for name, value in student.configuration.items() if name not in ("vocabulary", "length")}
-    still = Configuration(model=options, steps=1, batch=2, rate=0.0, evaluate_on=2)
-    found = train(TASK, still, tmp_path / "still", start=tmp_path / "start.safetensors")
-    assert found["valid"]["bits"] == pytest.approx(Predictions(student, TASK, "valid", device="cpu", windows=2).bits, rel=1e-5)
-    assert train(TASK, still, tmp_path / "drawn")["valid"]["bits"] != found["valid"]["bits"]
+    for i in range(12):
+        (tmp_path / f"{i}.py").write_text(f"value = {i} * 7\n" * 20)
+    few: Any = Corpus(length=TASK.length, held_out=0.3, folder=str(tmp_path))
+    still = Configuration(model=options, steps=1, batch=2, rate=0.0)
+    found = train(few, still, tmp_path / "still", start=tmp_path / "start.safetensors")
+    assert found["test"]["bits"] == pytest.approx(Predictions(student, few, "test", device="cpu").bits, rel=1e-5)
+    assert train(few, still, tmp_path / "drawn")["test"]["bits"] != found["test"]["bits"]
 
 
 def test_prompts_are_whole_windows_of_the_split():
