@@ -159,7 +159,7 @@ def _floor(found: Found) -> Table:
 
 
 def _follows(found: Found) -> Table:
-    """What the changes say of the residual: left out, does it cost; and replaced by noise as large, does that cost more?"""
+    """What the changes say of the residual: left out, does it cost; and does noise as large in its place cost more than that?"""
     rows = []
     for name, result in found:
         losses = {(c["what"], c["at"]): _loss(c["bits"], result["bits"]) for c in result["changes"] if c["bits"] is not None}
@@ -167,18 +167,24 @@ def _follows(found: Found) -> Table:
         for order, energy in energies.items():
             out, noise = losses.get(("left out", order)), [losses[how, order] for how in (SIGNS, PHASES) if (how, order) in losses]
             if out is not None and noise:
-                rows.append([name, order, energy, out, min(noise), _in_words(out, min(noise))])
-    columns = ["teacher", "order", "residual's share of energy", "loss without it, %", "loss with noise for it, at least, %", "so"]
+                rows.append([name, order, energy, out, min(noise), max(noise), _in_words(out, min(noise), max(noise))])
+    columns = ["teacher", "order", "residual's share of energy", "loss without it, %"]
+    columns += ["loss with noise for it, at least, %", "at most, %", "so"]
     return Table("What follows for the residual", columns, rows, limit=60)
 
 
-def _in_words(out: float, noise: float) -> str:
-    if out <= BAR:
-        rest = "hardly" if noise <= BAR else "but noise in its place disturbs: the model relies on its being small where it is"
-        return "the model does not use the residual" + (", and noise of its size disturbs hardly" if rest == "hardly" else f", {rest}")
-    if noise < out:
-        return "the model uses the residual's energy more than its shape: noise in its place costs less than nothing in its place"
-    return "the model uses the residual as it is: other noise of its size is worse than none"
+def _in_words(out: float, least: float, most: float) -> str:
+    """Of the loss without the residual, and with the kinds of noise in its place. What noise disturbs is what it costs more than nothing
+    in its place does, of which a model may be the better."""
+    if out > BAR:
+        if least < out:
+            return "the model uses the residual's energy more than its shape: noise in its place costs less than nothing in its place"
+        return "the model uses the residual as it is: other noise of its size is worse than none"
+    if most - out <= BAR:
+        return "the model does not use the residual, and noise of its size disturbs hardly"
+    if least - out <= BAR:
+        return "the model does not use the residual; one kind of noise in its place disturbs, another hardly"
+    return "the model does not use the residual, but noise in its place disturbs: the model relies on its being small where it is"
 
 
 def _tuned(found: Found) -> Table:
