@@ -118,7 +118,14 @@ def result_of(job: Job, folder: Path) -> Mapping[str, Any] | None:
         return None
     with about(path), parsing("JSON"):
         content = json.loads(path.read_bytes())
-    return content["result"] if content["identity"] == job.as_dict() else None
+    return content["result"] if _given(content["identity"]) == _given(job.as_dict()) else None
+
+
+def _given(identity: Any) -> Any:
+    """Without what is null: a result from before a key was known does not have it, and is still that of the job, as to ``train``."""
+    if isinstance(identity, Mapping):
+        return {key: _given(value) for key, value in identity.items() if value is not None}
+    return identity
 
 
 @dataclasses.dataclass(frozen=True)

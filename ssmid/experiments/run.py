@@ -94,7 +94,14 @@ def _report(experiment: Experiment, results: Results, folder: Path) -> Report:
 
 
 def _write(folder: Path, experiment: Experiment, facts: dict[str, Any]) -> None:
-    results = _over(experiment, folder)
+    """All that is over, also by a call that ended a job while this one wrote: whoever writes last has looked after that."""
+    results: Results = ()
+    while len(found := _over(experiment, folder)) > len(results):
+        results = found
+        _write_these(folder, experiment, results, facts)
+
+
+def _write_these(folder: Path, experiment: Experiment, results: Results, facts: dict[str, Any]) -> None:
     curves = {run.name: read(folder / run.name / LOG) for run, _ in trainings(results)}
     runs = [
         {"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result, "curve": _evaluations(curves.get(run.name, []))}

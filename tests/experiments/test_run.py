@@ -51,6 +51,35 @@ def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, caps
     assert (out / "curves-toy-token.png").exists()
 
 
+def test_what_another_call_ends_while_this_one_writes_is_not_lost(small, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    run.run_experiment("small", other, only="toy/4")
+    draw, moved = run._draw, []
+
+    def ended_meanwhile(folder, *rest):
+        draw(folder, *rest)
+        if not moved:
+            moved.append((other / "toy" / "4").rename(folder / "toy" / "4"))
+
+    monkeypatch.setattr(run, "_draw", ended_meanwhile)
+    run.run_experiment("small", tmp_path, only="toy/2")
+    assert [r["name"] for r in json.loads((tmp_path / "small.json").read_text())["runs"]] == ["toy/2", "toy/4"]
+
+
+def test_results_from_before_a_key_was_known_are_those_of_its_default(small, tmp_path):
+    run.run_experiment("small", tmp_path, only="toy/2")
+    path = tmp_path / "toy" / "2" / "result.json"
+    content = json.loads(path.read_text())
+    assert content["identity"]["configuration"].pop("hankel_order") is None
+    path.write_text(json.dumps(content))
+    job = run.EXPERIMENTS["small"]().runs[0]
+    assert experiment.result_of(job, tmp_path) == content["result"]
+    assert experiment.result_of(job.with_overrides(["hankel_order=2"]), tmp_path) is None
+    content["identity"]["configuration"]["rate"] = 0.5
+    path.write_text(json.dumps(content))
+    assert experiment.result_of(job, tmp_path) is None
+
+
 def test_a_measurement_follows_its_trainings_and_is_kept(small, tmp_path, monkeypatch):
     asked = []
 
