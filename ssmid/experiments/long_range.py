@@ -14,6 +14,7 @@ from ssmid.experiments.experiment import Experiment, Results, Run, trainings
 from ssmid.experiments.tasks.listops import ListOps
 from ssmid.experiments.tasks.pathfinder import Pathfinder
 from ssmid.experiments.training.configuration import Configuration
+from ssmid.experiments.training_speed import training_speed
 from ssmid.report.tables import Table
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -76,16 +77,11 @@ def tables(results: Results) -> Sequence[Table]:
     found: dict[str, dict[str, tuple[Run, Mapping[str, Any]]]] = {}
     for run, result in trainings(results):
         found.setdefault(run.labels["task"], {})[run.labels["layer"]] = (run, result)
-    accuracy, speed = [], []
+    accuracy = []
     for task, layers in found.items():
         for layer, (run, result) in layers.items():
             share = 100 * result["steps"] / STEPS[task]
             row = [task, layer, result["valid"].get("accuracy"), result["test"].get("accuracy"), PUBLISHED[task][layer]]
             accuracy.append([*row, result["steps"], share, result["parameters"], round(result["seconds"])])
-            beside = [
-                result["tokens_per_second"] / layers[other][1]["tokens_per_second"] if other in layers else None for other in ("s4", "s4d")
-            ]
-            speed.append([task, layer, run.configuration.model["order"], round(result["tokens_per_second"]), *beside])
     columns = ["task", "layer", "accuracy, valid", "accuracy, test", "published", "steps", "% of the published", "parameters", "seconds"]
-    titles = ["task", "layer", "state", "tokens/s in training", "times S4", "times S4D"]
-    return [Table("Long Range Arena: accuracy", columns, accuracy), Table("Throughput of training", titles, speed)] if found else []
+    return [Table("Long Range Arena: accuracy", columns, accuracy), training_speed(results)] if found else []

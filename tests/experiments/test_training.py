@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssmid.experiments.models import model_of
-from ssmid.experiments.training import Configuration, train
+from ssmid.experiments.training import Configuration, loop, train
 from ssmid.experiments.training.batches import indices_of
 from ssmid.experiments.training.log import Log, read
 from ssmid.experiments.training.objective import metrics, sums
@@ -39,6 +39,7 @@ def short(**changes) -> Configuration:
         ("compile=1", "compile: expected true or false, got 1"),
         ("warmup=6", "warmup: expected fewer than the 6 steps, got 6"),
         ("precision=float16", "precision: expected one of float32, bf16, float64, got 'float16'"),
+        ("solved=-1", "solved: expected a number of at least 0, got -1"),
         ("keep=first", "keep: expected one of last, best"),
         ("model=3", "model: expected arguments by name"),
         ("steps.x=1", "steps.x: expected a key within a mapping"),
@@ -239,6 +240,38 @@ def test_the_best_weights_are_kept_where_asked(tmp_path):
     assert last["valid"]["step"] == 40
     weights = [(tmp_path / keep / "model.safetensors").read_bytes() for keep in ("best", "last")]
     assert weights[0] != weights[1]
+
+
+def test_a_solved_task_ends_the_training_after_three_evaluations_in_a_row(tmp_path, monkeypatch):
+    accuracies = iter([0.9, 1.0, 1.0, 0.9, 1.0, 1.0, 1.0, 0.5])  # the last is of the test
+    monkeypatch.setattr(loop._Trainer, "_measured", lambda trainer, split: {"loss": 0.1, "accuracy": next(accuracies)})
+    result = train(Toy(), short(steps=40, evaluate_every=2, solved=0.95), tmp_path)
+    assert (result["steps"], result["solved"], result["valid"]["step"]) == (14, 10, 14)
+    assert result["test"]["accuracy"] == 0.5
+
+
+def test_a_solved_training_that_was_stopped_goes_on_counting(tmp_path, monkeypatch):
+    easy = short(steps=40, evaluate_every=1, checkpoint_every=2, solved=0.0)
+    update = loop._Trainer._update
+
+    def stopping(trainer, batch):
+        if trainer.step == 2 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+        return update(trainer, batch)
+
+    monkeypatch.setattr(loop._Trainer, "_update", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(Toy(), easy, tmp_path / "run")
+    result = train(Toy(), easy, tmp_path / "run")
+    assert (result["steps"], result["solved"]) == (3, 1)
+
+
+def test_without_solved_all_steps_are_taken_and_signals_have_no_accuracy(tmp_path):
+    result = train(Toy(), short(evaluate_every=1), tmp_path / "all")
+    assert (result["steps"], result["solved"]) == (6, None)
+    with pytest.raises(ValueError, match="solved: expected for a task that has an accuracy, got it for 'toy-regress'"):
+        train(Toy("regress"), short(solved=1.0), tmp_path / "signals")
 
 
 def test_on_the_way_few_examples_are_measured_and_at_the_end_all_of_the_test(tmp_path):

@@ -28,6 +28,7 @@ class Configuration:
     hankel_order, hankel_weight : adds to the loss the weight times :class:`HankelPenalty` of that order; None is no penalty
     evaluate_on : at most so many examples of the split "valid"; None is all. Of "test" it is always all, once at the end
     keep : the "last" weights, or the "best" of all evaluations
+    solved : ends the training where three evaluations in a row have at least this accuracy; None is never. Of tasks that have one
 
     >>> Configuration(model={"layer": "s4d"}, steps=100).with_overrides(["rate=0.01", "model.order=8"]).model
     {'layer': 's4d', 'order': 8}
@@ -55,6 +56,7 @@ class Configuration:
     hankel_order: int | None = None
     hankel_weight: float = 1.0
     keep: Kept = "last"
+    solved: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping):
@@ -66,7 +68,7 @@ class Configuration:
                 _whole(name, getattr(self, name), 1)
         for name in ("rate", "weight_decay", "final", "hankel_weight"):
             _number(name, getattr(self, name))
-        for name in ("kernel_rate", "clip"):
+        for name in ("kernel_rate", "clip", "solved"):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name))
         if not isinstance(self.compile, bool):

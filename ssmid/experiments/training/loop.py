@@ -32,6 +32,8 @@ from ssmid.report.progress import Stage
 
 WEIGHTS, RESULT = "model.safetensors", "result.json"
 _BASIS = "hankel_basis"
+_IN_A_ROW = 3
+"""Evaluations that must be as good as ``solved``: one alone may be luck."""
 
 
 def train(
@@ -70,6 +72,8 @@ class _Trainer:
         c = configuration
         if c.batch % team.count:
             raise ValueError(f"batch: expected a multiple of the {team.count} processes, got {c.batch}")
+        if c.solved is not None and task.kind == "regress":
+            raise ValueError(f"solved: expected for a task that has an accuracy, got it for {task.name!r}")
         self.task, self.c, self.folder, self.device, self.team, self.stage = task, c, folder, device, team, stage
         self.dtype = torch.float64 if c.precision == "float64" else torch.float32
         torch.manual_seed(c.seed)
@@ -87,6 +91,7 @@ class _Trainer:
         self.batches = Batches(task, c.batch, c.seed, team, device, self.dtype)
         self.sums: dict[str, Tensor] = {}  # since the last line of the log
         self.step, self.seconds, self.best = 0, 0.0, None
+        self.perfect: list[int] = []  # steps of the last evaluations that were as good as ``solved``
         self.tokens = c.batch * task.length * task.sequences  # of a step
         self.identity = json.loads(json.dumps({"task": task.facts(), "configuration": c.as_dict()}))
 
@@ -116,6 +121,8 @@ class _Trainer:
                 self.seconds = before + pause - begun
                 if evaluate:
                     self._evaluate()
+                if self._solved():
+                    break
                 if save:
                     self._save()
                 begun += time.perf_counter() - pause  # is no part of the time that training took
@@ -139,7 +146,7 @@ class _Trainer:
             if self.penalty:
                 self.penalty.basis = self.sums.pop(_BASIS)
             self._expect_same(facts["identity"])
-            self.step, self.seconds, self.best = facts["step"], facts["seconds"], facts["best"]
+            self.step, self.seconds, self.best, self.perfect = (facts[name] for name in ("step", "seconds", "best", "perfect"))
         self.team.wait()
         self.log = Log(self.folder / LOG, self.step) if self.team.rank == 0 else None
         self.model.train()
@@ -187,13 +194,18 @@ class _Trainer:
 
     def _evaluate(self) -> None:
         found = self._measured("valid")
+        if self.c.solved is not None:
+            self.perfect = [*self.perfect, self.step][-_IN_A_ROW:] if found["accuracy"] >= self.c.solved else []
         if self.log:
             self.log.add(step=self.step, split="valid", **found)
-            self.log.draw(last=self.step == self.c.steps)
+            self.log.draw(last=self.step == self.c.steps or self._solved())
         if self.c.keep == "last" or self.best is None or score(self.task.kind, found) > score(self.task.kind, self.best):
             self.best = {"step": self.step, **found}
             if self.c.keep == "best" and self.team.rank == 0:
                 checkpoint.save_weights(self.folder / WEIGHTS, self.model, {"identity": self.identity, **self.best})
+
+    def _solved(self) -> bool:
+        return len(self.perfect) == _IN_A_ROW
 
     def _measured(self, split: Split) -> dict[str, float]:
         """Metrics over a split, of which "test" is read whole: sums and counts of all processes, then one division."""
@@ -209,7 +221,7 @@ class _Trainer:
 
     def _save(self) -> None:
         if self.team.rank == 0:
-            facts = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "best": self.best}
+            facts = {"identity": self.identity} | {name: getattr(self, name) for name in ("step", "seconds", "best", "perfect")}
             held = self.sums | ({_BASIS: self.penalty.basis} if self.penalty else {})
             checkpoint.save(self.folder / checkpoint.NAME, self.model, self.optimizer, held, facts)
 
@@ -224,6 +236,7 @@ class _Trainer:
         result = {
             "steps": self.step,
             "diverged": diverged,
+            "solved": self.perfect[0] if self._solved() else None,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "valid": self.best or {},
             "test": {} if diverged and self.c.keep == "last" else self._measured("test"),
