@@ -79,7 +79,7 @@ def tables(results: Results) -> Sequence[Table]:
         found.setdefault(run.labels["task"], {})[run.labels["layer"]] = (run, result)
     accuracy = []
     for task, layers in found.items():
-        for layer, (run, result) in layers.items():
+        for layer, (_, result) in layers.items():
             share = 100 * result["steps"] / STEPS[task]
             row = [task, layer, result["valid"].get("accuracy"), result["test"].get("accuracy"), PUBLISHED[task][layer]]
             accuracy.append([*row, result["steps"], share, result["parameters"], round(result["seconds"])])

@@ -8,9 +8,8 @@ import pytest
 
 from ssmid import cli
 from ssmid.experiments import experiment, run
-from ssmid.experiments.copying_and_delay import PUBLISHED, copying_and_delay, tables
+from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.experiment import Experiment, Measurement, Run
-from ssmid.experiments.models import model_of
 from ssmid.experiments.training import Configuration
 from tests.experiments.toy_tasks import MODEL, Toy
 
@@ -122,35 +121,3 @@ def test_wrong_input_is_one_line(small, arguments, message, tmp_path, capsys):
     assert cli.main(["experiment", *arguments, "-o", str(tmp_path / "out")]) == cli.WRONG_INPUT
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "small.json").exists()
-
-
-def test_copying_and_delay_are_as_published_but_for_the_steps_of_copying():
-    experiment = copying_and_delay()
-    assert len(experiment.runs) == 2 * 3 * 5
-    for r in experiment.runs:
-        task, c = r.task.facts(), r.configuration
-        if r.name.startswith("copying"):
-            assert (task["memorize"], task["tokens"], task["train"], c.batch) == (1024, 64, 10_000, 8)
-            assert (c.model["width"], c.model["depth"]) == (1024, 4)
-            assert c.steps * 5 * c.batch == 50 * task["train"], "a fifth of 50 epochs"
-        else:
-            assert (task["length"], task["lag"], c.batch, c.model["width"], c.model["depth"]) == (4000, 1000, 64, 4, 1)
-            assert c.steps * c.batch == 20 * task["train"], "20 epochs"
-        assert r.labels == {"layer": c.model["layer"], "state": c.model["order"]}
-    quick = copying_and_delay(quick=True)
-    assert {r.name.split("-")[0] for r in quick.runs} == {r.name.split("-")[0] for r in experiment.runs}
-    for r in quick.runs:
-        assert sum(p.numel() for p in model_of(r.task, r.configuration.model).parameters()) < 20_000
-
-
-def test_tables_put_what_was_published_beside_published_tasks_only():
-    def results(experiment):
-        result = {"test": {"accuracy": 0.5, "rmse": 0.25}, "tokens_per_second": 1000.4}
-        return [(r, result) for r in experiment.runs]
-
-    accuracy, speed, rmse, _ = tables(results(copying_and_delay()))
-    assert accuracy.columns == ["state", "rtf", "s4", "s4d", "s4 published", "rtf published"]
-    assert accuracy.rows[2] == [256, 0.5, 0.5, 0.5, PUBLISHED["copying"]["s4"][256], 1.0]
-    assert rmse.rows[4] == [1024, 0.25, 0.25, 0.25, 0.029, 0.006]
-    assert speed.rows[0] == [64, 1000, 1000, 1000]
-    assert tables(results(copying_and_delay(quick=True)))[0].columns == ["state", "rtf", "s4", "s4d"]
