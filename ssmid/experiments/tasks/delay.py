@@ -58,15 +58,13 @@ class Delay(Drawn):
 
     def batch(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         index = checked(split, indices, self.size(split), fresh=self.fresh)
-        signals = np.empty((len(index), self.length, 1), dtype=np.float32)
-        for row, i in enumerate(index):
-            signals[row, :, 0] = self._noise(stream(self.name, self.seed, split, int(i)))
+        signals = self._noise([stream(self.name, self.seed, split, int(i)) for i in index]).astype(np.float32)[..., None]
         targets = np.zeros_like(signals)
         targets[:, self.lag :] = signals[:, : -self.lag]
         return {"inputs": signals, "targets": targets, "mask": np.ones(signals.shape[:2], dtype=bool)}
 
-    def _noise(self, random: np.random.Generator) -> np.ndarray:
-        """One period of a sum of sines of random amplitude and phase up to the bandwidth, less its first sample: ``(length,)``.
+    def _noise(self, streams: Sequence[np.random.Generator]) -> np.ndarray:
+        """One period each of a sum of sines of random amplitude and phase up to the bandwidth, less its first sample: ``(n, length)``.
 
         Power: n lines of ``|X_k|^2`` with mean c give a real signal of variance ``2 n c / N^2`` over the period of N samples.
         """
@@ -75,7 +73,9 @@ class Delay(Drawn):
         # as published the band ends with the last line at or below the bandwidth
         lines = lines[lines / (period * self.dt) <= self.bandwidth * (1 + 1e-12)]
         scale = self.rms * period / math.sqrt(4 * len(lines))
-        spectrum = np.zeros(period // 2 + 1, dtype=complex)
-        spectrum[lines] = scale * (random.standard_normal(len(lines)) + 1j * random.standard_normal(len(lines)))
-        signal = np.fft.irfft(spectrum, period)
-        return (signal - signal[0])[: self.length]
+        spectra = np.zeros((len(streams), period // 2 + 1), dtype=complex)
+        for row, random in enumerate(streams):
+            real, imaginary = random.standard_normal((2, len(lines)))
+            spectra[row, lines] = scale * (real + 1j * imaginary)
+        signals = np.fft.irfft(spectra, period)
+        return (signals - signals[:, :1])[:, : self.length]
