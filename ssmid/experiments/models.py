@@ -71,12 +71,16 @@ def language_model(
     filter: str = "implicit",
     order: int = 16,
     heads: int | None = None,
+    denominator: str = "sections",
     recompute: bool = False,
 ) -> LanguageModel:
-    """:class:`ssmid.nn.LanguageModel` over the task's tokens and length; ValueError for a task of another kind."""
+    """:class:`ssmid.nn.LanguageModel` over the task's tokens and length; ValueError for a task of another kind.
+
+    filter, order, heads, denominator : as of :func:`ssmid.nn.mixers.mixer_named`
+    """
     if task.inputs != "tokens" or task.kind not in ("language", "token") or task.outputs != task.vocabulary:
         raise ValueError(f"model.mixer: expected for a task that asks for its own tokens, got it for {task.name!r}")
-    options = {"filter": filter, "order": order, "length": task.length, "heads": heads}
+    options = {"filter": filter, "order": order, "length": task.length, "heads": heads, "denominator": denominator}
     return LanguageModel(task.vocabulary, width, depth, mixer, hidden, recompute=recompute, **options)
 
 

@@ -29,7 +29,7 @@ class LanguageModel(nn.Module):
     vocabulary : tokens there are; the embedding has rows up to a multiple of 64, which matrix products like, and no logits for them
     width, depth, hidden : of the stack; ``hidden`` is twice the width where it is None
     mixer : "hyena", "multihyena", "rtf", "h3", "attention", or a function that makes a :class:`SequenceLayer` of a width
-    options : ``filter``, ``order``, ``length``, ``heads``, as of :func:`ssmid.nn.mixers.mixer_named`
+    options : ``filter``, ``order``, ``length``, ``heads``, ``denominator``, as of :func:`ssmid.nn.mixers.mixer_named`
     recompute : whether blocks are computed again in the backward pass in place of kept: memory of one block, a third more time
 
     Weights start as in GPT-2 and Hyena: normal of deviation 0.02, those that end in the residual stream less by ``sqrt(2 depth)``.

@@ -7,6 +7,7 @@ import pytest
 from ssmid.experiments.language import MODELS, SEEDS, language, language_run, tables
 from ssmid.experiments.models import model_of
 from ssmid.experiments.run import run_experiment
+from ssmid.nn import RTFFilter
 
 
 def test_models_have_equally_many_parameters_and_the_same_data():
@@ -21,6 +22,15 @@ def test_models_have_equally_many_parameters_and_the_same_data():
     assert all(configuration == shared[0] for configuration in shared)
     assert {run.task for run in runs.values()} == {runs["hyena-0"].task}
     assert runs["hyena-2"].configuration.seed == runs["hyena-2"].labels["seed"] == 2
+
+
+def test_denominators_are_an_option_of_the_model():
+    run = language_run("hyena-rtf", quick=True)
+    options = run.configuration.with_overrides(["model.denominator=montel", "model.order=40"]).model
+    (found,) = [module for module in model_of(run.task, options).modules() if isinstance(module, RTFFilter)]
+    assert (found.denominator_kind, found.order, found.length) == ("montel", 40, run.task.length)
+    with pytest.raises(ValueError, match=r"denominator: expected one of free, montel, .*, got 'stable'"):
+        model_of(run.task, {**options, "denominator": "stable"})
 
 
 def test_unknown_model():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ssmid
-from ssmid.nn import Hyena, LanguageModel, convert
+from ssmid.nn import Hyena, LanguageModel, RTFFilter, convert
 from tests.nn.laws import DEVICES, DTYPES, close, compiles
 
 MIXERS: dict[str, dict[str, Any]] = {
@@ -216,6 +216,19 @@ def test_start() -> None:
             assert float(weight.std()) == pytest.approx(0.02 / 4, rel=0.05)
 
 
+@pytest.mark.parametrize("denominator", [None, "free", "montel", "sections", "lattice", "poles"])
+@pytest.mark.parametrize("mixer", ["rtf", "hyena", "multihyena"])
+def test_rational_filters_have_the_denominators_asked_for(mixer: str, denominator: str | None) -> None:
+    """And are stable at an order where most draws of free coefficients by Xavier's rule are not."""
+    asked: dict[str, Any] = {} if denominator is None else {"denominator": denominator}
+    model = LanguageModel(50, 16, 2, mixer, length=128, filter="rtf", order=64, heads=8, **asked)
+    filters = [module for module in model.modules() if isinstance(module, RTFFilter)]
+    assert [(f.denominator_kind, f.order, f.length) for f in filters] == 2 * [(denominator or "sections", 64, 128)]
+    assert all(bool(f.stable().all()) for f in filters)
+    limit = 1 / 64 if denominator == "free" else 1 / 8
+    assert all(0.9 * limit < float(f.numerator.detach().abs().max()) <= limit for f in filters), "Montel's rule or Xavier's"
+
+
 def test_compiles() -> None:
     model = small("hyena", filter="explicit").double().eval()
     compiles(model, tokens_of(2, 8))
@@ -228,6 +241,8 @@ def test_bad_input() -> None:
         LanguageModel(10, 8, 1, "mamba")
     with pytest.raises(ValueError, match="filter: expected a function of the number of channels or one of implicit"):
         LanguageModel(10, 8, 1, filter="none")
+    with pytest.raises(ValueError, match="denominator: expected one of free, montel, sections, lattice, poles, got 'stable'"):
+        LanguageModel(10, 8, 1, "rtf", denominator="stable")
     with pytest.raises(ValueError, match="depth: expected at least 1, got 0"):
         LanguageModel(10, 8, 0)
     model = running("hyena")

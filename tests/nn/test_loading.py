@@ -29,9 +29,9 @@ def tokens(length: int = 20) -> torch.Tensor:
     return torch.randint(13, (2, length), generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_a_model_comes_back_bit_for_bit(mixer, tmp_path):
-    model = small(mixer)
+@pytest.mark.parametrize(("mixer", "options"), [*((mixer, {}) for mixer in MIXERS), ("rtf", {"denominator": "montel", "order": 20})])
+def test_a_model_comes_back_bit_for_bit(mixer, options, tmp_path):
+    model = small(mixer, **options)
     save_model(model, tmp_path / "model.safetensors")
     torch.manual_seed(1)
     found = load_model(tmp_path / "model.safetensors")
