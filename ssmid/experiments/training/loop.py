@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
@@ -24,6 +25,7 @@ from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import Log, strict
 from ssmid.experiments.training.objective import metrics, score, sums
 from ssmid.experiments.training.optimizer import optimizer_of, set_rates
+from ssmid.experiments.training.recording import Recorded
 from ssmid.io.files import about, parsing, write_bytes
 from ssmid.jobs.store import only_here
 from ssmid.jobs.workers import Alone
@@ -88,6 +90,9 @@ class _Trainer:
         if c.compile:
             self.called = torch.compile(self.called)
         self.optimizer = optimizer_of(self.model, c)
+        # the steps of several processes wait for each other, and those of a penalty for what the host decides
+        alone = team.count == 1 and self.penalty is None and not c.compile
+        self.descend = Recorded(self._descend, self._changed, device) if alone else self._descend
         self.batches = Batches(task, c.batch, c.seed, team, device, self.dtype)
         self.sums: dict[str, Tensor] = {}  # since the last line of the log
         self.step, self.seconds, self.best = 0, 0.0, None
@@ -159,9 +164,15 @@ class _Trainer:
             raise ValueError(f"{self.folder}: expected a new folder or one of this training, got {'; '.join(odd)}")
 
     def _update(self, batch: dict[str, Tensor]) -> tuple[float, Tensor]:
-        """One step of the optimizer; the rate, and the norm of the gradient before it was clipped."""
+        """One step of training; the rate, and the norm of the gradient before it was clipped."""
         torch.manual_seed(step_seed(self.c.seed, self.step, self.team.rank))
         rate = set_rates(self.optimizer, self.step, self.c)
+        total, norm = self.descend(batch)
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in total.items()}
+        return rate, norm
+
+    def _descend(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """One step of the optimizer; what the batch added up to, and the norm of the gradient before it was clipped."""
         found = self._sums(self.called, batch)
         total = summed(found, self.team)
         # gradients are averaged over processes, whose batches may count different numbers of targets
@@ -174,8 +185,13 @@ class _Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.c.clip or float("inf"), foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.sums = {name: self.sums[name] + value if self.sums else value for name, value in total.items()}
-        return rate, norm
+        return total, norm
+
+    def _changed(self) -> Iterator[Tensor]:
+        """All that a step of the optimizer changes."""
+        yield from (*self.model.parameters(), *self.model.buffers())
+        for state in self.optimizer.state.values():
+            yield from state.values()
 
     def _sums(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         mask = batch["mask"] if self.task.kind == "classify" else None

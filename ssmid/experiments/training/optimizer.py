@@ -36,16 +36,27 @@ def optimizer_of(model: nn.Module, configuration: Configuration) -> torch.optim.
     rate = configuration.rate
     kernel_rate = rate if configuration.kernel_rate is None else configuration.kernel_rate
     kinds = ((matrices, rate, configuration.weight_decay), (vectors, rate, 0.0), (filters, kernel_rate, 0.0))
-    groups = [{"params": p, "lr": largest, "largest": largest, "weight_decay": decay} for p, largest, decay in kinds if p]
-    return torch.optim.AdamW(groups, fused=next(model.parameters()).is_cuda)
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    # where a step may be recorded, its rate is read from the device
+    rates = [torch.tensor(largest, device=device) if on_gpu else largest for _, largest, _ in kinds]
+    groups = [
+        {"params": p, "lr": lr, "largest": largest, "weight_decay": decay}
+        for (p, largest, decay), lr in zip(kinds, rates, strict=True) if p
+    ]
+    return torch.optim.AdamW(groups, fused=on_gpu, capturable=on_gpu)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, step: int, configuration: Configuration) -> float:
     """The rates of ``step``, set; that of the first group is returned."""
     share = schedule(step, configuration.steps, configuration.warmup, configuration.final)
     for group in optimizer.param_groups:
-        group["lr"] = group["largest"] * share
-    return optimizer.param_groups[0]["lr"]
+        rate = group["largest"] * share
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    return optimizer.param_groups[0]["largest"] * share
 
 
 def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

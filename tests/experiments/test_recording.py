@@ -1,0 +1,123 @@
+"""A recorded step of training leaves the numbers as they are: of the training, and of what was tried before it was recorded."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from ssmid.experiments.training import Configuration, loop, recording, train
+from ssmid.experiments.training.recording import Recorded
+from tests.experiments.toy_tasks import MODEL, Toy
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Descent:
+    """Two steps of a momentum, which comes to be with the first."""
+
+    def __init__(self, device: str = "cpu", waits: bool = False) -> None:
+        self.weight = torch.nn.Parameter(torch.ones(3, device=device))
+        self.momentum: list[torch.Tensor] = []
+        self.calls, self.waits = 0, waits
+
+    def changed(self):
+        return [self.weight, *self.momentum]
+
+    def update(self, batch):
+        self.calls += 1
+        loss = (torch.nn.functional.dropout(batch["x"], 0.5) @ self.weight).square().sum()
+        loss.backward()
+        assert self.weight.grad is not None
+        if self.waits:
+            float(loss.detach())
+        with torch.no_grad():
+            if not self.momentum:
+                self.momentum.append(torch.zeros_like(self.weight))
+            self.momentum[0].mul_(0.9).add_(self.weight.grad)
+            self.weight.sub_(0.01 * self.momentum[0])
+        self.weight.grad = None
+        return {"loss": loss.detach()}
+
+
+def trace(update, shapes, device="cpu") -> list[float]:
+    """The loss of each step, of batches of these lengths."""
+    losses = []
+    for step, rows in enumerate(shapes):
+        x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(step))
+        torch.manual_seed(step)
+        losses.append(float(update({"x": x.to(device)})["loss"]))
+    return losses
+
+
+def test_on_a_cpu_every_step_is_called():
+    descent, alone = Descent(), Descent()
+    assert trace(Recorded(descent.update, descent.changed, "cpu"), [4, 4, 2]) == trace(alone.update, [4, 4, 2])
+    assert descent.calls == 3
+
+
+def test_what_is_tried_before_the_recording_leaves_no_trace(monkeypatch):
+    def tried(function, device):
+        for _ in range(4):
+            value = function()
+        return lambda: value.update(function()) or value, recording.GRAPH
+
+    monkeypatch.setattr(recording, "replayed", tried)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: torch_random_kept())
+    descent, alone = Descent(), Descent()
+    assert trace(Recorded(descent.update, descent.changed, "cuda"), [4, 4, 2, 4]) == trace(alone.update, [4, 4, 2, 4])
+    assert descent.calls == 4 + 4
+
+
+class torch_random_kept(nullcontext):
+    """``fork_rng`` of a machine without a GPU."""
+
+    def __enter__(self):
+        self.state = torch.get_rng_state()
+
+    def __exit__(self, *_):
+        torch.set_rng_state(self.state)
+
+
+@on_gpu
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_gpu_replays_what_it_can_record(waits):
+    descent, alone = Descent("cuda", waits), Descent("cuda")
+    shapes = [4, 4, 2, 4, 4]
+    torch.testing.assert_close(
+        trace(Recorded(descent.update, descent.changed, "cuda"), shapes, "cuda"), trace(alone.update, shapes, "cuda"), rtol=1e-6, atol=0
+    )
+    before = descent.calls
+    trace(Recorded(descent.update, descent.changed, "cuda"), [4] * 20, "cuda")
+    assert (descent.calls - before > 20) is waits, "what waits for the device is called at every step"
+
+
+@on_gpu
+@pytest.mark.parametrize("layer", ["rtf", "s4", "s4d"])
+@pytest.mark.parametrize("kind", ["token", "regress", "classify"])
+def test_a_training_recorded_is_the_training_launched(layer, kind, tmp_path, monkeypatch):
+    model = {**MODEL, "layer": layer, "filter": {}, "norm": "batch", "dropout": 0.2}
+    configuration = Configuration(model=model, steps=30, batch=8, rate=0.02, clip=1.0, warmup=3, evaluate_every=10, log_every=5)
+    recorded = train(Toy(kind), configuration, tmp_path / "recorded", device="cuda")
+    monkeypatch.setattr(loop, "Recorded", lambda update, changed, device: update)
+    launched = train(Toy(kind), configuration, tmp_path / "launched", device="cuda")
+    for split in ("valid", "test"):
+        assert recorded[split] == pytest.approx(launched[split], rel=1e-3)
+
+
+@on_gpu
+@pytest.mark.parametrize("layer", ["rtf", "s4", "s4d"])
+def test_steps_of_every_layer_are_recorded(layer, tmp_path, monkeypatch):
+    how = []
+
+    def noted(function, device):
+        found = replayed(function, device)
+        how.append(found[1])
+        return found
+
+    replayed = recording.replayed
+    monkeypatch.setattr(recording, "replayed", noted)
+    configuration = Configuration(model={**MODEL, "layer": layer, "filter": {}}, steps=3, batch=8, clip=1.0)
+    train(Toy(), configuration, tmp_path, device="cuda")
+    assert how == [recording.GRAPH]
