@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.signal
 import torch
 
+from ssmid.analysis.conversion import to_modal
 from ssmid.distillation.weighted import input_spectrum
 from ssmid.experiments.distillation import BAR, distillation, tables
 from ssmid.experiments.language import language_run
 from ssmid.experiments.measures.continuations import agreement, exact_continuations, prompts_of, step_difference
+from ssmid.experiments.measures.distilled import exact_student
 from ssmid.experiments.measures.filters import BALANCED, ERRORS, EXACT, GRADIENT, L2, METHODS, WEIGHTED, Filters, fits
 from ssmid.experiments.measures.inputs import input_weights
 from ssmid.experiments.measures.noise import PHASES, SIGNS, cut, replaced
@@ -73,6 +76,28 @@ def test_recurrences_of_all_layers_are_put_where_their_filters_were(mixer, text)
     assert torch.equal(exact_continuations(model, prompts, 5), whole[:, 20:])
     agreed = agreement(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 2], [3, 5]]))
     assert agreed == {"tokens": 0.75, "whole": 0.5}
+
+
+@pytest.mark.parametrize("order", [4, 16, 64])
+def test_rational_filters_run_as_the_systems_that_they_are(order):
+    """With the constraint and the order of RTF's published language model, beside the difference equation."""
+    torch.manual_seed(0)
+    model = LanguageModel(256, 8, 2, "rtf", length=160, order=order, denominator="montel").eval()
+    ((found, student, errors),) = exact_student(model)
+    assert found == order
+    assert errors["l2_median"] <= errors["l2_worst"] < 1e-5
+    impulse = np.eye(1, 200)[0]
+    for name in ("blocks.0.mixer.filter_fn", "blocks.1.mixer.filter_fn"):
+        filter: Any = model.get_submodule(name)
+        function = filter.system()
+        responses = np.stack([scipy.signal.lfilter(b, a, impulse) for b, a in zip(function.num.numpy(), function.den.numpy(), strict=True)])
+        assert np.abs(responses[:, order + 1 :]).max() > 1e-5, "no response ends with the numerator"
+        modal = to_modal(function)
+        poles, residues = modal.poles.numpy(), modal.residues.numpy()
+        np.testing.assert_allclose((residues * poles ** np.arange(199)[:, None, None]).sum(-1).real.T, responses[:, 1:], atol=1e-11)
+        recurrence: Any = student.get_submodule(name)
+        np.testing.assert_allclose(recurrence(200).numpy(), responses, atol=1e-5)
+        np.testing.assert_allclose(filter(160).detach().numpy(), responses[:, :160], atol=1e-5)
 
 
 def test_steps_that_differ_are_seen(text):
