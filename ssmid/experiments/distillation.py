@@ -23,7 +23,7 @@ from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
 ORDERS = (4, 8, 16, 32, 64)
-TEACHERS = {"hyena": ORDERS, "multihyena": ORDERS, "hyena-rtf": ORDERS[:3], "hyena-hankel-8": ORDERS[:3], "hyena-rtf-8": ORDERS[:2]}
+TEACHERS = {"hyena": ORDERS, "multihyena": ORDERS, "hyena-rtf": ORDERS, "hyena-hankel-8": ORDERS[:3], "hyena-rtf-8": ORDERS[:2]}
 """At which orders: rational filters at none above their own."""
 TUNED = ("hyena", "multihyena", "hyena-rtf")
 """Whose noise floor is looked into, and which are trained on."""

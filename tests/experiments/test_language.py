@@ -18,7 +18,7 @@ def test_models_have_equally_many_parameters_and_the_same_data():
         run = runs[f"{name}-0"]
         sizes[name] = sum(p.numel() for p in model_of(run.task, run.configuration.model).parameters())
     assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
-    shared = [{**run.configuration.as_dict(), "model": None, "seed": None, "hankel_order": None} for run in runs.values()]
+    shared = [{**run.configuration.as_dict(), "model": None, "seed": None, "hankel_order": None, "kernel_rate": None} for run in runs.values()]
     assert all(configuration == shared[0] for configuration in shared)
     assert {run.task for run in runs.values()} == {runs["hyena-0"].task}
     assert runs["hyena-2"].configuration.seed == runs["hyena-2"].labels["seed"] == 2
@@ -56,7 +56,7 @@ def test_tables_give_means_and_spread_over_seeds():
     assert parts.rows[-1] == ["transformer", 65536, 0, 6 * (4 * 256 * 256 + 4 * 256), 6 * (2 * 256 * 640 + 640 + 256), 13 * 512]
     hyena = language_run("hyena")
     assert sum(parts.rows[0][1:]) == sum(p.numel() for p in model_of(hyena.task, hyena.configuration.model).parameters())
-    assert parts.rows[1][2] == 6 * 256 * (2 * 16 + 1), "numerator, denominator and bypass"
+    assert parts.rows[1][2] == 6 * 256 * (2 * 64 + 2), "numerator, denominator and its scale, bypass"
     assert [row[:2] for row in published.rows] == [["transformer", 18.6], ["hyena", 18.5], ["hyena-rtf", 18.0]]
     assert tables([]) == []
 

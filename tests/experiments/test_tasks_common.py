@@ -39,7 +39,7 @@ PINNED = {
     "copying": "5e34f10370568d32",
     "associative-recall": "316808753b4c8050",
     "induction-heads": "1d45c7dfcd90442a",
-    "listops": "bbcb4e81ac74d10d",
+    "listops": "8e4e8973dcc38474",
     "pathfinder-32": "bf707d938962bb7a",
 }
 PUBLISHED = (Copying(), AssociativeRecall(), InductionHeads(), SMALL_LISTOPS, Pathfinder())

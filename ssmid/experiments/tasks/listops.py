@@ -81,7 +81,8 @@ class ListOps:
         made = _examples(self)
         rows = index + {"train": 0, "valid": self.train, "test": self.train + self.held_out}[split]
         starts = made["starts"]
-        inputs, mask = padded([np.append(made["tokens"][starts[i] : starts[i + 1]], END) for i in rows])
+        # of one length throughout, so that a step of training is the same work each time
+        inputs, mask = padded([np.append(made["tokens"][starts[i] : starts[i + 1]], END) for i in rows], self.length)
         return {"inputs": inputs, "targets": np.asarray(made["values"][rows], dtype=np.int64), "mask": mask}
 
     def prepare(self, *, workers: int = 1, stage: Stage | None = None) -> None:

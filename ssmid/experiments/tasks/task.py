@@ -32,7 +32,7 @@ class Task(Protocol):
     fresh : True where training draws new examples every epoch, as the task was published: then ``batch("train", i)`` takes any index
         ``i >= 0``, and epoch e holds the indices from ``e * size("train")``
 
-    ``batch(split, indices)`` gives arrays of ``n = len(indices)`` examples, of the batch's longest input L <= length:
+    ``batch(split, indices)`` gives arrays of ``n = len(indices)`` examples, L being the batch's longest input, or ``length``:
 
     ======== ================================================================= ==============================================
     key      tokens / signals                                                   says
@@ -145,10 +145,10 @@ def known_split(split: str) -> None:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
 
 
-def padded(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Token rows of unequal length as int64 ``(n, L)`` with zeros behind, and the mask of what is real."""
+def padded(rows: Sequence[np.ndarray], length: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Token rows of unequal length as int64 ``(n, L)`` with zeros behind, and the mask of what is real; L is at least ``length``."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    mask = np.arange(lengths.max(initial=length)) < lengths[:, None]
     tokens = np.zeros(mask.shape, dtype=np.int64)
     if rows:
         tokens[mask] = np.concatenate(rows)
