@@ -7,6 +7,8 @@ import pytest
 from ssmid.experiments.long_range import BATCH, LAYERS, PUBLISHED, STEPS, long_range, tables
 from ssmid.experiments.models import model_of
 from ssmid.experiments.run import run_experiment
+from ssmid.experiments.tasks.listops import ListOps
+from ssmid.experiments.tasks.pathfinder import Pathfinder
 
 
 def test_layers_differ_in_filters_rates_and_decay_alone():
@@ -23,7 +25,8 @@ def test_layers_differ_in_filters_rates_and_decay_alone():
         assert stripped[0] == stripped[1] == stripped[2]
         assert (stripped[0]["model"]["width"], stripped[0]["model"]["depth"], stripped[0]["batch"]) == (256, 6, BATCH[task])
         assert len({runs[f"{task}/{layer}"].task for layer in LAYERS}) == 1
-    epochs = {task: STEPS[task] * BATCH[task] / runs[f"{task}/rtf"].task.size("train") for task in STEPS}
+    published = {"listops": ListOps(), "pathfinder-32": Pathfinder()}
+    epochs = {task: STEPS[task] * BATCH[task] / published[task].size("train") for task in STEPS}
     assert epochs == {"listops": 40, "pathfinder-32": 200}
 
 
