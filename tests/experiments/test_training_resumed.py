@@ -26,20 +26,26 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from ssmid.experiments.training import loop
-from ssmid.jobs.workers import workers
-from tests.experiments.{module} import CONFIGURATION, TASK, TOGETHER, RAGGED
-die = int(sys.argv[2])
+from ssmid.jobs.workers import device_of, workers
+from tests.experiments.{module} import CONFIGURATION, TASK, RAGGED, together
+die, device = int(sys.argv[2]), device_of(sys.argv[3])
 update = loop._Trainer._update
 def dying(self, batch):
     if self.step == die:
         os.kill(os.getpid(), signal.SIGKILL)
     return update(self, batch)
 loop._Trainer._update = dying
-with workers("cpu") as team:
-    loop.train(*((TASK, CONFIGURATION) if team.count == 1 else (RAGGED, TOGETHER)), Path(sys.argv[1]), team=team)
+with workers(device) as team:
+    job = (TASK, CONFIGURATION) if team.count == 1 else (RAGGED, together(sys.argv[3]))
+    loop.train(*job, Path(sys.argv[1]), device=device, team=team)
 """
 RAGGED = Toy(ragged=True, held_out=9)
-TOGETHER = Configuration(model=MODEL, steps=10, batch=8, rate=0.02, log_every=1, evaluate_every=5, precision="float64", clip=0.5)
+
+
+def together(device: str) -> Configuration:
+    """Batch norms are shared by processes on GPUs alone."""
+    model = MODEL if device == "cpu" else {**MODEL, "norm": "batch"}
+    return Configuration(model=model, steps=10, batch=8, rate=0.02, log_every=1, evaluate_every=5, precision="float64", clip=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +80,7 @@ def whole(tmp_path_factory) -> tuple:
 def test_killed_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
     """By kill -9: before the first checkpoint, and between two, where a line of the log was half summed."""
     for step, found in ((3, False), (11, True)):
-        process = subprocess.run(command(str(tmp_path), str(step)), env=environment(), capture_output=True, check=False)
+        process = subprocess.run(command(str(tmp_path), str(step), "cpu"), env=environment(), capture_output=True, check=False)
         assert process.returncode == -signal.SIGKILL, process.stderr.decode()
         assert (tmp_path / "checkpoint.safetensors").exists() == found
         assert not (tmp_path / "result.json").exists()
@@ -135,15 +141,21 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(TASK, CONFIGURATION, tmp_path)
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_two_processes_of_torchrun_give_the_curve_of_one(tmp_path):
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")),
+        pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")),
+    ],
+)
+def test_two_processes_of_torchrun_give_the_curve_of_one(device, tmp_path):
     """With targets that count in unequal numbers, and an odd number of examples to evaluate on."""
-    train(RAGGED, TOGETHER, tmp_path / "one")
+    train(RAGGED, together(device), tmp_path / "one", device=device if device == "cpu" else "cuda:0")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(module=Path(__file__).stem))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.run(
-        [*launch, str(script), str(tmp_path / "two"), "-1"], env=environment(), capture_output=True, timeout=60, check=False
+        [*launch, str(script), str(tmp_path / "two"), "-1", device], env=environment(), capture_output=True, timeout=120, check=False
     )
     assert process.returncode == 0, process.stderr.decode()
     one, two = (read(tmp_path / name / "log.jsonl") for name in ("one", "two"))
@@ -159,7 +171,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     team = Alone()
     team.count = 3
     with pytest.raises(ValueError, match="batch: expected a multiple of the 3 processes, got 8"):
-        train(TASK, TOGETHER, tmp_path, team=team)
+        train(TASK, together("cpu"), tmp_path, team=team)
     team.count = 2
     with pytest.raises(ValueError, match="norm: expected 'layer' or 'none' on several processes without GPUs, got 'batch'"):
         train(TASK, CONFIGURATION, tmp_path, team=team)
