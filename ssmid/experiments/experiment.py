@@ -13,8 +13,8 @@ from ssmid.experiments.options import called, override, place
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.log import strict
-from ssmid.experiments.training.loop import RESULT, train
-from ssmid.io.files import about, parsing, write_bytes
+from ssmid.experiments.training.loop import train
+from ssmid.experiments.training.result import Outcome, read_result, write_result
 from ssmid.jobs.workers import Alone
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
@@ -96,8 +96,7 @@ class Measurement:
             measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage)
             found = strict(json.loads(json.dumps(measured)))
             (folder / self.name).mkdir(parents=True, exist_ok=True)
-            content = {"identity": self.as_dict(), "result": found}
-            write_bytes(folder / self.name / RESULT, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+            write_result(folder / self.name, Outcome(self.as_dict(), found))
         return team.agree(found)
 
 
@@ -113,12 +112,8 @@ def trainings(results: Results) -> list[tuple[Run, Mapping[str, Any]]]:
 
 def result_of(job: Job, folder: Path) -> Mapping[str, Any] | None:
     """What ``job`` gave within ``folder``; None where it is not over, or another was there."""
-    path = folder / job.name / RESULT
-    if not path.exists():
-        return None
-    with about(path), parsing("JSON"):
-        content = json.loads(path.read_bytes())
-    return content["result"] if _given(content["identity"]) == _given(job.as_dict()) else None
+    there = read_result(folder / job.name)
+    return there.result if there is not None and _given(there.identity) == _given(job.as_dict()) else None
 
 
 def _given(identity: Any) -> Any:

@@ -18,7 +18,8 @@ from ssmid.experiments.experiment import Experiment, Results, Run, trainings
 from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.corpus import Corpus
 from ssmid.experiments.training.configuration import Configuration
-from ssmid.experiments.training.loop import RESULT, WEIGHTS
+from ssmid.experiments.training.loop import WEIGHTS
+from ssmid.experiments.training.result import RESULT
 from ssmid.io.files import about, parsing, write_bytes
 from ssmid.io.language_models import load_model, save_model
 from ssmid.report.progress import Stage, progress

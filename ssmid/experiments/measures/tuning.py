@@ -15,7 +15,8 @@ from ssmid.experiments.measures.filters import Filters, fits
 from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
-from ssmid.experiments.training.loop import RESULT, WEIGHTS, train
+from ssmid.experiments.training.loop import WEIGHTS, train
+from ssmid.experiments.training.result import RESULT
 from ssmid.io.files import about, parsing
 from ssmid.io.language_models import load_model, save_model
 from ssmid.nn import LanguageModel, ModalFilter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
@@ -26,13 +26,13 @@ from ssmid.experiments.training.log import Log, strict
 from ssmid.experiments.training.objective import metrics, score, sums
 from ssmid.experiments.training.optimizer import optimizer_of, set_rates
 from ssmid.experiments.training.recording import Recorded
-from ssmid.io.files import about, parsing, write_bytes
+from ssmid.experiments.training.result import Outcome, read_result, write_result
 from ssmid.jobs.store import only_here
 from ssmid.jobs.workers import Alone
 from ssmid.nn.filter import Filter
 from ssmid.report.progress import Stage
 
-WEIGHTS, RESULT = "model.safetensors", "result.json"
+WEIGHTS = "model.safetensors"
 _BASIS = "hankel_basis"
 _IN_A_ROW = 3
 """Evaluations that must be as good as ``solved``: one alone may be luck."""
@@ -140,11 +140,9 @@ class _Trainer:
 
     def _begin(self) -> dict[str, Any] | None:
         """The result, where there is one; else from the checkpoint. All processes read it before the first may write the next."""
-        if self.team.agree((self.folder / RESULT).exists()):
-            with about(self.folder / RESULT), parsing("JSON"):
-                done = json.loads((self.folder / RESULT).read_bytes())
-            self._expect_same(done["identity"])
-            return done["result"]
+        if done := self.team.agree(read_result(self.folder)):
+            self._expect_same(done.identity)
+            return done.result
         path = self.folder / checkpoint.NAME
         if self.team.agree(path.exists()):
             self.sums, facts = checkpoint.restore(path, self.model, self.optimizer, self.device)
@@ -157,7 +155,7 @@ class _Trainer:
         self.model.train()
         return None
 
-    def _expect_same(self, there: dict[str, Any]) -> None:
+    def _expect_same(self, there: Mapping[str, Any]) -> None:
         mine, other = ({**x["configuration"], **{f"task {k}": v for k, v in x["task"].items()}} for x in (self.identity, there))
         odd = [f"{k} {other.get(k)} there, {mine.get(k)} here" for k in dict.fromkeys((*mine, *other)) if mine.get(k) != other.get(k)]
         if odd:
@@ -262,8 +260,7 @@ class _Trainer:
             "device": self.device.split(":")[0],
         }
         if self.team.rank == 0:
-            content = {"identity": self.identity, "result": strict(result)}
-            write_bytes(self.folder / RESULT, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+            write_result(self.folder, Outcome(self.identity, strict(result)))
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
         return self.team.agree(strict(result))
 

@@ -1,0 +1,38 @@
+"""What a job gave, beside all that the job is: ``result.json`` in its folder, of trainings and measurements alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssmid.io.files import about, parsing, write_bytes
+
+RESULT = "result.json"
+
+
+class Outcome(NamedTuple):
+    """``identity``: all that the job is, without its name."""
+
+    identity: Mapping[str, Any]
+    result: dict[str, Any]
+
+
+def write_result(folder: Path, outcome: Outcome) -> None:
+    """Whole or not at all; both parts as JSON has them, NaN not among them."""
+    write_bytes(folder / RESULT, json.dumps(outcome._asdict(), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def read_result(folder: Path) -> Outcome | None:
+    """None where no job is over there; ValueError for a file that is not what :func:`write_result` writes."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    with about(path):
+        with parsing("JSON"):
+            content = json.loads(path.read_bytes())
+        got = sorted(content) if isinstance(content, dict) else type(content).__name__
+        if got != sorted(Outcome._fields):
+            raise ValueError(f"expected {' and '.join(Outcome._fields)} by name, got {got}")
+    return Outcome(**content)
