@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ssmid.experiments.training import Configuration, train
 from ssmid.experiments.training.log import read
@@ -126,6 +127,57 @@ def test_what_is_done_is_given_back_and_another_training_refused(tmp_path):
         train(TASK, other, tmp_path)
     with pytest.raises(ValueError, match="task length 12 there, 16 here"):
         train(Toy(train=20, fresh=True, length=16), CONFIGURATION, tmp_path)
+
+
+def test_stopped_between_better_weights_and_the_checkpoint_figures_are_those_of_the_weights(tmp_path, monkeypatch):
+    """What is evaluated again need not come out the same on a GPU: here it is no better than what the checkpoint knows."""
+    from ssmid.experiments.training import checkpoint, loop
+
+    accuracy, weights, save = {2: 0.8, 4: 0.9}, {}, checkpoint.save
+
+    def measured(trainer, split):
+        weights[split, trainer.step] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        return {"loss": 0.1, "accuracy": accuracy.get(trainer.step, 0.5)}
+
+    def stopping(path, model, optimizer, sums, facts):
+        if accuracy.get(facts["step"]) == 0.9:
+            raise KeyboardInterrupt
+        save(path, model, optimizer, sums, facts)
+
+    monkeypatch.setattr(loop._Trainer, "_measured", measured)
+    monkeypatch.setattr(checkpoint, "save", stopping)
+    often = Configuration.of({**CONFIGURATION.as_dict(), "steps": 6, "evaluate_every": 2, "checkpoint_every": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train(TASK, often, tmp_path)
+    accuracy[4] = 0.7
+    assert train(TASK, often, tmp_path)["valid"] == {"step": 2, "loss": 0.1, "accuracy": 0.8}
+    kept = load_file(tmp_path / "model.safetensors")
+    for name, tensor in weights["valid", 2].items():
+        assert torch.equal(kept[name], tensor), name
+        assert torch.equal(weights["test", 6][name], tensor), name
+    assert not list(tmp_path.glob("best-*")), "what was kept on the way is taken away"
+
+
+def test_best_weights_that_are_not_there_are_no_best(tmp_path, monkeypatch):
+    """As of a checkpoint of an older version, which kept them under another name."""
+    from ssmid.experiments.training import loop
+
+    def stopping(trainer, batch):
+        if trainer.step == 4:
+            raise KeyboardInterrupt
+        return update(trainer, batch)
+
+    update = loop._Trainer._update
+    often = Configuration.of({**CONFIGURATION.as_dict(), "steps": 6, "evaluate_every": 2, "checkpoint_every": 2})
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Trainer, "_measured", lambda trainer, split: {"loss": 0.1, "accuracy": 0.9 - 0.1 * trainer.step})
+        patched.setattr(loop._Trainer, "_update", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(TASK, often, tmp_path)
+        assert [path.name for path in tmp_path.glob("best-*")] == ["best-2.safetensors"]
+        (tmp_path / "best-2.safetensors").unlink()
+        patched.setattr(loop._Trainer, "_update", update)
+        assert train(TASK, often, tmp_path)["valid"]["step"] == 6
 
 
 def test_what_was_half_written_is_taken_away(whole, tmp_path):

@@ -69,6 +69,18 @@ def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None
         _write(path, model.state_dict(), facts)
 
 
+def best_weights(folder: Path, step: int) -> Path:
+    """Where the weights of the best evaluation, that after ``step`` steps, are kept on the way."""
+    return folder / f"best-{step}.safetensors"
+
+
+def forget_but(folder: Path, step: int | None) -> None:
+    """Takes away all weights of evaluations but those of ``step``."""
+    for path in folder.glob("best-*.safetensors"):
+        if step is None or path != best_weights(folder, step):
+            path.unlink(missing_ok=True)
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Puts weights that :func:`save_weights` wrote into ``model``."""
     from safetensors.torch import load_file

@@ -150,6 +150,8 @@ class _Trainer:
                 self.penalty.basis = self.sums.pop(_BASIS)
             self._expect_same(facts["identity"])
             self.step, self.seconds, self.best, self.perfect = (facts[name] for name in ("step", "seconds", "best", "perfect"))
+            if self.c.keep == "best" and self.best and not checkpoint.best_weights(self.folder, self.best["step"]).exists():
+                self.best = None  # what is not there is not kept
         self.team.wait()
         self.log = Log(self.folder / LOG, self.step) if self.team.rank == 0 else None
         self.model.train()
@@ -216,7 +218,8 @@ class _Trainer:
         if self.c.keep == "last" or self.best is None or score(self.task.kind, found) > score(self.task.kind, self.best):
             self.best = {"step": self.step, **found}
             if self.c.keep == "best" and self.team.rank == 0:
-                checkpoint.save_weights(self.folder / WEIGHTS, self.model, {"identity": self.identity, **self.best})
+                # under a name of its own, so that the weights of the best that the checkpoint knows stay
+                checkpoint.save_weights(checkpoint.best_weights(self.folder, self.step), self.model, {"identity": self.identity})
 
     def _solved(self) -> bool:
         return len(self.perfect) == _IN_A_ROW
@@ -238,15 +241,17 @@ class _Trainer:
             facts = {"identity": self.identity} | {name: getattr(self, name) for name in ("step", "seconds", "best", "perfect")}
             held = self.sums | ({_BASIS: self.penalty.basis} if self.penalty else {})
             checkpoint.save(self.folder / checkpoint.NAME, self.model, self.optimizer, held, facts)
+            checkpoint.forget_but(self.folder, self.best["step"] if self.best else None)
 
     def _finish(self, diverged: bool) -> dict[str, Any]:
         """The weights that are kept and the result, and after these no checkpoint."""
-        path = self.folder / WEIGHTS
-        if self.team.rank == 0 and (self.c.keep == "last" or self.best is None):
-            checkpoint.save_weights(path, self.model, {"identity": self.identity, "step": self.step})
-        self.team.wait()
-        if self.c.keep == "best":
-            checkpoint.load_weights(path, self.model)
+        step = self.step
+        if self.c.keep == "best" and self.best is not None:
+            step = self.best["step"]
+            self.team.wait()
+            checkpoint.load_weights(checkpoint.best_weights(self.folder, step), self.model)
+        if self.team.rank == 0:
+            checkpoint.save_weights(self.folder / WEIGHTS, self.model, {"identity": self.identity, "step": step})
         result = {
             "steps": self.step,
             "diverged": diverged,
@@ -262,6 +267,7 @@ class _Trainer:
         if self.team.rank == 0:
             write_result(self.folder, Outcome(self.identity, strict(result)))
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
+            checkpoint.forget_but(self.folder, None)
         return self.team.agree(strict(result))
 
 
