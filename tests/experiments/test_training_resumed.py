@@ -180,6 +180,23 @@ def test_best_weights_that_are_not_there_are_no_best(tmp_path, monkeypatch):
         assert train(TASK, often, tmp_path)["valid"]["step"] == 6
 
 
+def test_a_checkpoint_from_before_evaluations_were_counted_is_gone_on_from(whole, tmp_path, monkeypatch):
+    from ssmid.experiments.training import checkpoint
+
+    save = checkpoint.save
+
+    def older(path, model, optimizer, sums, facts):
+        save(path, model, optimizer, sums, {name: value for name, value in facts.items() if name != "perfect"})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", older)
+        with pytest.raises(KeyboardInterrupt):
+            train(TASK, CONFIGURATION, tmp_path)
+    train(TASK, CONFIGURATION, tmp_path)
+    assert outcome(tmp_path) == whole
+
+
 def test_what_was_half_written_is_taken_away(whole, tmp_path):
     (tmp_path / ".checkpoint.0a1b2c3d.safetensors").write_bytes(b"half")
     train(TASK, CONFIGURATION, tmp_path)

@@ -149,7 +149,8 @@ class _Trainer:
             if self.penalty:
                 self.penalty.basis = self.sums.pop(_BASIS)
             self._expect_same(facts["identity"])
-            self.step, self.seconds, self.best, self.perfect = (facts[name] for name in ("step", "seconds", "best", "perfect"))
+            self.step, self.seconds, self.best = (facts[name] for name in ("step", "seconds", "best"))
+            self.perfect = facts.get("perfect", [])  # a checkpoint from before these were counted has none
             if self.c.keep == "best" and self.best and not checkpoint.best_weights(self.folder, self.best["step"]).exists():
                 self.best = None  # what is not there is not kept
         self.team.wait()
