@@ -15,6 +15,7 @@ from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.log import strict
 from ssmid.experiments.training.loop import train
 from ssmid.experiments.training.result import Outcome, read_result, write_result
+from ssmid.jobs.store import only_here
 from ssmid.jobs.workers import Alone
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
@@ -86,18 +87,26 @@ class Measurement:
         return dataclasses.replace(self, options=options, of=tuple(run.with_overrides(others) for run in self.of))
 
     def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
-        """What was measured, by the first process, kept as that of a training is; ValueError where one of its trainings is not over."""
+        """What was measured, by the first process, kept as that of a training is.
+
+        Raises ValueError where one of its trainings is not over, and for a measurement that is at work.
+        """
         for run in self.of:
             if result_of(run, folder) is None:
                 raise ValueError(f"{self.name}: expected {run.name} trained in {str(folder)!r}, got nothing (--only leaves it out)")
-        found = result_of(self, folder) if team.rank == 0 else None
-        if found is None and team.rank == 0:
-            places = [folder / run.name for run in self.of]
-            measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage)
-            found = strict(json.loads(json.dumps(measured)))
-            (folder / self.name).mkdir(parents=True, exist_ok=True)
-            write_result(folder / self.name, Outcome(self.as_dict(), found))
+        found = None
+        if team.rank == 0:
+            with only_here(folder / self.name):
+                found = result_of(self, folder)
+                if found is None:
+                    found = self._measured(folder, device, stage)
+                    write_result(folder / self.name, Outcome(self.as_dict(), found))
         return team.agree(found)
+
+    def _measured(self, folder: Path, device: str, stage: Stage) -> dict[str, Any]:
+        places = [folder / run.name for run in self.of]
+        measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage)
+        return strict(json.loads(json.dumps(measured)))
 
 
 Job = Run | Measurement

@@ -11,6 +11,7 @@ from ssmid.experiments import experiment, run
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.experiment import Experiment, Measurement, Run
 from ssmid.experiments.training import Configuration
+from ssmid.jobs.store import only_here
 from tests.experiments.toy_tasks import MODEL, Toy
 
 
@@ -104,6 +105,27 @@ def test_a_measurement_follows_its_trainings_and_is_kept(small, tmp_path, monkey
     found = {r["name"]: r for r in json.loads((tmp_path / "other" / "measured.json").read_text())["runs"]}
     assert found["toy/measured"]["result"]["steps"] == 10
     assert found["toy/2"]["curve"][-1]["step"] == 5
+
+
+@pytest.mark.parametrize("name", ["toy/2", "toy/measured"])
+def test_a_job_at_work_is_not_done_by_a_second_call(name, small, tmp_path, monkeypatch):
+    """Another open file has the lock, as another process would; where the job is over by then, the second call gives its result."""
+    asked = []
+
+    def measure(*, device, stage):
+        asked.append(device)
+        return {"value": 3}
+
+    def measured(*, quick: bool = False) -> Experiment:
+        return Experiment("measured", (*run.EXPERIMENTS["small"]().runs, Measurement("toy/measured", measure, {})), lambda found: [])
+
+    monkeypatch.setitem(run.EXPERIMENTS, "measured", measured)
+    with only_here(tmp_path / name), pytest.raises(ValueError, match=f"{name}: expected a folder that no other job works in, got one"):
+        run.run_experiment("measured", tmp_path, only=name)
+    assert not asked
+    first, again = (run.run_experiment("measured", tmp_path, only=name) for _ in range(2))
+    assert first == again
+    assert len(asked) == (name == "toy/measured")
 
 
 @pytest.mark.parametrize(
