@@ -10,7 +10,7 @@ from typing import Any
 
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.distillation import distillation
-from ssmid.experiments.experiment import Experiment, Results, result_of, trainings
+from ssmid.experiments.experiment import Experiment, Results, Run, result_of, trainings
 from ssmid.experiments.language import language
 from ssmid.experiments.long_range import long_range
 from ssmid.experiments.small_models import small_models
@@ -48,9 +48,10 @@ def run_experiment(
     quick : toy sizes   device : "cpu" or "cuda"   only : patterns of names of jobs, as of files: ``copying/rtf-*,delay/*``
     overrides : ``key=value`` of every run, ``task.key=value`` of its task
 
-    Each job has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``NAME.json``, of all jobs that are over, and a
-    figure of the curves of each task are written anew: so several calls, each of its own ``only`` and GPU, may fill one folder. Experiments
-    that train the same find it done there. Under torchrun the processes share every batch; None is returned in all but the first.
+    Each job has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``NAME.json``, of all jobs that are over, is
+    written anew, and after a training a figure of the curves of each task: so several calls, each of its own ``only`` and GPU, may fill
+    one folder. Experiments that train the same find it done there. Under torchrun the processes share every batch; None is returned in all
+    but the first.
     Raises ValueError for wrong input: before any training, but for options of a model, which are checked where its turn comes.
     """
     if name not in EXPERIMENTS:
@@ -68,7 +69,7 @@ def run_experiment(
             told("starting")
             run.perform(folder, mine, team, told)
             if team.rank == 0:
-                _write(folder, experiment, facts)
+                _write(folder, experiment, facts, draw=isinstance(run, Run))
         return _report(experiment, _over(experiment, folder), folder) if team.rank == 0 else None
 
 
@@ -93,16 +94,22 @@ def _report(experiment: Experiment, results: Results, folder: Path) -> Report:
     return Report(experiment.name, facts, experiment.tables(results), words)
 
 
-def _write(folder: Path, experiment: Experiment, facts: dict[str, Any]) -> None:
+def _write(folder: Path, experiment: Experiment, facts: dict[str, Any], *, draw: bool) -> None:
     """All that is over, also by a call that ended a job while this one wrote: whoever writes last has looked after that."""
     results: Results = ()
     while len(found := _over(experiment, folder)) > len(results):
         results = found
-        _write_these(folder, experiment, results, facts)
+        curves = {run.name: read(folder / run.name / LOG) for run, _ in trainings(results)}
+        _write_these(folder, experiment, results, curves, facts)
+        if draw:
+            _draw(folder, results, curves)
 
 
-def _write_these(folder: Path, experiment: Experiment, results: Results, facts: dict[str, Any]) -> None:
-    curves = {run.name: read(folder / run.name / LOG) for run, _ in trainings(results)}
+Curves = dict[str, list[dict[str, Any]]]
+"""Of each training by name the lines of its log."""
+
+
+def _write_these(folder: Path, experiment: Experiment, results: Results, curves: Curves, facts: dict[str, Any]) -> None:
     runs = [
         {"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result, "curve": _evaluations(curves.get(run.name, []))}
         for run, result in results
@@ -111,7 +118,6 @@ def _write_these(folder: Path, experiment: Experiment, results: Results, facts: 
     tables = {table.title: _rows(table) for table in report.tables}
     content = {"experiment": experiment.name, **facts, "runs": runs, "tables": tables, "words": list(report.words)}
     write_bytes(folder / f"{experiment.name}.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
-    _draw(folder, results, curves)
 
 
 def _evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -123,7 +129,7 @@ def _rows(table: Any) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
-def _draw(folder: Path, results: Results, curves: dict[str, list[dict[str, Any]]]) -> None:
+def _draw(folder: Path, results: Results, curves: Curves) -> None:
     """The curves of all runs so far, a figure a task."""
     from ssmid import plot
     from ssmid.report.figures import figure

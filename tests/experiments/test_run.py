@@ -95,8 +95,11 @@ def test_a_measurement_follows_its_trainings_and_is_kept(small, tmp_path, monkey
     with pytest.raises(ValueError, match="expected toy/2 trained"):
         run.run_experiment("measured", tmp_path, only="toy/m*")
     run.run_experiment("measured", tmp_path, only="toy/2")
+    drawn = (tmp_path / "curves-toy-token.png").stat().st_mtime_ns
     run.run_experiment("measured", tmp_path, only="toy/m*")
+    assert (tmp_path / "curves-toy-token.png").stat().st_mtime_ns == drawn, "a measurement changes no curve"
     run.run_experiment("measured", tmp_path, only="toy/m*,toy/4")
+    assert (tmp_path / "curves-toy-token.png").stat().st_mtime_ns > drawn
     found = {r["name"]: r for r in json.loads((tmp_path / "measured.json").read_text())["runs"]}
     assert list(found) == ["toy/2", "toy/4", "toy/measured"], "all that is over, whichever call did it"
     assert found["toy/measured"]["result"] == {"steps": 40, "none": None}
