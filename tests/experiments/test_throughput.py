@@ -9,6 +9,7 @@ import pytest
 from ssmid.bench import decode_answers, replay
 from ssmid.bench.decode_answers import answered
 from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, MULTI, TRANSFORMER
+from ssmid.bench.timing import Timing
 from ssmid.experiments import run
 from ssmid.experiments import throughput as subject
 from ssmid.experiments.throughput import answers, best, tables, throughput
@@ -34,7 +35,7 @@ def an_answer(over="batch", batch=1, rate=100.0, prompt=512, new=256, of=None, *
 
 def fabricated():
     out = {"over": "batch", "prompt": 512, "new": 256, "of_batch": 512, "batch": 512, "out_of_memory": True, "state_bytes": 2**21}
-    hyena = [an_answer(), an_answer(batch=64, rate=1200.0), an_answer(batch=256, rate=1100.0)]
+    hyena = [an_answer(), an_answer(batch=64, rate=1200.0, samples=3), an_answer(batch=256, rate=1100.0)]
     found = {
         DISTILLED: [*hyena, an_answer("prompt", 64, 300.0, 8192, of=64)],
         TRANSFORMER: [an_answer(batch=64, rate=400.0), out, an_answer("prompt", 16, 50.0, 8192, of=64, composed_of=16)],
@@ -57,6 +58,7 @@ def test_all_of_it_runs_small_and_each_system_is_kept(tmp_path):
             assert answer["tokens_per_second"] == pytest.approx(answer["batch"] * answer["new"] / answer["seconds"])
             assert 0 < answer["reading"] < answer["seconds"]
             assert answer["composed_of"] is None
+            assert answer["samples"] == 3
     states = {job["name"]: {(a["prompt"], a["new"]): a["state_bytes"] for a in job["result"]["answers"]} for job in found["runs"]}
     assert len(set(states["throughput/hyena"].values())) == 1, "the state of a recurrence is the same for every length"
     grows = states["throughput/transformer"]
@@ -127,6 +129,36 @@ def test_time_is_composed_where_there_is_none(model, counted, slow_clock):
     assert end.timing.seconds == pytest.approx(10 + 99 * 10 / 16)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [([1.0, 1.4, 1.2], (1.2, 1.4, 3)), ([1.4, 9.0, 1.2], (1.4, 9.0, 3)), ([1.6], (1.6, 1.6, 1))]
+)
+def test_what_is_over_soon_is_the_median_of_three(seconds, expected, monkeypatch):
+    made = iter(seconds)
+
+    def timed(model, batch, prompt, new, device, patience):
+        total = next(made)
+        return decode_answers.EndToEnd(batch, batch * new, Timing.of([total]), reading=total / 4)
+
+    monkeypatch.setattr(subject, "answered", timed)
+    (found,) = small()
+    assert (found["seconds"], found["slowest"], found["samples"]) == expected
+    assert found["reading"] == found["seconds"] / 4, "of the same sample"
+    assert found["tokens_per_second"] == pytest.approx(4 / found["seconds"])
+    assert next(made, None) is None
+
+
+def test_what_is_composed_is_made_once(monkeypatch):
+    calls = []
+
+    def timed(model, batch, prompt, new, device, patience):
+        calls.append(batch)
+        return decode_answers.EndToEnd(batch, batch * new, Timing.of([0.5]), 0.1, composed_of=16)
+
+    monkeypatch.setattr(subject, "answered", timed)
+    (found,) = small()
+    assert (found["samples"], len(calls)) == (1, 1)
+
+
 def test_short_answers_are_never_composed(model, counted, slow_clock):
     assert answered(model, 2, 8, 30, "cpu", patience=3.0).composed_of is None
     assert len(counted) == 29
@@ -169,10 +201,11 @@ def test_tables_say_what_was_measured_how_and_what_did_not_fit():
         [TRANSFORMER, 64, 1.0, pytest.approx(2 / 3), None, None],
         [CACHED, 64, 1.5, 1.0, None, None],
     ]
+    assert [row[5] for row in at_best.rows] == ["end to end, median of 3", "end to end, once", "end to end, once"]
     assert [[row[0], row[1], row[3], row[4], row[-1]] for row in by_prompt.rows] == [
-        [DISTILLED, 512, 64, 1200, "end to end"],
-        [DISTILLED, 8192, 64, 300, "end to end"],
-        [TRANSFORMER, 512, 64, 400, "end to end"],
+        [DISTILLED, 512, 64, 1200, "end to end, median of 3"],
+        [DISTILLED, 8192, 64, 300, "end to end, once"],
+        [TRANSFORMER, 512, 64, 400, "end to end, once"],
         [TRANSFORMER, 8192, 16, 50, "composed: prompt read, 16 of 255 steps timed"],
     ]
     assert by_generated.rows == []
