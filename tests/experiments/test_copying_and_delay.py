@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ssmid.experiments.copying_and_delay import LAYERS, PUBLISHED, copying_and_delay, tables
 from ssmid.experiments.models import model_of
 from ssmid.experiments.run import run_experiment
@@ -26,15 +28,16 @@ def test_tasks_widths_and_budgets():
         assert sum(p.numel() for p in model_of(r.task, r.configuration.model).parameters()) < 20_000
 
 
-def test_filters_of_copying_begin_as_the_authors_have_them():
+@pytest.mark.parametrize(("task", "step"), [("copying", 4 / 1024), ("delay", 0.002)])
+def test_filters_begin_as_the_authors_have_them(task, step):
     runs = {r.name: r for r in copying_and_delay().runs}
-    chosen = {name: runs[f"copying/{name}-64"] for name in LAYERS}
+    chosen = {name: runs[f"{task}/{name}-64"] for name in LAYERS}
     small = {name: model_of(r.task, r.configuration.model | {"depth": 1}) for name, r in chosen.items()}
     shapes = {name: parameter.shape for name, parameter in small["rtf"].named_parameters()}
     assert [shape for name, shape in shapes.items() if name.endswith("denominator")] == [(1, 64)]
     for name in ("s4", "s4d"):
         steps = next(p for key, p in small[name].named_parameters() if key.endswith("inv_dt"))
-        assert (steps.exp() - 4 / 1024).abs().max() < 1e-8
+        assert (steps.exp() - step).abs().max() < 1e-8
 
 
 def test_tables_put_what_was_published_and_its_share_beside_published_tasks_only():
@@ -58,4 +61,4 @@ def test_tables_put_what_was_published_and_its_share_beside_published_tasks_only
 def test_from_seed_to_table(tmp_path):
     report = run_experiment("copying-and-delay", tmp_path, quick=True, only="*-8", overrides=["steps=30", "warmup=1"])
     assert report.facts["runs"] == "6 of 12"
-    assert [row[1] for row in report.tables[-1].rows] == [*LAYERS] * 2
+    assert [row[:2] for row in report.tables[-1].rows] == [["copying", name] for name in LAYERS]

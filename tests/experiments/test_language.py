@@ -18,7 +18,8 @@ def test_models_have_equally_many_parameters_and_the_same_data():
         run = runs[f"{name}-0"]
         sizes[name] = sum(p.numel() for p in model_of(run.task, run.configuration.model).parameters())
     assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
-    shared = [{**run.configuration.as_dict(), "model": None, "seed": None, "hankel_order": None, "kernel_rate": None} for run in runs.values()]
+    own = dict.fromkeys(("model", "seed", "hankel_order", "kernel_rate"))
+    shared = [run.configuration.as_dict() | own for run in runs.values()]
     assert all(configuration == shared[0] for configuration in shared)
     assert {run.task for run in runs.values()} == {runs["hyena-0"].task}
     assert runs["hyena-2"].configuration.seed == runs["hyena-2"].labels["seed"] == 2
