@@ -10,14 +10,20 @@ of 4000 taps and no more; their first steps of S4, 2 / lag, are those here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from ssmid.experiments.experiment import Experiment, Results, Run, trainings
+from ssmid.experiments.experiment import Experiment, Job, Measurement, Results, Run, trainings
+from ssmid.experiments.measures.rational_poles import rational_poles
 from ssmid.experiments.tasks.copying import Copying
 from ssmid.experiments.tasks.delay import Delay
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training_speed import training_speed
+from ssmid.jobs.workers import Alone
+from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
 LAYERS: dict[str, dict[str, Any]] = {"rtf": {"init": "montel"}, "s4": {}, "s4d": {}}
@@ -37,9 +43,19 @@ PUBLISHED: dict[str, dict[str, dict[int, float]]] = {
 """Accuracy of Copying and RMSE of Delay, by layer and state size."""
 
 
+@dataclasses.dataclass(frozen=True)
+class OfFilters(Measurement):
+    """A measurement of one training, which is also given its ``task``, and as ``model`` the options of its model."""
+
+    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
+        run = self.of[0]
+        given = partial(self.measure, task=run.task, model=run.configuration.model)
+        return Measurement.perform(dataclasses.replace(self, measure=given), folder, device, team, stage)
+
+
 def copying_and_delay(*, quick: bool = False) -> Experiment:
     """25,000 steps of Copying, two fifths of the published ones (``steps=62500`` is all), or fewer where it is solved before; Delay for all
-    of them. ``quick``: toys."""
+    of them; and of Copying the poles of the rational filters. ``quick``: toys."""
     if quick:
         copying, delay, orders = Copying(memorize=12, tokens=8, train=1024, held_out=64), Delay(length=256, lag=64, held_out=32), (8, 32)
         sizes = {"copying": ({"width": 32, "depth": 1}, 160, 16, 1e-2), "delay": ({"width": 4}, 120, 16, 1e-2)}
@@ -48,7 +64,7 @@ def copying_and_delay(*, quick: bool = False) -> Experiment:
         sizes = {"copying": ({"width": 64, "depth": 4}, 25_000, 8, 1e-3), "delay": ({"width": 4}, 5120, 64, 1e-3)}
     linear = {"depth": 1, "mixing": "none", "norm": "none", "residual": False}
     tasks: dict[str, Any] = {"copying": copying, "delay": delay}
-    runs = []
+    runs: list[Job] = []
     for name, task in tasks.items():
         size, steps, batch, rate = sizes[name]
         ends = linear if name == "delay" else {}
@@ -61,13 +77,16 @@ def copying_and_delay(*, quick: bool = False) -> Experiment:
                 first = {"num_a": 1} if layer == "rtf" else {"dt_min": step, "dt_max": step}
                 model = {"layer": layer, "order": order, **size, **ends, "filter": options | first}
                 configuration = Configuration(model=model, steps=steps, batch=batch, rate=rate, warmup=steps // 20, clip=1.0, **more)
-                runs.append(Run(f"{name}/{layer}-{order}", task, configuration, {"layer": layer, "state": order}))
+                run = Run(f"{name}/{layer}-{order}", task, configuration, {"layer": layer, "state": order})
+                runs.append(run)
+                if (name, layer) == ("copying", "rtf"):
+                    runs.append(OfFilters(f"poles/{layer}-{order}", rational_poles, run.labels, (run,), {"lag": None}))
     return Experiment("copying-and-delay", tuple(runs), tables)
 
 
 def tables(results: Results) -> Sequence[Table]:
     """One of each task: state sizes down, layers across, and what was published beside them; the steps of each training; the speed of
-    those of Copying, as Delay waits for its signals to be made."""
+    those of Copying, as Delay waits for its signals to be made; the poles of its rational filters."""
     titles = {
         "copying": ("Copying: accuracy", "accuracy", lambda run: run.task.facts()["memorize"] == 1024),
         "delay": ("Delay: RMSE", "rmse", lambda run: run.task.facts()["length"] == 4000),
@@ -86,7 +105,20 @@ def tables(results: Results) -> Sequence[Table]:
         if published:
             found.append(_budget(name, here))
     copying = [(run, result) for run, result in trainings(results) if run.task.name == "copying"]
-    return [*found, *([training_speed(copying)] if copying else [])]
+    return [*found, *([training_speed(copying)] if copying else []), *_poles(results)]
+
+
+def _poles(results: Results) -> list[Table]:
+    """Block by block, of each state size; energy is that of the taps after tap 0."""
+    measured = [(job.labels["state"], result) for job, result in results if "blocks" in result]
+    columns = ["state", "block", "poles outside the unit circle", "of", "largest modulus", "lag", "share of the energy there, median"]
+    columns += ["at most, by its order", "channels with the largest tap there", "channels", "largest tap of most at lag"]
+    rows = []
+    for state, r in measured:
+        for b in r["blocks"]:
+            row = [state, b["block"] + 1, b["outside"], b["poles"], b["largest_modulus"], r["lag"], b["share"], r["bound"]]
+            rows.append([*row, b["there"], b["channels"], b["mostly_at"]])
+    return [Table("Copying: poles of the trained filters", columns, rows)] * bool(rows)
 
 
 def _budget(name: str, here: Sequence[tuple[Run, Any]]) -> Table:

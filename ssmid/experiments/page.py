@@ -40,7 +40,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         table = _table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
         lines += ["", *(_folded(title, table) if len(rows) > _LONG else [f"**{title}**", "", *table])]
-    words = [*results["words"], *_not_run(results)]
+    words = [*results["words"], *_elsewhere(results["runs"]), *_not_run(results)]
     return "\n".join(lines + (["", *words] if words else [])) + "\n"
 
 
@@ -56,13 +56,23 @@ def _command(results: Mapping[str, Any]) -> str:
     return " ".join(["ssmid", "experiment", results["experiment"], *size, *device, *given, "-o", "results"])
 
 
+def _elsewhere(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was not measured on the machine that is named above, for each that did."""
+    by_machine: dict[str, list[str]] = {}
+    for run in runs:
+        if "machine" in run:
+            by_machine.setdefault(" ".join(machine_lines(run["machine"])), []).append(run["name"])
+    return [f"On another machine: {_names(names)}: {words}" for words, names in by_machine.items()]
+
+
 def _not_run(results: Mapping[str, Any]) -> list[str]:
     over = {run["name"] for run in results["runs"]}
     missing = [job.name for job in EXPERIMENTS[results["experiment"]](quick=results["quick"]).runs if job.name not in over]
-    if not missing:
-        return []
-    names = ", ".join(f"`{name}`" for name in missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
-    return [f"Not run: {names} ({len(over)} of {len(over) + len(missing)} were)."]
+    return [f"Not run: {_names(missing)} ({len(over)} of {len(over) + len(missing)} were)."] if missing else []
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _tasks(runs: Sequence[Mapping[str, Any]]) -> list[str]:

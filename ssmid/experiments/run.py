@@ -50,8 +50,8 @@ def run_experiment(
 
     Each job has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``NAME.json``, of all jobs that are over, is
     written anew, and after a training a figure of the curves of each task: so several calls, each of its own ``only`` and GPU, may fill
-    one folder. Experiments that train the same find it done there. Under torchrun the processes share every batch; None is returned in all
-    but the first.
+    one folder. ``machine`` there is that of most jobs; those of another have it beside their result. Experiments that train the same find
+    it done there. Under torchrun the processes share every batch; None is returned in all but the first.
     Raises ValueError for wrong input: before any training, but for options of a model, which are checked where its turn comes.
     """
     if name not in EXPERIMENTS:
@@ -61,15 +61,17 @@ def run_experiment(
     chosen = [run for run in experiment.runs if only is None or any(fnmatch(run.name, pattern) for pattern in only.split(","))]
     if not chosen:
         raise ValueError(f"only: expected a pattern of {', '.join(run.name for run in experiment.runs)}, got {only!r}")
-    mine, facts = device_of(device), {"quick": quick, "overrides": list(overrides), "machine": _machine(device)}
+    mine, facts, machines = device_of(device), {"quick": quick, "overrides": list(overrides)}, Machines(_machine(device))
     with workers(mine) as team:
         for number, run in enumerate(chosen, 1):
             words = f"{run.name} ({number} of {len(chosen)})"
             told = _prefixed(stage, words)
             told("starting")
+            if team.rank == 0 and result_of(run, folder) is None:
+                machines.done_here.add(run.name)
             run.perform(folder, mine, team, told)
             if team.rank == 0:
-                _write(folder, experiment, facts, draw=isinstance(run, Run))
+                _write(folder, experiment, facts, machines, draw=isinstance(run, Run))
         return _report(experiment, _over(experiment, folder), folder) if team.rank == 0 else None
 
 
@@ -94,13 +96,13 @@ def _report(experiment: Experiment, results: Results, folder: Path) -> Report:
     return Report(experiment.name, facts, experiment.tables(results), words)
 
 
-def _write(folder: Path, experiment: Experiment, facts: dict[str, Any], *, draw: bool) -> None:
+def _write(folder: Path, experiment: Experiment, facts: dict[str, Any], machines: Machines, *, draw: bool) -> None:
     """All that is over, also by a call that ended a job while this one wrote: whoever writes last has looked after that."""
     results: Results = ()
     while len(found := _over(experiment, folder)) > len(results):
         results = found
         curves = {run.name: read(folder / run.name / LOG) for run, _ in trainings(results)}
-        _write_these(folder, experiment, results, curves, facts)
+        _write_these(folder, experiment, results, curves, facts, machines)
         if draw:
             _draw(folder, results, curves)
 
@@ -109,15 +111,21 @@ Curves = dict[str, list[dict[str, Any]]]
 """Of each training by name the lines of its log."""
 
 
-def _write_these(folder: Path, experiment: Experiment, results: Results, curves: Curves, facts: dict[str, Any]) -> None:
+def _write_these(
+    folder: Path, experiment: Experiment, results: Results, curves: Curves, facts: dict[str, Any], machines: Machines
+) -> None:
+    path = folder / f"{experiment.name}.json"
+    machine, others = machines.of([run.name for run, _ in results], path)
     runs = [
-        {"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result, "curve": _evaluations(curves.get(run.name, []))}
+        {"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result}
+        | {"curve": _evaluations(curves.get(run.name, []))}
+        | ({"machine": others[run.name]} if run.name in others else {})
         for run, result in results
     ]
     report = _report(experiment, results, folder)
     tables = {table.title: _rows(table) for table in report.tables}
-    content = {"experiment": experiment.name, **facts, "runs": runs, "tables": tables, "words": list(report.words)}
-    write_bytes(folder / f"{experiment.name}.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+    content = {"experiment": experiment.name, **facts, "machine": machine, "runs": runs, "tables": tables, "words": list(report.words)}
+    write_bytes(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,6 +147,30 @@ def _draw(folder: Path, results: Results, curves: Curves) -> None:
         of = {"regress": "rmse", "language": "bits"}.get(kind, "accuracy")
         lines = {run.name: curves[run.name] for run in runs if run.task.name == name}
         figure(folder / f"{CURVES}-{name}.png", lambda ax, lines=lines, of=of: plot.training_curves(lines, of, ax=ax), name, (9.0, 4.8))
+
+
+class Machines:
+    """Which machine did which job: this one what this call does, and the others as what was written before has it."""
+
+    def __init__(self, here: dict[str, Any]) -> None:
+        self.here, self.done_here = here, set[str]()
+
+    def of(self, names: Sequence[str], path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """That of most of the jobs ``names``, the first of as many, and by name those of jobs that another did."""
+        before: dict[str, Any] = {}
+        if path.exists():
+            there = json.loads(path.read_bytes())
+            before = {run["name"]: run.get("machine", there["machine"]) for run in there["runs"]}
+        each = [self.here if name in self.done_here else before.get(name, self.here) for name in names]
+        alike = [_lasting(machine) for machine in each]
+        most = max(alike, key=alike.count)
+        others = {name: machine for name, machine, facts in zip(names, each, alike, strict=True) if facts != most}
+        return each[alike.index(most)], others
+
+
+def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
+    """Without the load, which is another at every call."""
+    return {name: value for name, value in machine.items() if name != "load"}
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -64,6 +64,18 @@ def test_what_failed_what_is_small_and_where_it_ran_is_said(results):
     assert "someone" not in text
 
 
+def test_jobs_of_another_machine_are_named_with_it(results):
+    here = results["machine"]
+    assert "another machine" not in page.markdown(results)
+    for job, processor in zip(results["runs"], ("P | 1", "P2", "P2"), strict=True):
+        job["machine"] = {**here, "processor": processor, "load": 0.0}
+    before, first, second, last = page.markdown(results).rsplit("\n", 4)[:4]
+    assert first.startswith("On another machine: `toy/0`: P | 1, ")
+    assert second.startswith("On another machine: `toy/2`, `toy/measured`: P2, ")
+    assert last.startswith("Not run: `toy/1`")
+    assert before.endswith("\n")
+
+
 def test_long_tables_are_folded(results):
     results["tables"] = {name: [{"order": n} for n in range(count)] for name, count in (("short", 30), ("a < b", 31))}
     text = page.markdown(results)

@@ -110,6 +110,27 @@ def test_a_measurement_follows_its_trainings_and_is_kept(small, tmp_path, monkey
     assert found["toy/2"]["curve"][-1]["step"] == 5
 
 
+def test_each_job_keeps_the_machine_that_did_it(small, tmp_path, monkeypatch):
+    def call(processor: str, load: float, only: str, *overrides: str) -> tuple[str, dict[str, str]]:
+        monkeypatch.setattr(run, "_machine", lambda device: {"processor": processor, "load": load})
+        run.run_experiment("three", tmp_path, only=only, overrides=overrides)
+        found = json.loads((tmp_path / "three.json").read_text())
+        others = {job["name"]: job["machine"]["processor"] for job in found["runs"] if "machine" in job}
+        return found["machine"]["processor"], others
+
+    def three(*, quick: bool = False) -> Experiment:
+        runs = run.EXPERIMENTS["small"]().runs
+        return Experiment("three", (*runs, measurement), lambda found: [])
+
+    measurement = Measurement("toy/measured", lambda *, value, device, stage: {"value": value}, {}, options={"value": 1})
+    monkeypatch.setitem(run.EXPERIMENTS, "three", three)
+    assert call("A", 1.0, "toy/4") == ("A", {})
+    assert call("B", 1.0, "toy/2,toy/4") == ("B", {"toy/4": "A"}), "of as many the first; what was over is still another's"
+    assert call("A", 2.0, "toy/measured") == ("A", {"toy/2": "B"}), "the load tells no machines apart"
+    assert call("C", 1.0, "toy/*") == ("A", {"toy/2": "B"}), "who looks on did nothing"
+    assert call("C", 1.0, "toy/*", "measure.value=2") == ("B", {"toy/4": "A", "toy/measured": "C"}), "what is done anew is of who does it"
+
+
 @pytest.mark.parametrize("name", ["toy/2", "toy/measured"])
 def test_a_job_at_work_is_not_done_by_a_second_call(name, small, tmp_path, monkeypatch):
     """Another open file has the lock, as another process would; where the job is over by then, the second call gives its result."""
