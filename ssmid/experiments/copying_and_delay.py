@@ -112,12 +112,12 @@ def _poles(results: Results) -> list[Table]:
     """Block by block, of each state size; energy is that of the taps after tap 0."""
     measured = [(job.labels["state"], result) for job, result in results if "blocks" in result]
     columns = ["state", "block", "poles outside the unit circle", "of", "largest modulus", "lag", "share of the energy there, median"]
-    columns += ["at most, by its order", "channels with the largest tap there", "channels", "largest tap of most at lag"]
+    columns += ["at most, by its order", "largest tap most often at lag", "in channels", "of all"]
     rows = []
     for state, r in measured:
         for b in r["blocks"]:
             row = [state, b["block"] + 1, b["outside"], b["poles"], b["largest_modulus"], r["lag"], b["share"], r["bound"]]
-            rows.append([*row, b["there"], b["channels"], b["mostly_at"]])
+            rows.append([*row, b["mostly_at"], b["mostly"], b["channels"]])
     return [Table("Copying: poles of the trained filters", columns, rows)] * bool(rows)
 
 

@@ -57,11 +57,12 @@ def _command(results: Mapping[str, Any]) -> str:
 
 
 def _elsewhere(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was not measured on the machine that is named above, for each that did."""
+    """What was not measured on the machine that is named above, for each that did; how busy it was matters to times alone."""
     by_machine: dict[str, list[str]] = {}
     for run in runs:
         if "machine" in run:
-            by_machine.setdefault(" ".join(machine_lines(run["machine"])), []).append(run["name"])
+            machine = run["machine"] | ({} if "seconds" in run["result"] else {"load": None})
+            by_machine.setdefault(" ".join(machine_lines(machine)), []).append(run["name"])
     return [f"On another machine: {_names(names)}: {words}" for words, names in by_machine.items()]
 
 

@@ -81,7 +81,7 @@ def test_from_seed_to_table(tmp_path):
     load_weights(tmp_path / run.name / WEIGHTS, model)
     (rational,) = (m for m in model.modules() if isinstance(m, RTFFilter))
     modulus = np.abs(np.roots([1, *rational.coefficients()[1][0].tolist()]))
-    assert (row["state"], row["block"], row["of"], row["lag"], row["channels"]) == (8, 1, 8, 12, 32)
+    assert (row["state"], row["block"], row["of"], row["lag"], row["of all"]) == (8, 1, 8, 12, 32)
     assert row["largest modulus"] == pytest.approx(modulus.max(), rel=1e-9)
     assert row["poles outside the unit circle"] == (modulus > 1).sum()
     assert 0 < row["share of the energy there, median"] < row["at most, by its order"] == 1 / (2 - 8 / 12)

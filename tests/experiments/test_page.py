@@ -65,7 +65,7 @@ def test_what_failed_what_is_small_and_where_it_ran_is_said(results):
 
 
 def test_jobs_of_another_machine_are_named_with_it(results):
-    here = results["machine"]
+    here = results["machine"] = results["machine"] | {"load": 0.0}
     assert "another machine" not in page.markdown(results)
     for job, processor in zip(results["runs"], ("P | 1", "P2", "P2"), strict=True):
         job["machine"] = {**here, "processor": processor, "load": 0.0}
@@ -74,6 +74,10 @@ def test_jobs_of_another_machine_are_named_with_it(results):
     assert second.startswith("On another machine: `toy/2`, `toy/measured`: P2, ")
     assert last.startswith("Not run: `toy/1`")
     assert before.endswith("\n")
+    results["runs"][0]["machine"]["load"] = results["runs"][2]["machine"]["load"] = 1e6
+    assert page.markdown(results).count("The machine was busy") == 2
+    del results["runs"][2]["result"]["seconds"]
+    assert page.markdown(results).count("The machine was busy") == 1, "what takes no time does not mind"
 
 
 def test_long_tables_are_folded(results):
