@@ -136,12 +136,16 @@ class RTFFilter(Filter):
 
     def forward(self, length: int) -> Tensor:
         b, a, feedthrough = self.coefficients()
-        if self.numerator_kind == "wrapped" and length <= self.length:
-            taps = rational_taps(b, a, feedthrough, self.length)
-            # a slice of all would cost two passes over the gradient
-            taps = taps if length == self.length else taps[:, :length]
+        if self.numerator_kind == "causal":
+            taps = _continued(b, self._of_channels(a), feedthrough, length, 0)
         else:
-            taps = _continued(b, self._of_channels(a), feedthrough, length, self.length if self.numerator_kind == "wrapped" else 0)
+            taps = rational_taps(b, a, feedthrough, self.length)
+            if length > self.length:
+                # what an unstable filter grows to later would drown its first taps in rounding
+                later = _continued(b, self._of_channels(a), feedthrough, length, self.length)[:, self.length :]
+                taps = torch.cat([taps, later], dim=-1)
+            elif length < self.length:  # a slice of all would cost two passes over the gradient
+                taps = taps[:, :length]
         return taps.to(self.numerator.dtype)
 
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:

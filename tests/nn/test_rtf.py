@@ -86,6 +86,18 @@ def test_slow_poles_show_every_shortcut():
         assert np.abs(without_transpose - (system.num - 0.5 * system.den)[0, 1:].numpy()).max() > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_an_unstable_filter_grows_to_leaves_its_first_taps_alone(dtype):
+    filter = RTFFilter(2, 2, length=64, init="montel").to(dtype)
+    with torch.no_grad():
+        filter.denominator.copy_(torch.tensor([[-0.2, -1.06], [0.3, 0.5]]))
+    taps = filter(512).detach()
+    assert taps[0, 64:].abs().max() > 1e6, "that of a pole of modulus 1.13"
+    assert torch.equal(taps[:, :64], filter(64).detach())
+    b, a, h0 = (x.detach().double().numpy()[1] for x in filter.coefficients())
+    np.testing.assert_allclose(taps[1], dense_taps(b, a, h0, 512, 64), atol=1e-6)
+
+
 def test_clustered_poles():
     """A six-fold pole at 0.9, against 50 digits."""
     import mpmath
