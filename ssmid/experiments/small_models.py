@@ -19,8 +19,8 @@ from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.corpus import Corpus
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.loop import WEIGHTS
-from ssmid.experiments.training.result import RESULT
-from ssmid.io.files import about, parsing, write_bytes
+from ssmid.experiments.training.result import expect_result
+from ssmid.io.files import write_bytes
 from ssmid.io.language_models import load_model, save_model
 from ssmid.report.progress import Stage, progress
 from ssmid.report.tables import Table
@@ -86,11 +86,8 @@ def pack(folder: Path, target: Path, *, stage: Stage | None = None) -> dict[str,
     for number, name in enumerate(MIXERS):
         said(f"{name}: rounding", number, len(MIXERS))
         path = folder / "small-models" / name
-        with about(path / RESULT):
-            content = (path / RESULT).read_bytes()
-            with parsing("JSON"):
-                trained = json.loads(content)
-        given, found, task = trained["identity"], trained["result"], trained["identity"]["task"]
+        trained = expect_result(path)
+        given, found, task = trained.identity, trained.result, trained.identity["task"]
         here: Any = Corpus(length=task["length"], held_out=task["held_out"])
         if here.facts()["sha256"] != task["sha256"]:
             raise ValueError(f"{path}: expected a model of {here.facts()['source']}, got one of another text: run this with that Python")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.loop import WEIGHTS, train
-from ssmid.experiments.training.result import RESULT
-from ssmid.io.files import about, parsing
+from ssmid.experiments.training.result import expect_result
 from ssmid.io.language_models import load_model, save_model
 from ssmid.nn import LanguageModel, ModalFilter
 from ssmid.report.progress import Stage
@@ -64,8 +62,8 @@ def tuned(
         system = found[method][1]
         known = Predictions(teacher, task, "test", device=device, windows=windows)
         before = known.beside(filters.within(teacher, system))
-    with about(folder / RESULT), parsing("JSON"):
-        given = json.loads((folder / RESULT).read_bytes())["identity"]["configuration"]
+    trained = expect_result(folder)
+    given = trained.identity["configuration"]
     student = with_modal_filters(teacher, filters, system)
     small = {"steps": steps, "rate": rate, "warmup": steps // 10, "keep": "last", "checkpoint_every": steps, "evaluate_every": steps}
     configuration = Configuration.of({**given, **small})

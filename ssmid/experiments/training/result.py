@@ -36,3 +36,11 @@ def read_result(folder: Path) -> Outcome | None:
         if got != sorted(Outcome._fields):
             raise ValueError(f"expected {' and '.join(Outcome._fields)} by name, got {got}")
     return Outcome(**content)
+
+
+def expect_result(folder: Path) -> Outcome:
+    """As :func:`read_result`, and ValueError where no job is over."""
+    found = read_result(folder)
+    if found is None:
+        raise ValueError(f"{folder}: expected a job that is over, got none")
+    return found
