@@ -17,7 +17,7 @@ from ssmid.experiments.small_models import small_models
 from ssmid.experiments.throughput import throughput
 from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import read
-from ssmid.io.files import write_bytes
+from ssmid.io.files import about, parsing, write_bytes
 from ssmid.jobs.workers import device_of, workers
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report
@@ -159,8 +159,9 @@ class Machines:
         """That of most of the jobs ``names``, the first of as many, and by name those of jobs that another did."""
         before: dict[str, Any] = {}
         if path.exists():
-            there = json.loads(path.read_bytes())
-            before = {run["name"]: run.get("machine", there["machine"]) for run in there["runs"]}
+            with about(path), parsing("JSON"):
+                there = json.loads(path.read_bytes())
+                before = {run["name"]: run.get("machine", there["machine"]) for run in there["runs"]}
         each = [self.here if name in self.done_here else before.get(name, self.here) for name in names]
         alike = [_lasting(machine) for machine in each]
         most = max(alike, key=alike.count)

@@ -65,9 +65,12 @@ def test_what_is_tried_before_the_recording_leaves_no_trace(monkeypatch):
 
     monkeypatch.setattr(recording, "replayed", tried)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: torch_random_kept())
+    current = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: current.append(str(device)) or nullcontext())
     descent, alone = Descent(), Descent()
-    assert trace(Recorded(descent.update, descent.changed, "cuda"), [4, 4, 2, 4]) == trace(alone.update, [4, 4, 2, 4])
+    assert trace(Recorded(descent.update, descent.changed, "cuda:1"), [4, 4, 2, 4]) == trace(alone.update, [4, 4, 2, 4])
     assert descent.calls == 4 + 4
+    assert current == ["cuda:1"], "what is recorded is what the current device does"
 
 
 class torch_random_kept(nullcontext):
@@ -91,6 +94,13 @@ def test_a_gpu_replays_what_it_can_record(waits):
     before = descent.calls
     trace(Recorded(descent.update, descent.changed, "cuda"), [4] * 20, "cuda")
     assert (descent.calls - before > 20) is waits, "what waits for the device is called at every step"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_gpu_that_is_not_the_current_one_trains_too():
+    descent, alone = Descent("cuda:1"), Descent("cuda:1")
+    recorded = trace(Recorded(descent.update, descent.changed, "cuda:1"), [4] * 5, "cuda:1")
+    torch.testing.assert_close(recorded, trace(alone.update, [4] * 5, "cuda:1"), rtol=1e-6, atol=0)
 
 
 @on_gpu

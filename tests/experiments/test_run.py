@@ -129,6 +129,9 @@ def test_each_job_keeps_the_machine_that_did_it(small, tmp_path, monkeypatch):
     assert call("A", 2.0, "toy/measured") == ("A", {"toy/2": "B"}), "the load tells no machines apart"
     assert call("C", 1.0, "toy/*") == ("A", {"toy/2": "B"}), "who looks on did nothing"
     assert call("C", 1.0, "toy/*", "measure.value=2") == ("B", {"toy/4": "A", "toy/measured": "C"}), "what is done anew is of who does it"
+    (tmp_path / "three.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"three\.json: expected JSON data, got a damaged"):
+        call("C", 1.0, "toy/4")
 
 
 @pytest.mark.parametrize("name", ["toy/2", "toy/measured"])

@@ -41,7 +41,9 @@ class Recorded:
     def _recorded(self, batch: Tensors) -> Callable[[], Any] | None:
         """What repeats the update with what is in ``batch``, or None; everything is put back as it was."""
         before = {id(tensor): tensor.clone() for tensor in self._changed()}
-        with torch.random.fork_rng([torch.device(self._device)]), torch.enable_grad():
+        device = torch.device(self._device)
+        # a recording is of the current device: of another's kernels it would hold none, and its replays train nothing
+        with torch.cuda.device(device), torch.random.fork_rng([device]), torch.enable_grad():
             replay, how = replayed(lambda: self._update(batch), self._device)
         for tensor in self._changed():
             tensor.grad = None  # of a call that was broken off
