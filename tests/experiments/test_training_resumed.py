@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from ssmid.experiments.models import model_of
 from ssmid.experiments.training import Configuration, train
+from ssmid.experiments.training.checkpoint import load_weights
 from ssmid.experiments.training.log import read
 from tests.experiments.toy_tasks import MODEL, Toy
 
@@ -127,6 +129,55 @@ def test_what_is_done_is_given_back_and_another_training_refused(tmp_path):
         train(TASK, other, tmp_path)
     with pytest.raises(ValueError, match="task length 12 there, 16 here"):
         train(Toy(train=20, fresh=True, length=16), CONFIGURATION, tmp_path)
+
+
+def stopped_after_a_checkpoint(folder: Path, configuration: Configuration, monkeypatch) -> None:
+    from ssmid.experiments.training import checkpoint
+
+    def saving(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    save = checkpoint.save
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            train(TASK, configuration, folder)
+
+
+def test_a_checkpoint_of_another_model_is_refused_before_its_weights_are_read(tmp_path, monkeypatch):
+    stopped_after_a_checkpoint(tmp_path, CONFIGURATION, monkeypatch)
+    wider = Configuration.of({**CONFIGURATION.as_dict(), "model": {**DROPPING, "width": 16}})
+    with pytest.raises(ValueError, match=r"expected a new folder or one of this training, got model \{.*'width': 8,.* there, \{.*16"):
+        train(TASK, wider, tmp_path)
+
+
+def test_weights_of_another_model_are_refused_in_one_line(tmp_path):
+    train(TASK, Configuration.of({**CONFIGURATION.as_dict(), "steps": 4}), tmp_path / "first")
+    wider = Configuration.of({**CONFIGURATION.as_dict(), "model": {**DROPPING, "width": 16}})
+    weights = tmp_path / "first" / "model.safetensors"
+    message = r"model.safetensors: expected the tensors of this model, got encoder.weight \(5, 8\) in place of \(5, 16\), .* and \d+ more$"
+    with pytest.raises(ValueError, match=message):
+        train(TASK, wider, tmp_path / "wider", start=weights)
+    save_file({name: x for name, x in load_file(weights).items() if name != "head.bias"}, tmp_path / "less.safetensors")
+    with pytest.raises(ValueError, match=r"got head.bias none in place of \(5,\)$"):
+        load_weights(tmp_path / "less.safetensors", model_of(TASK, DROPPING))
+
+
+def test_frozen_parameters_have_no_moments_and_are_gone_on_without(tmp_path, monkeypatch):
+    """The encoder keeps its first weights; stopped at a checkpoint, the training ends with the same bits."""
+    from ssmid.experiments.training import loop
+
+    def frozen(task, options):
+        model = model_of(task, options)
+        model.encoder.requires_grad_(False)
+        return model
+
+    monkeypatch.setattr(loop, "model_of", frozen)
+    train(TASK, CONFIGURATION, tmp_path / "whole")
+    stopped_after_a_checkpoint(tmp_path / "stopped", CONFIGURATION, monkeypatch)
+    train(TASK, CONFIGURATION, tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
 def test_stopped_between_better_weights_and_the_checkpoint_figures_are_those_of_the_weights(tmp_path, monkeypatch):

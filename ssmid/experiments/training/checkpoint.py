@@ -22,6 +22,8 @@ from ssmid.nn.language_model import LanguageModel
 NAME = "checkpoint.safetensors"
 _KEY = "ssmid_training"
 _MODEL, _OPTIMIZER, _SUMS = "model.", "optimizer.", "sums."
+_NAMED = 3
+"""Tensors of another model that are named; of more the number is."""
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sums: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -36,29 +38,33 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sums: M
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Puts weights and moments back, bit for bit; the sums and the facts that were written with them."""
+    """Puts weights and moments back, bit for bit; the sums and the facts that were written with them.
+
+    Raises ValueError for a file that is none of a training, and for one of another model.
+    """
     from safetensors.torch import load_file
 
+    facts = read_facts(path)
     with about(path):
-        facts = read_facts(path)
         with parsing("safetensors"):
             tensors = load_file(path, device=device)
-        model.load_state_dict(_within(_MODEL, tensors))
+        _load(model, _within(_MODEL, tensors))
         set_moments(optimizer, model, _within(_OPTIMIZER, tensors))
     return _within(_SUMS, tensors), facts
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint says besides its tensors."""
+    """What a checkpoint says besides its tensors; ValueError for a file that is none of a training."""
     from safetensors import safe_open
 
-    expect_content(path, "safetensors")
-    with parsing("safetensors"), safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(_KEY)
-    if text is None:
-        raise ValueError("expected a file that a training wrote, got another safetensors file")
-    with parsing("a training's"):
-        return json.loads(text)
+    with about(path):
+        expect_content(path, "safetensors")
+        with parsing("safetensors"), safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+        if text is None:
+            raise ValueError("expected a file that a training wrote, got another safetensors file")
+        with parsing("a training's"):
+            return json.loads(text)
 
 
 def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -82,14 +88,24 @@ def forget_but(folder: Path, step: int | None) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Puts weights that :func:`save_weights` wrote into ``model``."""
+    """Puts weights that :func:`save_weights` wrote into ``model``; ValueError for those of another model."""
     from safetensors.torch import load_file
 
     with about(path):
         expect_content(path, "safetensors")
         with parsing("safetensors"):
             tensors = load_file(path)
-        model.load_state_dict(tensors)
+        _load(model, tensors)
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError that names the first few tensors that differ."""
+    here, there = ({name: tuple(x.shape) for name, x in of.items()} for of in (model.state_dict(), tensors))
+    odd = [f"{n} {there.get(n, 'none')} in place of {here.get(n, 'none')}" for n in {**here, **there} if here.get(n) != there.get(n)]
+    if odd:
+        more = f" and {len(odd) - _NAMED} more" if len(odd) > _NAMED else ""
+        raise ValueError(f"expected the tensors of this model, got {', '.join(odd[:_NAMED])}{more}")
+    model.load_state_dict(dict(tensors))
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -145,10 +145,10 @@ class _Trainer:
             return done.result
         path = self.folder / checkpoint.NAME
         if self.team.agree(path.exists()):
+            self._expect_same(checkpoint.read_facts(path)["identity"])  # another model's weights do not fit into this
             self.sums, facts = checkpoint.restore(path, self.model, self.optimizer, self.device)
             if self.penalty:
                 self.penalty.basis = self.sums.pop(_BASIS)
-            self._expect_same(facts["identity"])
             self.step, self.seconds, self.best = (facts[name] for name in ("step", "seconds", "best"))
             self.perfect = facts.get("perfect", [])  # a checkpoint from before these were counted has none
             if self.c.keep == "best" and self.best and not checkpoint.best_weights(self.folder, self.best["step"]).exists():

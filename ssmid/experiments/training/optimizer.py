@@ -66,10 +66,13 @@ def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Ten
 
 
 def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """The inverse of :func:`moments`: every tensor in its place, on the device of its parameter."""
+    """The inverse of :func:`moments`: every tensor in its place, on the device of its parameter. Frozen parameters have none."""
     names = {id(p): name for name, p in model.named_parameters()}
-    keys = sorted({name.partition(".")[0] for name in tensors})
+    held: dict[str, dict[str, Tensor]] = {}
+    for full, tensor in tensors.items():
+        key, _, name = full.partition(".")
+        held.setdefault(name, {})[key] = tensor
     described: dict[str, Any] = optimizer.state_dict()
-    order = [p for group in optimizer.param_groups for p in group["params"]]
-    described["state"] = {i: {key: tensors[f"{key}.{names[id(p)]}"] for key in keys} for i, p in enumerate(order)} if keys else {}
+    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    described["state"] = {i: held[name] for i, name in enumerate(order) if name in held}
     optimizer.load_state_dict(described)
