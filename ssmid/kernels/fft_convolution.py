@@ -36,45 +36,52 @@ def fused_convolution(u: Array) -> bool:
 
 
 def convolve(u: Array, taps: Array, *, adjoint: bool = False) -> Array:
-    """``y_t = sum_{s <= t} taps_s u_{t-s}`` ``(batch, channels, length)`` of ``u`` of that shape and kind.
+    """``y_t = sum_s taps_0s u_{t-s} + sum_s taps_1s u_{t+s}`` ``(batch, channels, length)`` of ``u`` of that shape and kind.
 
-    taps : float32 ``(channels, taps)``, no more than the length   adjoint : the gradient of ``u`` in place of it, ``u`` being that of ``y``
+    taps : float32 ``(1 or 2, channels, taps)`` of the past, and of the future if there are any, no more than the length
+    adjoint : the gradient of ``u`` in place of it, ``u`` being that of ``y``
     """
-    u, taps = _rows(u), taps.contiguous()
+    u = _rows(u)
     y, plan = u.new_empty(u.shape), _Plan.of(u.shape[-1], has_clusters(u.device))
-    if plan.radix == 1:
-        plan.convolve(u, plan.spectra(taps), y, adjoint)
-        return y
     for part in plan.slabs(u, streams=1):
-        spectra = plan.spectra(plan.split(taps, part))
-        if plan.cluster:
+        spectra = plan.spectra_of(taps, part)
+        if plan.radix == 1:
+            plan.convolve(u, spectra, y, adjoint)
+        elif plan.cluster:
             plan.convolve_long(u, spectra, y, part, adjoint)
-            continue
-        rows = plan.split(u, part)
-        plan.convolve(rows, spectra, rows, adjoint)
-        plan.join(rows, y, part)
+        else:
+            rows = plan.split(u, part)
+            plan.convolve(rows, spectra, rows, adjoint)
+            plan.join(rows, y, part)
     return y
 
 
 def convolve_backward(u: Array, taps: Array, dy: Array) -> tuple[Array, Array]:
     """Gradients of ``u`` (its kind) and of ``taps`` (float32), from that of the convolution; arguments as of :func:`convolve`."""
-    u, taps, dy = _rows(u), taps.contiguous(), _rows(dy)
+    u, dy = _rows(u), _rows(dy)
     du, dtaps, plan = u.new_empty(u.shape), taps.new_empty(taps.shape), _Plan.of(u.shape[-1], has_clusters(u.device))
-    if plan.radix == 1:
-        partial = plan.backward(u, dy, plan.spectra(taps), du)
-        plan.gradient(partial, dtaps)
-        return du, dtaps
     for part in plan.slabs(u, streams=2):
-        spectra = plan.spectra(plan.split(taps, part))
-        if plan.cluster:
+        spectra = plan.spectra_of(taps, part)
+        if plan.radix == 1:
+            partial = plan.backward(u, dy, spectra, du)
+        elif plan.cluster:
             partial = plan.backward_long(u, dy, spectra, du, part)
         else:
             rows, dy_rows = plan.split(u, part), plan.split(dy, part)
             partial = plan.backward(rows, dy_rows, spectra, dy_rows)
             plan.join(dy_rows, du, part)
-        plan.gradient(partial, partial)
-        plan.join(partial[0].reshape(1, -1, plan.radix, plan.points, 2), dtaps, part)
+        for side, found in zip(dtaps, _of_past_and_future(partial, len(taps)), strict=True):
+            plan.gradient_of(found, side, part)
     return du, dtaps
+
+
+def _of_past_and_future(partial: Array, sides: int) -> list[Array]:
+    """Spectra of gradients of taps of the past, and of the future: where one is read at a lag, the other is read at its negative."""
+    if sides == 1:
+        return [partial]
+    mirrored = partial.clone()
+    mirrored[..., 1] *= -1
+    return [partial, mirrored]
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,22 @@ class _Plan:
         return self.radix * self.points
 
     def slabs(self, u: Array, streams: int) -> list[tuple[int, int]]:
-        """``(first, count)`` of channels whose rows, ``streams`` of them and the spectra, fit into the scratch."""
+        """``(first, count)`` of channels whose rows, ``streams`` of them and the spectra, fit into the scratch; all where there is none."""
         batch, channels, length = u.shape
+        if self.radix == 1:
+            return [(0, channels)]
         scratch = max(_LEAST_SCRATCH, batch * channels * length * u.element_size() * (streams + 1) // 10)
         rows = 1 + streams if self.cluster else 1 + streams * ((batch + 1) // 2 + 1)
         count = max(1, scratch // (8 * self.total * rows))
         return [(first, min(count, channels - first)) for first in range(0, channels, count)]
+
+    def spectra_of(self, taps: Array, part: tuple[int, int]) -> Array:
+        """Those of the channels ``part`` of ``taps`` ``(1 or 2, channels, taps)``: of taps of the future, conjugates are added."""
+        sides = [self.spectra(side.contiguous() if self.radix == 1 else self.split(side.contiguous(), part)) for side in taps]
+        for future in sides[1:]:
+            future[..., 1] *= -1
+            sides[0] += future
+        return sides[0]
 
     def spectra(self, taps: Array) -> Array:
         """``(channels, points, 2)`` of ``(channels, taps)``; of split rows, in their place."""
@@ -144,6 +161,14 @@ class _Plan:
         partial = spectra.new_empty((splits, count * self.radix, self.points, 2))
         self._clusters("backward_long", count * splits, u, dy, spectra, du, partial, batch, channels, length, first, count, splits)
         return partial
+
+    def gradient_of(self, partial: Array, dtaps: Array, part: tuple[int, int]) -> None:
+        """The channels ``part`` of ``dtaps`` ``(channels, taps)`` from its spectra, which may be overwritten."""
+        if self.radix == 1:
+            self.gradient(partial, dtaps)
+            return
+        self.gradient(partial, partial)
+        self.join(partial[0].reshape(1, -1, self.radix, self.points, 2), dtaps, part)
 
     def gradient(self, partial: Array, out: Array) -> None:
         splits, channels = partial.shape[:2]

@@ -1,4 +1,4 @@
-"""Causal convolution of long signals with long filters, with its own gradient.
+"""Convolution of long signals with long filters, causal ones or such as see the future too, with its own gradient.
 
 By FFT, in O(length log length). For the backward pass nothing is kept but the signal and the taps: spectra, twice as long and complex,
 are made again. On an NVIDIA GPU the kernels of :mod:`ssmid.kernels.fft_convolution` take rows of up to 131,072 samples below float64; the
@@ -16,11 +16,14 @@ from ssmid.kernels import fft_convolution
 from ssmid.kernels.cuda import CannotCompile
 
 
-def long_convolution(u: Tensor, taps: Tensor, *, chunk: int | None = None) -> Tensor:
-    """``y_t = sum_{s <= t} taps_s u_{t-s}`` over the last axis, per channel.
+def long_convolution(u: Tensor, taps: Tensor, future: Tensor | None = None, *, chunk: int | None = None) -> Tensor:
+    """``y_t = sum_s taps_s u_{t-s}`` over the last axis, per channel; ``u`` is zero beyond its ends.
 
     u : ``(*batch, channels, length)``, float64, float32, bf16 or float16   taps : ``(channels, taps)``, any number of them; those beyond
     the length do nothing. Shape, dtype and device of the result are those of ``u``; sums are float32, float64 for float64.
+
+    future : another bank of the shape of ``taps``, which runs against time: adds ``sum_s future_s u_{t+s}``. One product with the sum of
+    both responses, so that it costs the spectra of the filters more and no second pass over the signal.
 
     chunk : spectra of no more than ``2 * chunk`` points at a time, for signals whose own would not fit into memory; the result is the
     same to rounding. Signal and taps are cut into pieces of that length, each pair of which is one product (overlap-save, with the filter
@@ -42,17 +45,21 @@ def long_convolution(u: Tensor, taps: Tensor, *, chunk: int | None = None) -> Te
         raise ValueError(f"u: expected real numbers of shape (*batch, {taps.shape[0]}, length), got {u.dtype} of shape {tuple(u.shape)}")
     if u.device != taps.device:
         raise ValueError(f"taps: expected on {u.device} as u is, got {taps.device}")
+    if future is not None and (future.shape, future.dtype, future.device) != (taps.shape, taps.dtype, taps.device):
+        wanted, got = (f"{x.dtype} of shape {tuple(x.shape)} on {x.device}" for x in (taps, future))
+        raise ValueError(f"future: expected {wanted} as taps are, got {got}")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: expected at least 1, got {chunk}")
+    sides = taps[None] if future is None else torch.stack([taps, future])
     if u.numel() == 0 or taps.shape[-1] == 0:
-        return u * 0 + (taps * 0).sum().to(u.dtype)
+        return u * 0 + (sides * 0).sum().to(u.dtype)
     rows = u.reshape(-1, *u.shape[-2:])
-    return _convolve(rows, taps[:, : u.shape[-1]], chunk or 0).reshape(u.shape)
+    return _convolve(rows, sides[..., : u.shape[-1]], chunk or 0).reshape(u.shape)
 
 
 @torch.library.custom_op("ssmid::long_convolution", mutates_args=())
 def _convolve(u: Tensor, taps: Tensor, chunk: int) -> Tensor:
-    """``u`` ``(batch, channels, length)``, taps ``(channels, at most length)``; a ``chunk`` of 0 is the whole."""
+    """``u`` ``(batch, channels, length)``, taps ``(1 or 2, channels, at most length)``; a ``chunk`` of 0 is the whole."""
     if _fused(u, taps):
         with suppress(CannotCompile):  # which was said
             return fft_convolution.convolve(u, taps.float())
@@ -73,44 +80,57 @@ def _gradients(u: Tensor, taps: Tensor, dy: Tensor, chunk: int, of_u: bool, of_t
 
 
 def filtered(u: Tensor, taps: Tensor, chunk: int, *, adjoint: bool) -> Tensor:
-    """The convolution, or with ``adjoint`` the correlation ``sum_{s >= t} taps_{s-t} u_s``, as plain FFTs."""
+    """The convolution with ``taps`` ``(1 or 2, channels, taps)`` as plain FFTs; with ``adjoint`` past and future change places."""
     wide, length = _wide(u, taps), u.shape[-1]
     block = chunk if 0 < chunk < length else length
     if block == length:
-        product = torch.fft.rfft(u.to(wide), n=2 * length) * _response(taps.to(wide), 2 * length, adjoint)
-        return torch.fft.irfft(product, n=2 * length)[..., :length].to(u.dtype).contiguous()
+        response = sum(_response(side.to(wide), 2 * length, future) for side, future in _sides(taps, adjoint))
+        return torch.fft.irfft(torch.fft.rfft(u.to(wide), n=2 * length) * response, n=2 * length)[..., :length].to(u.dtype).contiguous()
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     for start in range(0, length, block):
-        product = 0.0
-        for lag in range(0, taps.shape[-1], block):
-            first = start + lag if adjoint else start - lag - block
-            if first < length and first + 2 * block > 0:
-                response = _response(taps[:, lag : lag + block].to(wide), 2 * block, adjoint)
-                product = product + torch.fft.rfft(_window(u, first, 2 * block).to(wide), n=2 * block) * response
-        assert isinstance(product, Tensor)
-        here = torch.fft.irfft(product, n=2 * block)
-        stop = min(start + block, length)
-        y[..., start:stop] = here[..., : stop - start] if adjoint else here[..., block : block + stop - start]
+        here = sum(_filtered_block(u, side.to(wide), start, block, future) for side, future in _sides(taps, adjoint))
+        assert isinstance(here, Tensor)
+        y[..., start : start + block] = here[..., : length - start]
     return y
 
 
+def _filtered_block(u: Tensor, taps: Tensor, start: int, block: int, future: bool) -> Tensor:
+    """``block`` samples of the result from ``start`` on, of taps ``(channels, taps)`` of the past or of the future."""
+    product = torch.zeros((), dtype=taps.dtype, device=u.device)
+    for lag in range(0, taps.shape[-1], block):
+        first = start + lag if future else start - lag - block
+        if first < u.shape[-1] and first + 2 * block > 0:
+            signal = torch.fft.rfft(_window(u, first, 2 * block).to(taps.dtype), n=2 * block)
+            product = product + signal * _response(taps[:, lag : lag + block], 2 * block, future)
+    here = torch.fft.irfft(product, n=2 * block)
+    return here[..., :block] if future else here[..., block:]
+
+
 def correlated(u: Tensor, dy: Tensor, taps: Tensor, chunk: int) -> Tensor:
-    """``sum over the batch of sum_t dy_t u_{t-j}``, for every tap ``j``, as plain FFTs."""
+    """``sum over the batch of sum_t dy_t u_{t-j}`` for every tap ``j`` of the past, of ``dy_t u_{t+j}`` of the future, as plain FFTs."""
     wide, length = _wide(u, taps), u.shape[-1]
     block = chunk if 0 < chunk < length else length
     if block == length:
         spectrum = (torch.conj_physical(torch.fft.rfft(u.to(wide), n=2 * length)) * torch.fft.rfft(dy.to(wide), n=2 * length)).sum(0)
-        return torch.fft.irfft(spectrum, n=2 * length)[..., : taps.shape[-1]].to(taps.dtype).contiguous()
+        both = [torch.conj_physical(spectrum) if future else spectrum for _, future in _sides(taps, False)]
+        return torch.fft.irfft(torch.stack(both), n=2 * length)[..., : taps.shape[-1]].to(taps.dtype).contiguous()
     dtaps = torch.empty_like(taps, memory_format=torch.contiguous_format)
-    for lag in range(0, taps.shape[-1], block):
-        product = torch.zeros((), dtype=wide, device=u.device)
-        for start in range(lag, length, block):
-            signal = torch.fft.rfft(_window(u, start - lag - block, 2 * block).to(wide), n=2 * block)
-            part = torch.nn.functional.pad(dy[..., start : start + block].to(wide), (block, 0))
-            product = product + (torch.fft.rfft(part, n=2 * block) * torch.conj_physical(signal)).sum(0)
-        stop = min(lag + block, taps.shape[-1])
-        dtaps[..., lag:stop] = torch.fft.irfft(product, n=2 * block)[..., : stop - lag].to(taps.dtype)
+    for (_, future), dside in zip(_sides(taps, False), dtaps, strict=True):
+        early, late = (dy, u) if future else (u, dy)
+        for lag in range(0, taps.shape[-1], block):
+            product = torch.zeros((), dtype=wide, device=u.device)
+            for start in range(lag, length, block):
+                signal = torch.fft.rfft(_window(early, start - lag - block, 2 * block).to(wide), n=2 * block)
+                part = torch.nn.functional.pad(late[..., start : start + block].to(wide), (block, 0))
+                product = product + (torch.fft.rfft(part, n=2 * block) * torch.conj_physical(signal)).sum(0)
+            stop = min(lag + block, taps.shape[-1])
+            dside[..., lag:stop] = torch.fft.irfft(product, n=2 * block)[..., : stop - lag].to(taps.dtype)
     return dtaps
+
+
+def _sides(taps: Tensor, swapped: bool) -> list[tuple[Tensor, bool]]:
+    """The banks of ``taps``, and whether each is of the future."""
+    return [(side, swapped != bool(number)) for number, side in enumerate(taps)]
 
 
 def _fused(u: Tensor, taps: Tensor) -> bool:
@@ -121,10 +141,10 @@ def _wide(u: Tensor, taps: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(u.dtype, torch.float32), taps.dtype)
 
 
-def _response(taps: Tensor, points: int, adjoint: bool) -> Tensor:
+def _response(taps: Tensor, points: int, future: bool) -> Tensor:
     response = torch.fft.rfft(taps, n=points)
     # not conj(), whose flag is lost where torch traces an operator with the key that resolves it switched off
-    return torch.conj_physical(response) if adjoint else response
+    return torch.conj_physical(response) if future else response
 
 
 def _window(u: Tensor, first: int, size: int) -> Tensor:

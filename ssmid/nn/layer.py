@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from ssmid.nn.convolution import long_convolution
 from ssmid.nn.filter import Filter, Recurrence, State, overwrite
 from ssmid.nn.inference import added_norm
 from ssmid.nn.projection import at_tokens
@@ -65,10 +66,11 @@ class FilterLayer(SequenceLayer):
         self.width, self.filter, self.backward_filter = filter.channels, filter, backward
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
-        signals = _channels_first(u, mask)
-        y = self.filter.convolve(signals)
-        if self.backward_filter is not None:
-            y = y + self.backward_filter.convolve(signals.flip(-1)).flip(-1)
+        signals, length = _channels_first(u, mask), u.shape[-2]
+        if self.backward_filter is None:
+            y = self.filter.convolve(signals)
+        else:
+            y = long_convolution(signals, self.filter(length), self.backward_filter(length))
         return y.transpose(-1, -2)
 
     def initial_state(self, batch: int) -> State:

@@ -18,11 +18,11 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 LENGTHS = [1, 2, 31, 32, 33, 64, 100, 128, 250, 500, 512, 1024, 1500, 2048, 4096, 5000, 8192, 10000, 16384, 65536, 131072]
 
 
-def signals(batch: int, channels: int, length: int, taps: int, dtype: torch.dtype = torch.float32):
+def signals(batch: int, channels: int, length: int, taps: int, dtype: torch.dtype = torch.float32, sides: int = 1):
     generator = torch.Generator("cuda").manual_seed(length)
     u, dy = (torch.randn(batch, channels, length, device="cuda", generator=generator).to(dtype) for _ in range(2))
     fading = torch.exp(-3 * torch.arange(taps, device="cuda") / length)
-    return u, torch.randn(channels, taps, device="cuda", generator=generator) * fading, dy
+    return u, torch.randn(sides, channels, taps, device="cuda", generator=generator) * fading, dy
 
 
 def relative(found, exact) -> float:
@@ -59,14 +59,15 @@ def test_only_narrow_numbers_on_a_gpu_are_taken():
 
 
 @on_gpu
+@pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("clusters", [False, True])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_convolution_and_gradients(length, clusters, monkeypatch):
+def test_convolution_and_gradients(length, clusters, sides, monkeypatch):
     device = torch.device("cuda", torch.cuda.current_device())
     if clusters and not has_clusters(device):
         pytest.skip("needs clusters")
     monkeypatch.setattr(fft_convolution, "has_clusters", lambda device: clusters)
-    u, taps, dy = signals(3, 5, length, length)
+    u, taps, dy = signals(3, 5, length, length, sides=sides)
     assert fused_convolution(u)
     wide = [x.double() for x in (u, taps, dy)]
     assert relative(fft_convolution.convolve(u, taps), filtered(wide[0], wide[1], 0, adjoint=False)) < 2e-6
@@ -82,8 +83,9 @@ def test_convolution_and_gradients(length, clusters, monkeypatch):
     (1, 1, 77, 5), (33, 3, 60, 60), (5, 300, 100, 7), (70, 2, 2048, 2048), (2, 40, 12000, 300),
 ])  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_batches_and_dtypes(batch, channels, length, taps, dtype):
-    u, h, dy = signals(batch, channels, length, taps, dtype)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_batches_and_dtypes(batch, channels, length, taps, dtype, sides):
+    u, h, dy = signals(batch, channels, length, taps, dtype, sides)
     width = {torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}[dtype]
     assert relative(fft_convolution.convolve(u, h), filtered(u.double(), h.double(), 0, adjoint=False)) < width
     du, dtaps = fft_convolution.convolve_backward(u, h, dy)
@@ -100,11 +102,11 @@ def test_memory_of_forward_and_backward(length, times):
     u, taps, dy = signals(batch, channels, length, length)
     u.requires_grad_(), taps.requires_grad_()
     row = u.numel() * 4
-    torch.autograd.grad(long_convolution(u, taps), (u, taps), dy)  # what is made once
+    torch.autograd.grad(long_convolution(u, *taps), (u, taps), dy)  # what is made once
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    y = long_convolution(u, taps)
+    y = long_convolution(u, *taps)
     forward = torch.cuda.max_memory_allocated() - before
     torch.autograd.grad(y, (u, taps), dy)
     both = torch.cuda.max_memory_allocated() - before
@@ -137,14 +139,14 @@ def test_runs_in_a_thread_that_has_used_no_gpu():
 def test_goes_into_a_graph():
     u, taps, dy = signals(4, 8, 700, 700)
     u.requires_grad_(), taps.requires_grad_()
-    expected = torch.autograd.grad(long_convolution(u, taps), (u, taps), dy)
+    expected = torch.autograd.grad(long_convolution(u, *taps), (u, taps), dy)
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        torch.autograd.grad(long_convolution(u, taps), (u, taps), dy)
+        torch.autograd.grad(long_convolution(u, *taps), (u, taps), dy)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = torch.autograd.grad(long_convolution(u, taps), (u, taps), dy)
+        found = torch.autograd.grad(long_convolution(u, *taps), (u, taps), dy)
     graph.replay()
     torch.cuda.synchronize()
     for a, b in zip(found, expected, strict=True):

@@ -57,6 +57,33 @@ def test_it_is_the_convolution_in_whole_and_in_chunks(batch, channels, length, t
     assert relative(y, convolved(u, h)) < 1e-12
 
 
+@given(**shapes, chunk=st.none() | st.integers(1, 80))
+@settings(max_examples=60, deadline=None)
+def test_taps_of_the_future_run_against_time(batch, channels, length, taps, chunk):
+    u, h = signals(batch, channels, length, taps)
+    g = torch.flip(h, (0,)) + 0.5
+    y = long_convolution(u, h, g, chunk=chunk)
+    assert y.shape == u.shape
+    assert relative(y, convolved(u, h) + convolved(u.flip(-1), g)[..., ::-1]) < 1e-12
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(("length", "taps"), [(1, 1), (33, 64), (2048, 2048), (20000, 300)])
+def test_past_and_future_of_narrow_numbers(device, dtype, length, taps):
+    """As two convolutions are, of which one runs on the signal turned around; so are the gradients."""
+    u, h = signals((3,), 2, length, taps, device, dtype)
+    both = [x.requires_grad_() for x in (u, h, torch.flip(h, (0,)) - 0.1 * h)]
+    y = long_convolution(*both)
+    wide = [x.detach().double().requires_grad_() for x in both]
+    expected = long_convolution(wide[0], wide[1]) + long_convolution(wide[0].flip(-1), wide[2]).flip(-1)
+    assert relative(y, expected.detach().cpu().numpy()) < NARROW[dtype]
+    dy = torch.flip(u.detach(), (1,)).contiguous()
+    found, exact = torch.autograd.grad(y, both, dy), torch.autograd.grad(expected, wide, dy.double())
+    for gradient, other, width in zip(found, exact, (NARROW[dtype], 3e-6, 3e-6), strict=True):
+        assert relative(gradient, other.cpu().numpy()) < width
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize(("length", "taps"), [(1, 1), (33, 64), (257, 100), (2048, 2048)])
@@ -127,6 +154,12 @@ def test_gradient(device, batch, length, taps, chunk):
     assert torch.autograd.gradcheck(function, (u, h))
     assert torch.autograd.gradgradcheck(function, (u, h))
 
+    def both(u, h):
+        return long_convolution(u, h, h.flip(0).square(), chunk=chunk)
+
+    assert torch.autograd.gradcheck(both, (u, h))
+    assert torch.autograd.gradgradcheck(both, (u, h))
+
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", NARROW)
@@ -170,9 +203,9 @@ def test_compiles_whole(device):
     for found, other in zip(torch.autograd.grad(compiled(u, h), (u, h)), expected, strict=True):
         torch.testing.assert_close(found, other)
     u, h = u.detach(), h.detach()
-    for chunk in (0, 4):
-        torch.library.opcheck(torch.ops.ssmid.long_convolution.default, (u, h, chunk))
-        torch.library.opcheck(torch.ops.ssmid.long_convolution_backward.default, (u, h, u, chunk, True, True))
+    for chunk, taps in ((0, h[None]), (4, h[None]), (0, torch.stack([h, -h])), (4, torch.stack([h, -h]))):
+        torch.library.opcheck(torch.ops.ssmid.long_convolution.default, (u, taps, chunk))
+        torch.library.opcheck(torch.ops.ssmid.long_convolution_backward.default, (u, taps, u, chunk, True, True))
 
 
 @pytest.mark.parametrize(("length", "taps"), [(4096, 300), (1000, 1000)])
@@ -205,6 +238,11 @@ def test_chunks_bound_the_spectra(length, taps, monkeypatch):
 def test_bad_input(u, taps, chunk, message):
     with pytest.raises(ValueError, match=message):
         long_convolution(u, taps, chunk=chunk)
+
+
+def test_taps_of_the_future_are_as_many():
+    with pytest.raises(ValueError, match=r"future: expected torch.float32 of shape \(3, 4\) on cpu as taps are, got .* \(3, 5\) on cpu"):
+        long_convolution(torch.ones(2, 3, 9), torch.ones(3, 4), torch.ones(3, 5))
 
 
 def test_one_bad_row_stays_alone():
