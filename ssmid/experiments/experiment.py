@@ -121,8 +121,14 @@ def trainings(results: Results) -> list[tuple[Run, Mapping[str, Any]]]:
 
 def result_of(job: Job, folder: Path) -> Mapping[str, Any] | None:
     """What ``job`` gave within ``folder``; None where it is not over, or another was there."""
+    there = outcome_of(job, folder)
+    return None if there is None else there.result
+
+
+def outcome_of(job: Job, folder: Path) -> Outcome | None:
+    """As :func:`result_of`, with what is kept beside the result."""
     there = read_result(folder / job.name)
-    return there.result if there is not None and _given(there.identity) == _given(job.as_dict()) else None
+    return there if there is not None and _given(there.identity) == _given(job.as_dict()) else None
 
 
 def _given(identity: Any) -> Any:

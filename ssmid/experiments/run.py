@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.distillation import distillation
-from ssmid.experiments.experiment import Experiment, Results, Run, result_of, trainings
+from ssmid.experiments.experiment import Experiment, Job, Results, Run, outcome_of, result_of, trainings
 from ssmid.experiments.language import language
 from ssmid.experiments.long_range import long_range
 from ssmid.experiments.small_models import small_models
 from ssmid.experiments.throughput import throughput
 from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import read
+from ssmid.experiments.training.result import Outcome, expect_result, write_result
 from ssmid.io.files import about, parsing, write_bytes
 from ssmid.jobs.workers import device_of, workers
 from ssmid.report.progress import Stage
@@ -50,8 +51,9 @@ def run_experiment(
 
     Each job has a folder of its own (:func:`ssmid.experiments.training.train`). After each, ``NAME.json``, of all jobs that are over, is
     written anew, and after a training a figure of the curves of each task: so several calls, each of its own ``only`` and GPU, may fill
-    one folder. ``machine`` there is that of most jobs; those of another have it beside their result. Experiments that train the same find
-    it done there. Under torchrun the processes share every batch; None is returned in all but the first.
+    one folder. What an earlier call did with other ``overrides`` or ``quick`` is another job, and not in it. ``machine`` there is that of
+    most jobs; those of another have it beside their result. Experiments that train the same find it done there.
+    Under torchrun the processes share every batch; None is returned in all but the first.
     Raises ValueError for wrong input: before any training, but for options of a model, which are checked where its turn comes.
     """
     if name not in EXPERIMENTS:
@@ -61,24 +63,32 @@ def run_experiment(
     chosen = [run for run in experiment.runs if only is None or any(fnmatch(run.name, pattern) for pattern in only.split(","))]
     if not chosen:
         raise ValueError(f"only: expected a pattern of {', '.join(run.name for run in experiment.runs)}, got {only!r}")
-    mine, facts, machines = device_of(device), {"quick": quick, "overrides": list(overrides)}, Machines(_machine(device))
+    mine, facts, here = device_of(device), {"quick": quick, "overrides": list(overrides)}, _machine(device)
     with workers(mine) as team:
         for number, run in enumerate(chosen, 1):
             words = f"{run.name} ({number} of {len(chosen)})"
             told = _prefixed(stage, words)
             told("starting")
-            if team.rank == 0 and result_of(run, folder) is None:
-                machines.done_here.add(run.name)
+            over = team.rank == 0 and result_of(run, folder) is not None
             run.perform(folder, mine, team, told)
             if team.rank == 0:
-                _write(folder, experiment, facts, machines, draw=isinstance(run, Run))
-        return _report(experiment, _over(experiment, folder), folder) if team.rank == 0 else None
+                if not over:
+                    write_result(folder / run.name, expect_result(folder / run.name)._replace(machine=here))
+                _write(folder, experiment, facts, here, draw=isinstance(run, Run))
+        return _report(experiment, _results(_over(experiment, folder)), folder) if team.rank == 0 else None
 
 
-def _over(experiment: Experiment, folder: Path) -> Results:
-    """All that is over, by this call or another."""
-    found = [(run, result_of(run, folder)) for run in experiment.runs]
-    return [(run, result) for run, result in found if result is not None]
+Over = list[tuple[Job, Outcome]]
+"""Jobs that are over, by this call or another."""
+
+
+def _over(experiment: Experiment, folder: Path) -> Over:
+    found = [(run, outcome_of(run, folder)) for run in experiment.runs]
+    return [(run, outcome) for run, outcome in found if outcome is not None]
+
+
+def _results(over: Over) -> Results:
+    return [(run, outcome.result) for run, outcome in over]
 
 
 def _prefixed(stage: Stage, words: str) -> Stage:
@@ -96,13 +106,13 @@ def _report(experiment: Experiment, results: Results, folder: Path) -> Report:
     return Report(experiment.name, facts, experiment.tables(results), words)
 
 
-def _write(folder: Path, experiment: Experiment, facts: dict[str, Any], machines: Machines, *, draw: bool) -> None:
+def _write(folder: Path, experiment: Experiment, facts: dict[str, Any], here: Mapping[str, Any], *, draw: bool) -> None:
     """All that is over, also by a call that ended a job while this one wrote: whoever writes last has looked after that."""
-    results: Results = ()
-    while len(found := _over(experiment, folder)) > len(results):
-        results = found
+    over: Over = []
+    while (found := _over(experiment, folder)) != over:
+        over, results = found, _results(found)
         curves = {run.name: read(folder / run.name / LOG) for run, _ in trainings(results)}
-        _write_these(folder, experiment, results, curves, facts, machines)
+        _write_these(folder, experiment, over, curves, facts, here)
         if draw:
             _draw(folder, results, curves)
 
@@ -112,10 +122,10 @@ Curves = dict[str, list[dict[str, Any]]]
 
 
 def _write_these(
-    folder: Path, experiment: Experiment, results: Results, curves: Curves, facts: dict[str, Any], machines: Machines
+    folder: Path, experiment: Experiment, over: Over, curves: Curves, facts: dict[str, Any], here: Mapping[str, Any]
 ) -> None:
-    path = folder / f"{experiment.name}.json"
-    machine, others = machines.of([run.name for run, _ in results], path)
+    path, results = folder / f"{experiment.name}.json", _results(over)
+    machine, others = _machines(over, path, here)
     runs = [
         {"name": run.name, "labels": dict(run.labels), **run.as_dict(), "result": result}
         | {"curve": _evaluations(curves.get(run.name, []))}
@@ -149,27 +159,24 @@ def _draw(folder: Path, results: Results, curves: Curves) -> None:
         figure(folder / f"{CURVES}-{name}.png", lambda ax, lines=lines, of=of: plot.training_curves(lines, of, ax=ax), name, (9.0, 4.8))
 
 
-class Machines:
-    """Which machine did which job: this one what this call does, and the others as what was written before has it."""
+def _machines(over: Over, path: Path, here: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Mapping[str, Any]]]:
+    """That of most of the jobs, the first of as many, and by name those of jobs that another did.
 
-    def __init__(self, here: dict[str, Any]) -> None:
-        self.here, self.done_here = here, set[str]()
-
-    def of(self, names: Sequence[str], path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """That of most of the jobs ``names``, the first of as many, and by name those of jobs that another did."""
-        before: dict[str, Any] = {}
-        if path.exists():
-            with about(path), parsing("JSON"):
-                there = json.loads(path.read_bytes())
-                before = {run["name"]: run.get("machine", there["machine"]) for run in there["runs"]}
-        each = [self.here if name in self.done_here else before.get(name, self.here) for name in names]
-        alike = [_lasting(machine) for machine in each]
-        most = max(alike, key=alike.count)
-        others = {name: machine for name, machine, facts in zip(names, each, alike, strict=True) if facts != most}
-        return each[alike.index(most)], others
+    Of a result from before its machine was kept with it, that which was written at ``path`` before, or else ``here``.
+    """
+    before: dict[str, Mapping[str, Any]] = {}
+    if path.exists():
+        with about(path), parsing("JSON"):
+            there = json.loads(path.read_bytes())
+            before = {run["name"]: run.get("machine", there["machine"]) for run in there["runs"]}
+    each = {run.name: outcome.machine or before.get(run.name, here) for run, outcome in over}
+    alike = [_lasting(machine) for machine in each.values()]
+    most = max(alike, key=alike.count)
+    others = {name: machine for name, machine in each.items() if _lasting(machine) != most}
+    return next(machine for machine in each.values() if _lasting(machine) == most), others
 
 
-def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
+def _lasting(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Without the load, which is another at every call."""
     return {name: value for name, value in machine.items() if name != "load"}
 

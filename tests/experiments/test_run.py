@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from ssmid.experiments import experiment, run
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.experiment import Experiment, Measurement, Run
 from ssmid.experiments.training import Configuration
+from ssmid.experiments.training.result import expect_result, write_result
 from ssmid.jobs.store import only_here
 from tests.experiments.toy_tasks import MODEL, Toy
 
@@ -52,18 +54,39 @@ def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, caps
 
 
 def test_what_another_call_ends_while_this_one_writes_is_not_lost(small, tmp_path, monkeypatch):
+    """Nor which machine it was on, which that call notes a moment after the result."""
     other = tmp_path / "other"
+    monkeypatch.setattr(run, "_machine", lambda device: {"processor": "other"})
     run.run_experiment("small", other, only="toy/4")
-    draw, moved = run._draw, []
+    monkeypatch.setattr(run, "_machine", lambda device: {"processor": "this"})
+    draw, ended = run._draw, expect_result(other / "toy" / "4")
+    without = ended._replace(machine=None)
+    left = [without, ended]
 
     def ended_meanwhile(folder, *rest):
         draw(folder, *rest)
-        if not moved:
-            moved.append((other / "toy" / "4").rename(folder / "toy" / "4"))
+        if left == [without, ended]:
+            (other / "toy" / "4").rename(folder / "toy" / "4")
+        if left:
+            write_result(folder / "toy" / "4", left.pop(0))
 
     monkeypatch.setattr(run, "_draw", ended_meanwhile)
     run.run_experiment("small", tmp_path, only="toy/2")
-    assert [r["name"] for r in json.loads((tmp_path / "small.json").read_text())["runs"]] == ["toy/2", "toy/4"]
+    found = json.loads((tmp_path / "small.json").read_text())
+    assert [(r["name"], r.get("machine")) for r in found["runs"]] == [("toy/2", None), ("toy/4", {"processor": "other"})]
+    assert found["machine"] == {"processor": "this"}
+
+
+def test_jobs_of_other_overrides_are_others_and_come_back_with_their_own(small, tmp_path, monkeypatch):
+    def call(processor: str, only: str, *overrides: str) -> tuple[list[str], list[str], str]:
+        monkeypatch.setattr(run, "_machine", lambda device: {"processor": processor})
+        run.run_experiment("small", tmp_path, only=only, overrides=overrides)
+        found = json.loads((tmp_path / "small.json").read_text())
+        return found["overrides"], [job["name"] for job in found["runs"]], found["machine"]["processor"]
+
+    assert call("A", "toy/2", "steps=5") == (["steps=5"], ["toy/2"], "A")
+    assert call("B", "toy/4") == ([], ["toy/4"], "B")
+    assert call("B", "toy/2", "steps=5") == (["steps=5"], ["toy/2"], "A"), "found done, on the machine that did it"
 
 
 def test_results_from_before_a_key_was_known_are_those_of_its_default(small, tmp_path):
@@ -129,6 +152,12 @@ def test_each_job_keeps_the_machine_that_did_it(small, tmp_path, monkeypatch):
     assert call("A", 2.0, "toy/measured") == ("A", {"toy/2": "B"}), "the load tells no machines apart"
     assert call("C", 1.0, "toy/*") == ("A", {"toy/2": "B"}), "who looks on did nothing"
     assert call("C", 1.0, "toy/*", "measure.value=2") == ("B", {"toy/4": "A", "toy/measured": "C"}), "what is done anew is of who does it"
+    monkeypatch.setitem(run.EXPERIMENTS, "four", lambda quick: dataclasses.replace(three(), name="four"))
+    run.run_experiment("four", tmp_path, only="toy/2")
+    assert json.loads((tmp_path / "four.json").read_text())["machine"]["processor"] == "B", "another experiment finds that out too"
+    for name in ("toy/2", "toy/4"):
+        write_result(tmp_path / name, expect_result(tmp_path / name)._replace(machine=None))
+    assert call("C", 1.0, "toy/*") == ("B", {"toy/4": "A", "toy/measured": "C"}), "before it was kept with results it was here alone"
     (tmp_path / "three.json").write_text("{}")
     with pytest.raises(ValueError, match=r"three\.json: expected JSON data, got a damaged"):
         call("C", 1.0, "toy/4")

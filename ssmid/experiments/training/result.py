@@ -13,14 +13,15 @@ RESULT = "result.json"
 
 
 class Outcome(NamedTuple):
-    """``identity``: all that the job is, without its name."""
+    """``identity``: all that the job is, without its name   ``machine``: what did it, where that was noted."""
 
     identity: Mapping[str, Any]
     result: dict[str, Any]
+    machine: Mapping[str, Any] | None = None
 
 
 def write_result(folder: Path, outcome: Outcome) -> None:
-    """Whole or not at all; both parts as JSON has them, NaN not among them."""
+    """Whole or not at all; its parts as JSON has them, NaN not among them."""
     write_bytes(folder / RESULT, json.dumps(outcome._asdict(), indent=1, allow_nan=False).encode() + b"\n")
 
 
@@ -32,9 +33,9 @@ def read_result(folder: Path) -> Outcome | None:
     with about(path):
         with parsing("JSON"):
             content = json.loads(path.read_bytes())
-        got = sorted(content) if isinstance(content, dict) else type(content).__name__
-        if got != sorted(Outcome._fields):
-            raise ValueError(f"expected {' and '.join(Outcome._fields)} by name, got {got}")
+        if not isinstance(content, dict) or not {"identity", "result"} <= set(content) <= set(Outcome._fields):
+            got = sorted(content) if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"expected identity and result by name, got {got}")
     return Outcome(**content)
 
 
