@@ -202,7 +202,7 @@ def test_compiled_it_is_the_same_training(model, tmp_path, monkeypatch):
     compile = torch.compile
     compiled = []
     # the graphs without the code that would be made of them, which takes minutes on a CPU
-    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or compile(module, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compiled.append(module) or compile(module, backend="eager", **options))
     plain, same = (train(Toy(), short(model=model, compile=on), tmp_path / str(on)) for on in (False, True))
     assert len(compiled) == 1
     assert same["valid"] == pytest.approx(plain["valid"], rel=1e-5)

@@ -88,10 +88,11 @@ class _Trainer:
         self.penalty = None if c.hankel_order is None else HankelPenalty(self.model, c.hankel_order, task.length)
         self.called = replicated(self.model, team, device)
         if c.compile:
-            self.called = torch.compile(self.called)
+            torch.compiler.reset()  # the trainings before this one count against the number of models that torch compiles
+            self.called = torch.compile(self.called, dynamic=False)
         self.optimizer = optimizer_of(self.model, c)
         # the steps of several processes wait for each other, and those of a penalty for what the host decides
-        alone = team.count == 1 and self.penalty is None and not c.compile
+        alone = team.count == 1 and self.penalty is None
         self.descend = Recorded(self._descend, self._changed, device) if alone else self._descend
         self.batches = Batches(task, c.batch, c.seed, team, device, self.dtype)
         self.sums: dict[str, Tensor] = {}  # since the last line of the log
