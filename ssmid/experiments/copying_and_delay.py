@@ -10,20 +10,15 @@ of 4000 taps and no more; their first steps of S4, 2 / lag, are those here.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from ssmid.experiments.experiment import Experiment, Job, Measurement, Results, Run, trainings
+from ssmid.experiments.experiment import Experiment, Job, Measurement, Results, Run, measurements, trainings
 from ssmid.experiments.measures.rational_poles import rational_poles
 from ssmid.experiments.tasks.copying import Copying
 from ssmid.experiments.tasks.delay import Delay
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training_speed import training_speed
-from ssmid.jobs.workers import Alone
-from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
 LAYERS: dict[str, dict[str, Any]] = {"rtf": {"init": "montel"}, "s4": {}, "s4d": {}}
@@ -41,16 +36,6 @@ PUBLISHED: dict[str, dict[str, dict[int, float]]] = {
     },
 }
 """Accuracy of Copying and RMSE of Delay, by layer and state size."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OfFilters(Measurement):
-    """A measurement of one training, which is also given its ``task``, and as ``model`` the options of its model."""
-
-    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
-        run = self.of[0]
-        given = partial(self.measure, task=run.task, model=run.configuration.model)
-        return Measurement.perform(dataclasses.replace(self, measure=given), folder, device, team, stage)
 
 
 def copying_and_delay(*, quick: bool = False) -> Experiment:
@@ -80,7 +65,7 @@ def copying_and_delay(*, quick: bool = False) -> Experiment:
                 run = Run(f"{name}/{layer}-{order}", task, configuration, {"layer": layer, "state": order})
                 runs.append(run)
                 if (name, layer) == ("copying", "rtf"):
-                    runs.append(OfFilters(f"poles/{layer}-{order}", rational_poles, run.labels, (run,), {"lag": None}))
+                    runs.append(Measurement(f"poles/{layer}-{order}", rational_poles, run.labels, (run,), {"lag": None}))
     return Experiment("copying-and-delay", tuple(runs), tables)
 
 
@@ -110,7 +95,7 @@ def tables(results: Results) -> Sequence[Table]:
 
 def _poles(results: Results) -> list[Table]:
     """Block by block, of each state size; energy is that of the taps after tap 0."""
-    measured = [(job.labels["state"], result) for job, result in results if "blocks" in result]
+    measured = [(job.labels["state"], result) for job, result in measurements(results, rational_poles)]
     columns = ["state", "block", "poles outside the unit circle", "of", "largest modulus", "lag", "share of the energy there, median"]
     columns += ["at most, by its order", "largest tap most often at lag", "in channels", "of all"]
     rows = []

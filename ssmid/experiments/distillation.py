@@ -6,20 +6,15 @@ The trainings are those of the experiment ``language``, found done where both ar
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ssmid.experiments.experiment import Experiment, Job, Measurement, Results
+from ssmid.experiments.experiment import Experiment, Job, Measurement, Results, measurements
 from ssmid.experiments.language import MODELS, language_run
 from ssmid.experiments.measures.distilled import distilled, noise_floor
 from ssmid.experiments.measures.filters import BALANCED, ERRORS, EXACT, L2, METHODS, WEIGHTED
 from ssmid.experiments.measures.noise import PHASES, SIGNS
 from ssmid.experiments.measures.tuning import tuned
-from ssmid.jobs.workers import Alone
-from ssmid.report.progress import Stage
 from ssmid.report.tables import Table
 
 ORDERS = (4, 8, 16, 32, 64)
@@ -31,17 +26,6 @@ BAR_ORDER, BAR = 16, 0.1
 """Per cent of the teacher's bits that the bar allows to be lost at this order."""
 STEPS = 3000
 """Of gradient descent; the paper takes many more and a smaller rate."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OfModel(Measurement):
-    """A measurement of one training, which is also given ``task``, that of the training, and ``here``, its own folder, if it takes it."""
-
-    needs_folder: bool = False
-
-    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
-        given: dict[str, Any] = {"task": self.of[0].task} | ({"here": folder / self.name} if self.needs_folder else {})
-        return Measurement.perform(dataclasses.replace(self, measure=partial(self.measure, **given)), folder, device, team, stage)
 
 
 def distillation(*, quick: bool = False) -> Experiment:
@@ -58,13 +42,13 @@ def _jobs(name: str, orders: tuple[int, ...], quick: bool) -> Iterator[Job]:
     sizes = {"prompts": 3, "prompt": 24, "new": 8, "steps": 40} if quick else {"prompts": 64, "prompt": 256, "new": 64, "steps": STEPS}
     for method in (*METHODS, EXACT) if MODELS[name]["mixer"] == "rtf" else METHODS:
         options = {"method": method, "orders": () if method == EXACT else orders, "windows": windows, **sizes, "heard": heard}
-        yield OfModel(f"{at}/{method}", distilled, {**labels, "method": method}, (teacher,), options)
+        yield Measurement(f"{at}/{method}", distilled, {**labels, "method": method}, (teacher,), options)
     if name in TUNED:
         options = {"orders": (2,) if quick else (8, 32), "cuts": (8, 32) if quick else (32, 128, 512), "windows": windows}
-        yield OfModel(f"{at}/noise-floor", noise_floor, {**labels, "method": "noise floor"}, (teacher,), options)
+        yield Measurement(f"{at}/noise-floor", noise_floor, {**labels, "method": "noise floor"}, (teacher,), options)
         options = {"order": 4 if quick else 8, "methods": (BALANCED, L2, WEIGHTED), "steps": 10 if quick else 300, "rate": 2e-4}
         options |= {"windows": windows, "heard": heard, "control": name == "hyena"}
-        yield OfModel(f"{at}/tuned", tuned, {**labels, "method": "tuned"}, (teacher,), options, needs_folder=True)
+        yield Measurement(f"{at}/tuned", tuned, {**labels, "method": "tuned"}, (teacher,), options)
 
 
 # ---------------------------------------------------------------- tables
@@ -75,9 +59,9 @@ Found = Sequence[tuple[str, Mapping[str, Any]]]
 
 def tables(results: Results) -> Sequence[Table]:
     """All of it, the bar, order 8 of the models side by side, noise floors, and training on; those of which something is over."""
-    by_method: Found = [(job.labels["model"], result) for job, result in results if "orders" in result]
-    floors: Found = [(job.labels["model"], result) for job, result in results if "changes" in result]
-    ends: Found = [(job.labels["model"], result) for job, result in results if "before" in result]
+    by_method, floors, ends = (
+        [(job.labels["model"], result) for job, result in measurements(results, measure)] for measure in (distilled, noise_floor, tuned)
+    )
     made = [_all(by_method), _filters(by_method), _bar(by_method), _least(by_method), _floor(floors), _follows(floors), _tuned(ends)]
     return [table for table in made if table.rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,8 +64,9 @@ class Run:
 class Measurement:
     """What is measured of trainings that are over, or of nothing but a device. ``name`` and ``labels`` as of a :class:`Run`.
 
-    measure : called with the folders of the trainings in ``of``, in their order, ``device=`` and ``stage=``, and ``options`` by name;
-    gives what JSON holds
+    measure : called with the folders of the trainings in ``of``, in their order, ``device=`` and ``stage=``, and ``options`` by name; where
+    it takes them also with ``here=``, its own folder, and, of a single training, ``task=`` and the options of its ``model=``. Gives what
+    JSON holds
     """
 
     name: str
@@ -105,7 +107,12 @@ class Measurement:
 
     def _measured(self, folder: Path, device: str, stage: Stage) -> dict[str, Any]:
         places = [folder / run.name for run in self.of]
-        measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage)
+        known: dict[str, Any] = {"here": folder / self.name}
+        if len(self.of) == 1:
+            known |= {"task": self.of[0].task, "model": self.of[0].configuration.model}
+        taken = inspect.signature(self.measure).parameters
+        given = {name: value for name, value in known.items() if name in taken}
+        measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage, **given)
         return strict(json.loads(json.dumps(measured)))
 
 
@@ -117,6 +124,11 @@ Results = Sequence[tuple[Job, Mapping[str, Any]]]
 def trainings(results: Results) -> list[tuple[Run, Mapping[str, Any]]]:
     """Those of them that are trainings."""
     return [(job, result) for job, result in results if isinstance(job, Run)]
+
+
+def measurements(results: Results, measure: Callable[..., Any]) -> list[tuple[Measurement, Mapping[str, Any]]]:
+    """Those of them that are measured by ``measure``."""
+    return [(job, result) for job, result in results if isinstance(job, Measurement) and job.measure == measure]
 
 
 def result_of(job: Job, folder: Path) -> Mapping[str, Any] | None:

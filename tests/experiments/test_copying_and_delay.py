@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,16 @@ def test_from_seed_to_table(tmp_path):
     assert row["largest modulus"] == pytest.approx(modulus.max(), rel=1e-9)
     assert row["poles outside the unit circle"] == (modulus > 1).sum()
     assert 0 < row["share of the energy there, median"] < row["at most, by its order"] == 1 / (2 - 8 / 12)
+
+
+def test_tables_are_of_what_was_measured_not_of_how_a_result_looks():
+    run = next(r for r in copying_and_delay(quick=True).runs if r.name == "poles/rtf-8")
+    block = dict.fromkeys(("block", "outside", "poles", "largest_modulus", "share", "mostly_at", "mostly", "channels"), 1)
+    found = {"blocks": [block], "lag": 12, "bound": 0.5}
+    (table,) = tables([(run, found)])
+    assert len(table.rows) == 1
+    other = dataclasses.replace(run, measure=lambda folder, *, device, stage: found)
+    assert list(tables([(other, found)])) == []
 
 
 TOY = Copying(memorize=12, tokens=8, train=64, held_out=8)

@@ -133,6 +133,32 @@ def test_a_measurement_follows_its_trainings_and_is_kept(small, tmp_path, monkey
     assert found["toy/2"]["curve"][-1]["step"] == 5
 
 
+def test_a_measurement_is_called_with_what_it_takes(small, tmp_path, monkeypatch):
+    def of_one(weights, *, task, model, here, device, stage):
+        assert here.is_dir()
+        return {"task": task.name, "order": model["order"], "of": weights.name, "here": here.name}
+
+    def of_both(first, second, *, here, device, stage):
+        return {"of": [first.name, second.name], "here": here.name}
+
+    def of_none(first, second, *, task, device, stage):
+        return {}
+
+    def measured(*, quick: bool = False) -> Experiment:
+        two, four = run.EXPERIMENTS["small"]().runs
+        one = Measurement("toy/one", of_one, {}, (four,))
+        both, none = (Measurement(f"toy/{name}", measure, {}, (two, four)) for name, measure in (("both", of_both), ("none", of_none)))
+        return Experiment("measured", (two, four, one, both, none), lambda found: [])
+
+    monkeypatch.setitem(run.EXPERIMENTS, "measured", measured)
+    run.run_experiment("measured", tmp_path, only="toy/?,toy/one,toy/both")
+    found = {r["name"]: r["result"] for r in json.loads((tmp_path / "measured.json").read_text())["runs"]}
+    assert found["toy/one"] == {"task": "toy-token", "order": 4, "of": "4", "here": "one"}
+    assert found["toy/both"] == {"of": ["2", "4"], "here": "both"}
+    with pytest.raises(ValueError, match=r"measure\.task: expected a value, got none"):
+        run.run_experiment("measured", tmp_path, only="toy/none")
+
+
 def test_each_job_keeps_the_machine_that_did_it(small, tmp_path, monkeypatch):
     def call(processor: str, load: float, only: str, *overrides: str) -> tuple[str, dict[str, str]]:
         monkeypatch.setattr(run, "_machine", lambda device: {"processor": processor, "load": load})
