@@ -163,19 +163,27 @@ class Experiment:
 
     def with_overrides(self, overrides: Sequence[str]) -> Experiment:
         """The same of each job; ValueError for a key that tells runs apart, whose names would not be true any more."""
-        trainings = [run for run in self.runs if isinstance(run, Run)]
-        flat = [_flat(run.as_dict()["configuration"]) for run in trainings]
+        jobs = [_told_apart(job) for job in self.runs]
         for text in overrides:
             key = override(text)[0]
             # runs of one task are told apart within it
-            for task in {run.task.name for run in trainings}:
-                values = {json.dumps(f.get(key)) for f, run in zip(flat, trainings, strict=True) if run.task.name == task and key in f}
-                if len(values) > 1:
+            for kind in {kind for kind, _ in jobs}:
+                each = [{k: v for k, v in of.items() if k == key or k.startswith(f"{key}.")} for other, of in jobs if other == kind]
+                if len({json.dumps(values) for values in each if values}) > 1:
                     raise ValueError(f"{key}: expected a key that all runs share, got one that tells them apart (--only chooses runs)")
         # what is of measurements is refused by trainings where there are none
-        of_trainings = [text for text in overrides if len(trainings) == len(self.runs) or not text.startswith(MEASURE)]
+        measured = any(isinstance(job, Measurement) for job in self.runs)
+        of_trainings = [text for text in overrides if not (measured and text.startswith(MEASURE))]
         runs = [job.with_overrides(overrides if isinstance(job, Measurement) else of_trainings) for job in self.runs]
         return dataclasses.replace(self, runs=tuple(runs))
+
+
+def _told_apart(job: Job) -> tuple[Any, dict[str, Any]]:
+    """Within what a job is told from others, and what may do so by the keys of overrides: of a measurement what its labels say."""
+    if isinstance(job, Measurement):
+        return job.measure, {MEASURE + name: value for name, value in job.options.items() if name in job.labels}
+    given = job.as_dict()
+    return job.task.name, _flat(given["configuration"] | {"task": given["task"]})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

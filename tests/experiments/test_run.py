@@ -189,6 +189,24 @@ def test_each_job_keeps_the_machine_that_did_it(small, tmp_path, monkeypatch):
         call("C", 1.0, "toy/4")
 
 
+def test_no_override_makes_a_name_untrue():
+    def measure(*, method, windows, device, stage):
+        return {}
+
+    configuration = Configuration(model=MODEL, steps=4)
+    trained = [Run(f"toy/{length}", Toy(length=length), configuration, {"length": length}) for length in (8, 16)]
+    windows = {"balanced": 3, "l2": 4}
+    measured = [Measurement(f"toy/{x}", measure, {"method": x}, (), {"method": x, "windows": windows[x]}) for x in windows]
+    both = Experiment("both", (*trained, *measured), lambda found: [])
+    for given in ("task.length=12", "measure.method=l2"):
+        with pytest.raises(ValueError, match=f"{given.partition('=')[0]}: expected a key that all runs share, got one that tells"):
+            both.with_overrides([given])
+    changed = both.with_overrides(["task.train=20", "measure.windows=5", 'model={"layer": "s4d"}'])
+    assert [job.name for job in changed.runs] == [job.name for job in both.runs]
+    assert [job.options["windows"] for job in changed.runs if isinstance(job, Measurement)] == [5, 5]
+    assert {job.configuration.model["layer"] for job in changed.runs if isinstance(job, Run)} == {"s4d"}
+
+
 @pytest.mark.parametrize("name", ["toy/2", "toy/measured"])
 def test_a_job_at_work_is_not_done_by_a_second_call(name, small, tmp_path, monkeypatch):
     """Another open file has the lock, as another process would; where the job is over by then, the second call gives its result."""
@@ -217,6 +235,8 @@ def test_a_job_at_work_is_not_done_by_a_second_call(name, small, tmp_path, monke
         (["small", "stepz=3"], "stepz: expected a key of a configuration, got an unknown one; did you mean steps?"),
         (["small", "task.lenght=3"], "task.lenght: expected a key of the task toy-token, got an unknown one; did you mean task.length?"),
         (["small", "model.order=3"], "model.order: expected a key that all runs share, got one that tells them apart"),
+        (["small", "model={}"], "model: expected a key that all runs share, got one that tells them apart"),
+        (["small", "measure.x=3"], "measure: expected a key of a configuration, got an unknown one"),
         (["small", "--only", "toy/3"], "only: expected a pattern of toy/2, toy/4, got 'toy/3'"),
         (["small", "--device", "tpu"], "device: expected 'cpu' or 'cuda', got 'tpu'"),
     ],
