@@ -18,6 +18,8 @@ def replayed(function: Callable[[], Any], device: str, *, graph: bool = True, wa
     """
     if not device.startswith("cuda"):
         return function, CLOCK
+    import traceback
+
     import torch
 
     side = torch.cuda.Stream(device)
@@ -31,10 +33,15 @@ def replayed(function: Callable[[], Any], device: str, *, graph: bool = True, wa
         return function, EVENTS
     recorded = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(recorded):
+        # "global", torch's default, would forbid other threads to pin memory meanwhile, as one that makes the next batch does: either's
+        # call fails, and the recording with it. What the threads of a backward pass launch goes to the stream that is recorded, whichever
+        # thread it comes from; torch's streams do not wait for the legacy default one, so that other threads' work there is no part of it.
+        with torch.cuda.graph(recorded, capture_error_mode="thread_local"):
             value = function()
     except RuntimeError as error:  # of CUDA: what was asked for is not allowed while a graph is recorded; or no memory
         torch.cuda.synchronize(device)
+        traceback.clear_frames(error.__traceback__)  # which hold what did not fit; the next lines take some memory
+        recorded.reset()
         # a recording that failed leaves torch's random numbers as within a graph; one that succeeds lets go of them
         with torch.cuda.graph(torch.cuda.CUDAGraph()):
             torch.zeros(1, device=device)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import nullcontext
 
 import pytest
 import torch
 
+from ssmid.bench import replay
 from ssmid.experiments.training import Configuration, loop, recording, train
 from ssmid.experiments.training.recording import Recorded
 from tests.experiments.toy_tasks import MODEL, Toy
@@ -63,14 +66,67 @@ def test_what_is_tried_before_the_recording_leaves_no_trace(monkeypatch):
             value = function()
         return lambda: value.update(function()) or value, recording.GRAPH
 
-    monkeypatch.setattr(recording, "replayed", tried)
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: torch_random_kept())
-    current = []
-    monkeypatch.setattr(torch.cuda, "device", lambda device: current.append(str(device)) or nullcontext())
+    current = as_on_a_gpu(monkeypatch, tried)
     descent, alone = Descent(), Descent()
     assert trace(Recorded(descent.update, descent.changed, "cuda:1"), [4, 4, 2, 4]) == trace(alone.update, [4, 4, 2, 4])
     assert descent.calls == 4 + 4
     assert current == ["cuda:1"], "what is recorded is what the current device does"
+
+
+def test_a_recording_that_does_not_fit_is_done_without(monkeypatch):
+    """Memory runs out on the way of the step that would be recorded, where it leaves a gradient."""
+
+    def tried(function, device):
+        function()
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "no_grad", out_of_memory)
+            return function(), recording.GRAPH
+
+    emptied = []
+    as_on_a_gpu(monkeypatch, tried)
+    descent, alone = Descent(), Descent()
+    monkeypatch.setattr(recording, "emptied", lambda device: emptied.append((device, descent.weight.grad)))
+    assert trace(Recorded(descent.update, descent.changed, "cuda:1"), [4, 4, 2, 4]) == trace(alone.update, [4, 4, 2, 4])
+    assert descent.calls == 2 + 4
+    assert emptied == [("cuda:1", None)], "gradients are let go of before the memory is given back"
+
+
+def out_of_memory():
+    raise torch.OutOfMemoryError
+
+
+def test_errors_of_another_kind_are_said(monkeypatch):
+    def tried(function, device):
+        raise ValueError("shape")
+
+    as_on_a_gpu(monkeypatch, tried)
+    descent = Descent()
+    with pytest.raises(ValueError, match="shape"):
+        trace(Recorded(descent.update, descent.changed, "cuda"), [4])
+
+
+def test_what_was_trained_is_let_go_of_without_the_collector(tmp_path, monkeypatch):
+    trainers = []
+    begin = loop._Trainer._begin
+    monkeypatch.setattr("ssmid.experiments.training.log.Log.draw", lambda log, *, last: None)  # its imports keep frames
+    monkeypatch.setattr(loop._Trainer, "_begin", lambda trainer: trainers.append(weakref.ref(trainer)) or begin(trainer))
+    gc.collect()
+    gc.disable()
+    try:
+        train(Toy(), Configuration(model=MODEL, steps=3, batch=8), tmp_path)
+        assert [trainer() for trainer in trainers] == [None]
+    finally:
+        gc.enable()
+
+
+def as_on_a_gpu(monkeypatch, replayed) -> list[str]:
+    """A recording as ``replayed`` says; the devices that were the current one during it."""
+    current = []
+    monkeypatch.setattr(recording, "replayed", replayed)
+    monkeypatch.setattr(replay, "emptied", lambda device: None)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: torch_random_kept())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: current.append(str(device)) or nullcontext())
+    return current
 
 
 class torch_random_kept(nullcontext):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
 
-from ssmid.bench.replay import GRAPH, replayed
+from ssmid.bench.replay import GRAPH, emptied, replayed, unless_out_of_memory
 
 Tensors = dict[str, Tensor]
 
@@ -19,11 +20,13 @@ class Recorded:
     update : works on its ``batch`` and on what the device holds, ends without gradients, and gives tensors, which the next call may
     overwrite   changed : the tensors that it changes; such as come to be with its first call, as the moments of an optimizer, begin at zero
 
-    Numbers are those of calls: random ones follow the seed that was set before each.
+    Both are methods of what holds this, which is not kept alive by it: in a cycle the graph's memory would wait for Python's collector.
+    Numbers are those of calls: random ones follow the seed that was set before each. Where the recording, which takes memory of its own,
+    finds too little of it, every step is called.
     """
 
     def __init__(self, update: Callable[[Tensors], Any], changed: Callable[[], Iterable[Tensor]], device: str) -> None:
-        self._update, self._changed, self._device = update, changed, device
+        self._updated_by, self._changed_by, self._device = WeakMethod(update), WeakMethod(changed), device
         self._batch: Tensors | None = None
         self._replay: Callable[[], Any] | None = None
 
@@ -37,6 +40,16 @@ class Recorded:
             tensor.copy_(batch[name])
         return self._replay()
 
+    def _update(self, batch: Tensors) -> Any:
+        update = self._updated_by()
+        assert update is not None  # its object is what calls this
+        return update(batch)
+
+    def _changed(self) -> Iterable[Tensor]:
+        changed = self._changed_by()
+        assert changed is not None
+        return changed()
+
     @torch.no_grad()
     def _recorded(self, batch: Tensors) -> Callable[[], Any] | None:
         """What repeats the update with what is in ``batch``, or None; everything is put back as it was."""
@@ -44,8 +57,12 @@ class Recorded:
         device = torch.device(self._device)
         # a recording is of the current device: of another's kernels it would hold none, and its replays train nothing
         with torch.cuda.device(device), torch.random.fork_rng([device]), torch.enable_grad():
-            replay, how = replayed(lambda: self._update(batch), self._device)
+            found = unless_out_of_memory(lambda: replayed(lambda: self._update(batch), self._device), self._device)
         for tensor in self._changed():
             tensor.grad = None  # of a call that was broken off
             tensor.copy_(before[id(tensor)]) if id(tensor) in before else tensor.zero_()
+        if found is None:
+            emptied(self._device)  # gradients of a call that was broken off lay in the memory of the recording
+            return None
+        replay, how = found
         return replay if how == GRAPH else None
