@@ -61,9 +61,16 @@ def _elsewhere(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     by_machine: dict[str, list[str]] = {}
     for run in runs:
         if "machine" in run:
-            machine = run["machine"] | ({} if "seconds" in run["result"] else {"load": None})
+            machine = run["machine"] | ({} if _timed(run["result"]) else {"load": None})
             by_machine.setdefault(" ".join(machine_lines(machine)), []).append(run["name"])
     return [f"On another machine: {_names(names)}: {words}" for words, names in by_machine.items()]
+
+
+def _timed(result: Any) -> bool:
+    """Whether a time is anywhere in it."""
+    if isinstance(result, Mapping):
+        return "seconds" in result or any(map(_timed, result.values()))
+    return isinstance(result, list) and any(map(_timed, result))
 
 
 def _not_run(results: Mapping[str, Any]) -> list[str]:

@@ -141,6 +141,18 @@ def test_taps_are_those_of_the_trained_length_without_the_first(tmp_path):
         measured(tmp_path, [[0.0] * 16], 12, lag=24)
 
 
+def test_the_order_is_that_of_the_filters_and_a_model_has_to_have_them(tmp_path):
+    def of(layer: str):
+        given = {"layer": layer, "width": 3, "depth": 1}
+        save_weights(tmp_path / WEIGHTS, model_of(TOY, given), {})
+        return rational_poles(tmp_path, task=TOY, model=given, device="cpu", stage=lambda *a: None)
+
+    found = of("rtf")
+    assert (found["order"], found["blocks"][0]["poles"], found["bound"]) == (64, 3 * 64, 1)
+    with pytest.raises(ValueError, match="model: expected one with rational filters, got one without"):
+        of("s4d")
+
+
 def test_no_recurrence_has_more_of_its_energy_at_one_lag():
     """Sharp where the order is the lag; random and nearly periodic recurrences, unstable ones among them, stay below."""
     generator = np.random.default_rng(0)

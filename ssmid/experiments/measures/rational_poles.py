@@ -32,7 +32,7 @@ def rational_poles(
     Of each block, poles over all denominators: ``poles``, ``outside`` the unit circle and ``largest_modulus``. Of the taps but tap 0, over
     ``channels``: ``share``, the median share of their energy at ``lag``, ``there``, in how many the largest is that one, and ``mostly_at``
     and ``mostly``, where it is in most, and in how many. ``bound`` is :func:`largest_share` of a recurrence of that order.
-    Raises ValueError for a lag that is no tap after tap 0.
+    Raises ValueError for a lag that is no tap after tap 0, and for a model without rational filters.
     """
     lag = task.length - task.memorize if lag is None else lag
     if not 0 < lag < task.length:
@@ -40,11 +40,13 @@ def rational_poles(
     trained = model_of(task, model)  # pyright: ignore[reportArgumentType]
     load_weights(folder / WEIGHTS, trained)
     filters = [module for module in trained.double().modules() if isinstance(module, RTFFilter)]
-    rows = []
+    if not filters:
+        raise ValueError("model: expected one with rational filters, got one without")
+    order, rows = filters[0].order, []
     for block, filter in enumerate(filters):
-        stage(f"poles of order {filter.order}", block, len(filters))
+        stage(f"poles of order {order}", block, len(filters))
         rows.append({"block": block, **_poles(filter), **_taps(filter(task.length).numpy(), lag)})
-    return {"lag": lag, "order": model["order"], "bound": largest_share(model["order"], lag, task.length), "blocks": rows}
+    return {"lag": lag, "order": order, "bound": largest_share(order, lag, task.length), "blocks": rows}
 
 
 def largest_share(order: int, lag: int, length: int) -> float:
