@@ -15,6 +15,7 @@ from ssmid.analysis.conversion import to_modal
 from ssmid.distillation.weighted import input_spectrum
 from ssmid.experiments.distillation import BAR, distillation, tables
 from ssmid.experiments.language import language_run
+from ssmid.experiments.measures import filters as filters_measured
 from ssmid.experiments.measures.continuations import agreement, exact_continuations, prompts_of, step_difference
 from ssmid.experiments.measures.distilled import exact_student
 from ssmid.experiments.measures.filters import BALANCED, ERRORS, EXACT, GRADIENT, L2, METHODS, WEIGHTED, Filters, fits
@@ -25,7 +26,8 @@ from ssmid.experiments.measures.tuning import with_modal_filters
 from ssmid.experiments.run import run_experiment
 from ssmid.experiments.tasks.corpus import Corpus
 from ssmid.experiments.training import Configuration, train
-from ssmid.io.language_models import save_model
+from ssmid.experiments.training.result import expect_result
+from ssmid.io.language_models import load_model, save_model
 from ssmid.nn import LanguageModel
 
 TASK: Any = Corpus(length=48, held_out=0.01)
@@ -173,6 +175,30 @@ def test_weighted_models_are_nearer_in_what_the_weights_weigh(text):
         next(fits(model, filters, "prony", (2,)))
 
 
+def test_a_model_of_recurrences_has_no_filters_to_distill():
+    model = _model()
+    ((_, fit),) = fits(model, Filters.of(model, TASK.length), BALANCED, (4,))
+    student = Filters.of(model, TASK.length).within(model, fit.system)
+    with pytest.raises(ValueError, match="model: expected filters that are no recurrences, got none"):
+        Filters.of(student, TASK.length)
+
+
+def test_poles_are_exchanged_at_small_orders_only(monkeypatch):
+    asked = []
+
+    def noted(taps, order, **options):
+        asked.append((order, options.get("exchanges")))
+        return distill(taps, min(order, 4), **options)
+
+    distill = filters_measured.distill
+    monkeypatch.setattr(filters_measured, "distill", noted)
+    model = _model()
+    for method in (BALANCED, L2):
+        for _ in fits(model, Filters.of(model, TASK.length), method, (4, 32)):
+            pass
+    assert asked == [(4, None), (32, None), (4, None), (32, 0)]
+
+
 @pytest.mark.parametrize("length", [40, 41])
 def test_noise_in_the_place_of_residuals_has_their_energy(length):
     draw = torch.Generator().manual_seed(1)
@@ -248,6 +274,20 @@ def test_from_the_command_to_tables(performed):
     assert (folder / "distillation" / "hyena-rtf" / "tuned" / "student" / "model.safetensors").exists()
     assert len(content["tables"]["What part of its filters a model uses"]) == 5
     assert report is not None
+
+
+def test_the_teacher_is_trained_on_as_its_student_is(tmp_path):
+    overrides = ["measure.windows=3", "task.train=64", "steps=4", "warmup=1", "evaluate_every=4", "checkpoint_every=4"]
+    run_experiment("distillation", tmp_path, quick=True, only="hyena-0,distillation/hyena/tuned", overrides=overrides)
+    content = json.loads((tmp_path / "distillation.json").read_text())
+    (row,) = content["tables"]["Distilled models trained on, poles and residues too"]
+    folder = tmp_path / "distillation" / "hyena" / "tuned"
+    teacher, student = (expect_result(folder / name).identity["configuration"] for name in ("teacher", "student"))
+    model = load_model(folder / "teacher" / "model.safetensors")
+    found = Predictions(model, language_run("hyena", quick=True).task, "test", device="cpu", windows=3)
+    assert row["teacher trained on"] == pytest.approx(found.bits, rel=1e-6)
+    assert row["teacher trained on"] < row["teacher's bits per byte"]
+    assert {name for name in teacher if teacher[name] != student[name]} == {"model"}
 
 
 def test_the_bar_and_the_words_are_those_of_the_numbers():

@@ -261,6 +261,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(TASK, CONFIGURATION, tmp_path)
 
 
+def test_a_file_of_tensors_that_is_no_checkpoint_is_named(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors: expected a file that a training wrote, got another safetensors file"):
+        train(TASK, CONFIGURATION, tmp_path)
+
+
 @pytest.mark.parametrize(
     "device",
     [

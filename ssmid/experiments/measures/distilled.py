@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ssmid.experiments.measures.continuations import agreement, continuations, exact_continuations, prompts_of, step_difference
 from ssmid.experiments.measures.filters import ERRORS, EXACT, L2, WEIGHTED, Filters, fits
+from ssmid.experiments.measures.inputs import heard_text
 from ssmid.experiments.measures.noise import PHASES, SIGNS, cut, replaced
 from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.task import Task
@@ -128,11 +128,6 @@ def _students(
 def _share(part: Tensor, whole: Tensor) -> float:
     energy, all_of_it = ((x[:, 1:].double() ** 2).sum(-1) for x in (part, whole))
     return float((energy / all_of_it.clamp(min=1e-300)).median())
-
-
-def heard_text(task: Task, count: int, device: str) -> Tensor:
-    """Windows of training text, the same for every method and model."""
-    return torch.from_numpy(task.batch("train", np.arange(count))["inputs"].copy()).to(device)
 
 
 def _now(device: str) -> float:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssmid.distillation.weighted import input_spectrum
+from ssmid.experiments.tasks.task import Task
 from ssmid.nn import LanguageModel, convert
 from ssmid.nn.filter import Filter, Recurrence
 from ssmid.systems import System
 
 _SIGNALS = 32
 """Signals of each filter that its spectrum is the mean of, at most: those of MultiHyena hear as many as a head has products."""
+
+
+def heard_text(task: Task, count: int, device: str) -> Tensor:
+    """Windows of training text, ``(count, length)`` tokens, the same for every method and model."""
+    return torch.from_numpy(task.batch("train", np.arange(count))["inputs"].copy()).to(device)
 
 
 @torch.no_grad()

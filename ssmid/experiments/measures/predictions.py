@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from math import log
 
 import torch
@@ -29,7 +29,7 @@ class Predictions:
         for given in said:
             logs = teacher(given["inputs"]).float().log_softmax(-1)
             self._known.append((given["inputs"], given["targets"], given["mask"], logs))
-        self.bits = self._mean(_losses(logs, targets, mask) for _, targets, mask, logs in self._known)
+        self.bits = self._mean(_losses(logs, targets, mask) for _, targets, mask, logs in self._known) / log(2)
 
     @torch.no_grad()
     def beside(self, model: LanguageModel) -> dict[str, float]:
@@ -41,14 +41,14 @@ class Predictions:
             bits.append(_losses(mine, targets, mask))
             divergences.append(((logs.exp() * (logs - mine)).sum(-1) * mask).double().sum())
             same.append(((logs.argmax(-1) == mine.argmax(-1)) & mask).double().sum())
-        kl, agreed = self._mean(iter(divergences)), self._mean(iter(same)) * log(2)
-        return {"bits": self._mean(iter(bits)), "kl": kl, "same": agreed}
+        return {"bits": self._mean(bits) / log(2), "kl": self._mean(divergences) / log(2), "same": self._mean(same)}
 
-    def _mean(self, sums: Iterator[Tensor]) -> float:
-        """Over all tokens, of nats in bits."""
+    def _mean(self, sums: Iterable[Tensor]) -> float:
+        """Over all tokens, of sums over those of a batch."""
         count = sum(float(mask.sum()) for _, _, mask, _ in self._known)
-        return float(sum(sums)) / count / log(2)
+        return float(sum(sums)) / count
 
 
 def _losses(logs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Of a batch together, in nats."""
     return -(logs.gather(-1, targets[..., None])[..., 0] * mask).double().sum()

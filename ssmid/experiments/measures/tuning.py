@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ssmid.experiments.measures.distilled import heard_text
 from ssmid.experiments.measures.filters import Filters, fits
+from ssmid.experiments.measures.inputs import heard_text
 from ssmid.experiments.measures.predictions import Predictions
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
@@ -46,8 +46,9 @@ def tuned(
     It begins with the teacher's other weights and trains ``steps`` as the teacher did, at ``rate``; checkpoints are in ``here``.
     ``control`` trains the teacher on as well, so that what more training brings is told from what distilling lost.
 
-    Bits per byte on "test" of the ``teacher``, ``before``, ``after``, and of the ``control``; ``modes`` that each filter has room for,
-    of which a pair of poles takes one and a real pole one; ``states``, real ones of the largest filter after, and their median.
+    The ``method`` that was taken; bits per byte on "test" of the ``teacher``, ``before``, ``after``, and of the ``control``; ``kl_before``,
+    the divergence before (:class:`Predictions`); ``modes`` that each filter has room for, of which a pair of poles takes one and a real
+    pole one; ``states``, real ones of the largest filter after, and ``states_median``.
     """
     teacher = load_model(folder / WEIGHTS, device).float()
     with torch.no_grad():
