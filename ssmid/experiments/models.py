@@ -85,9 +85,12 @@ def language_model(
 
 
 def filter_of(layer: str, width: int, order: int, length: int, options: Mapping[str, Any]) -> Filter:
-    """The bank of ``width`` filters of one layer; ValueError for an option that its class does not take."""
+    """The bank of ``width`` filters of one layer; ValueError for an option that its class does not take.
+
+    RTF's are trained for the length of the task, unless ``options`` name another ``length``.
+    """
     made = {
-        "rtf": lambda: called(RTFFilter, options, "model.filter.", "an option of RTF", width, order, length=length),
+        "rtf": lambda: called(RTFFilter, {"length": length, **options}, "model.filter.", "an option of RTF", width, order),
         "s4": lambda: called(S4Filter, options, "model.filter.", "an option of S4", width, order, length),
         "s4d": lambda: called(S4DFilter, options, "model.filter.", "an option of S4D", width, order),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssmid.experiments.long_range import BATCH, LAYERS, PUBLISHED, STEPS, long_range, tables
-from ssmid.experiments.models import model_of
+from ssmid.experiments.models import filter_of, model_of
 from ssmid.experiments.run import run_experiment
 from ssmid.experiments.tasks.listops import ListOps
 from ssmid.experiments.tasks.pathfinder import Pathfinder
@@ -34,6 +34,16 @@ def test_listops_has_one_denominator_and_both_directions():
     run = next(run for run in long_range(quick=True).runs if run.name == "listops/rtf")
     names = {name: parameter.shape for name, parameter in model_of(run.task, run.configuration.model).named_parameters()}
     assert [shape[0] for name, shape in names.items() if name.endswith("denominator")] == [1, 1]
+
+
+def test_listops_has_filters_of_2048_taps_as_published_and_a_step_is_compiled():
+    runs = {run.name: run for run in long_range().runs}
+    lengths = []
+    for name in ("listops/rtf", "pathfinder-32/rtf"):
+        options = runs[name].configuration.model
+        lengths.append(filter_of("rtf", 2, options["order"], runs[name].task.length, options["filter"] | {"num_a": 1}).length)
+        assert runs[name].configuration.compile
+    assert lengths == [2048, 1024]
 
 
 def test_tables_say_the_share_of_the_budget_and_who_is_faster():
