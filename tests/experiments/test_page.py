@@ -111,4 +111,6 @@ def test_the_page_is_rendered_from_the_results():
 def test_results_that_are_kept_are_no_toys():
     for path in (DOCS / page.RESULTS).glob("*.json"):
         results = json.loads(path.read_text())
-        assert (results["experiment"], results["quick"]) == (path.stem, False)
+        # of one experiment there may be results by several budgets
+        assert path.stem.startswith(results["experiment"])
+        assert results["quick"] is False
