@@ -18,6 +18,9 @@ from ssmid.nn import LanguageModel, RTFFilter, S4DFilter, S4Filter
 from ssmid.nn.filter import Filter
 from ssmid.nn.layer import FilterLayer
 
+_FEW = 64
+"""Tokens up to which a product costs no more than the rows that it writes."""
+
 Mixing = Literal["glu", "gelu", "none"]
 Norm = Literal["layer", "batch", "none"]
 
@@ -108,7 +111,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.pooled, self.sequences = task.kind == "classify", task.sequences
         tokens = task.inputs == "tokens"
-        self.encoder = nn.Embedding(task.vocabulary, width) if tokens else nn.Linear(task.channels, width)
+        self.encoder = _Tokens(task.vocabulary, width) if tokens else nn.Linear(task.channels, width)
         self.blocks, self.norm = nn.ModuleList(blocks), norm
         self.head = nn.Linear(width, task.outputs) if task.sequences == 1 else _Comparison(width, task.outputs)
 
@@ -158,6 +161,18 @@ class _Comparison(nn.Module):
     def forward(self, pair: Tensor) -> Tensor:
         a, b = pair.unbind(1)
         return self.layers(torch.cat([a, b, a * b, a - b], dim=-1))
+
+
+class _Tokens(nn.Embedding):
+    """An embedding of few tokens, with products there and back: on a GPU torch adds gradients up position by position, and those of the
+    same few rows wait for each other, in no fixed order."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.num_embeddings > _FEW:
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):  # a row is chosen, not rounded
+            chosen = input[..., None] == torch.arange(self.num_embeddings, device=input.device)
+            return chosen.to(self.weight.dtype) @ self.weight
 
 
 class _ChannelsLast(nn.Module):
