@@ -39,7 +39,7 @@ class RTFFilter(Filter):
     """A bank of ``channels`` rational transfer functions of one order.
 
     length : the length that the numerators are trained for, L above. Any other length gives the same response, cut off or continued;
-        those beyond it pay for a longer series, O(length n).
+        those beyond it pay for a longer series, O(length n). On a GPU powers of two are one kernel each way, others are tens.
     num_a : how many denominators there are, each shared by ``channels / num_a`` neighbours; None is one for each channel
     denominator : what is trained in its place. "free": the coefficients, as published; nothing keeps them stable. "montel": the authors'
         constraint. "sections", "lattice" and "poles" are stable for every value of the parameters and may ring for a million
