@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,5 +113,7 @@ def workers(device: str) -> Iterator[Alone]:
         device_id=torch.device(device) if on_gpu else None,
     )
     yield Together(distributed, store, torch.device(device))
+    # what still holds the group, such as a model in a cycle, would keep its threads until the interpreter's end, which ends in an abort
+    gc.collect()
     # not after an error: it would wait for the others, whom torchrun ends when this process has gone
     distributed.destroy_process_group()

@@ -30,7 +30,7 @@ def long_convolution(u: Tensor, taps: Tensor, future: Tensor | None = None, *, c
     partitioned: Stockham 1966, Kulp 1988); a chunk no shorter than the taps costs no more than the whole. The GPU's kernels need no more
     memory than that in any case, and do not cut.
 
-    Differentiable in both, any number of times; of the forward pass ``u`` and ``taps`` are kept. Goes through ``torch.compile`` as one
+    Differentiable in all, any number of times; of the forward pass ``u`` and the taps are kept. Goes through ``torch.compile`` as one
     operator, and through CUDA graphs after a first call. ValueError: shapes or dtypes that do not fit.
 
     A filter known by its frequency response rather than its taps costs one inverse FFT of a row per channel before this, which

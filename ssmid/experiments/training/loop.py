@@ -93,7 +93,7 @@ class _Trainer:
         self.optimizer = optimizer_of(self.model, c)
         # the steps of several processes wait for each other, and those of a penalty for what the host decides
         alone = team.count == 1 and self.penalty is None
-        self.descend = Recorded(self._descend, self._changed, device) if alone else self._descend
+        self.recorded = Recorded(self._descend, self._changed, device) if alone else None
         self.batches = Batches(task, c.batch, c.seed, team, device, self.dtype)
         self.sums: dict[str, Tensor] = {}  # since the last line of the log
         self.step, self.seconds, self.best = 0, 0.0, None
@@ -169,7 +169,7 @@ class _Trainer:
         """One step of training; the rate, and the norm of the gradient before it was clipped."""
         torch.manual_seed(step_seed(self.c.seed, self.step, self.team.rank))
         rate = set_rates(self.optimizer, self.step, self.c)
-        total, norm = self.descend(batch)
+        total, norm = (self.recorded or self._descend)(batch)
         self.sums = {name: self.sums.get(name, 0) + value for name, value in total.items()}
         return rate, norm
 
