@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from ssmid.nn import memory
-from ssmid.nn.decoder import Decoder, Generative, device_of, start_token
+from ssmid.nn.decoder import Decoder, Generative, device_of, sequences_at_once, start_token
 from ssmid.nn.filter import Filter
-from ssmid.nn.memory import largest_batch_named
+from ssmid.nn.memory import largest_batch_named, memory_per_sequence
 from ssmid.nn.prompts import Prompts, prompts_of
 from ssmid.nn.sampling import Sampling
 from ssmid.systems import ImpulseResponse
@@ -151,8 +151,12 @@ def _estimate(model: Generative, prompts: Prompts, n: int, settings: _Settings, 
     length = prompts.tokens.shape[1]
 
     def run(batch: int, read: int) -> None:
-        row = prompts.tokens[:1, :read].expand(batch, -1)
         decoder = Decoder(model, batch, length=length + n, graph=False, **dataclasses.asdict(settings))
-        decoder.generate(Prompts(row, None, batch, False), min(n, 2), seed=0, prefill_chunk=prefill_chunk)
+        if not read:
+            decoder.step()
+            return
+        mask = None if prompts.mask is None else prompts.mask[:batch]
+        decoder.generate(Prompts(prompts.tokens[:batch], mask, batch, False), min(n, 2), seed=0, prefill_chunk=prefill_chunk)
 
-    return memory.largest_batch(run, length, min(prefill_chunk or length, length), memory.CudaMemory(device_of(model)))
+    rows = sequences_at_once(min(prefill_chunk or length, length), memory_per_sequence(model, length + n))
+    return memory.largest_batch(run, length, rows, memory.CudaMemory(device_of(model)))

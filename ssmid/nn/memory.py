@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ssmid.nn.decoder import TOKENS_AT_ONCE, Generative
+from ssmid.nn.decoder import Generative
 
 _USABLE = 0.95
 """Of free memory: the rest is lost between blocks of the allocator."""
@@ -63,24 +63,24 @@ class CudaMemory:
         torch.cuda.empty_cache()
 
 
-def largest_batch(run: Callable[[int, int], object], prompt: int, chunk: int, memory: Memory) -> tuple[int, int]:
+def largest_batch(run: Callable[[int, int], object], prompt: int, rows: int, memory: Memory) -> tuple[int, int]:
     """The largest batch that fits into ``memory``, and the bytes of a sequence in it.
 
-    run : decodes ``run(batch, prompt)``; the peaks of one and of two sequences, with the prompt and with one token of it, tell what a
-    sequence takes while it is decoded, and what more while its prompt is read, a bounded number of sequences at a time. An estimate: both
-    are taken to grow in proportion to the batch.
+    run : decodes ``run(batch, prompt)``; the peaks of one and of two sequences, with the prompt and with none, tell what a sequence takes
+    while it is decoded, and what more while its prompt is read, ``rows`` sequences at a time. An estimate: both are taken to grow in
+    proportion to the batch.
     """
-    rows = max(1, TOKENS_AT_ONCE // chunk)
     peaks: dict[tuple[int, int], int] = {}
     try:
         # Once unmeasured: libraries take their workspaces in the first call and keep them.
-        run(1, prompt)
+        for length in (0, prompt):
+            run(1, length)
         for batch in (1, 2):
-            for length in {1, prompt}:
+            for length in (0, prompt):
                 peaks[batch, length] = memory.peak(lambda b=batch, n=length: run(b, n))
     except torch.OutOfMemoryError:
         return min(len(peaks), 1), memory.available()
-    decoding = max(peaks[2, 1] - peaks[1, 1], 1)
+    decoding = max(peaks[2, 0] - peaks[1, 0], 1)
     reading = max(peaks[2, prompt] - peaks[1, prompt], decoding)
     room = _USABLE * memory.available() - max(peaks[1, prompt] - reading, 0)
     if room < rows * reading:

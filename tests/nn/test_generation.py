@@ -61,6 +61,43 @@ def test_prompts_of_large_batches_are_read_some_at_a_time(model, monkeypatch):
     assert len(sizes) > 1
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_prompts_of_large_states_are_read_some_at_a_time(model, chunk, monkeypatch):
+    whole, repeated = generate(model, PROMPTS, 8, seed=1), generate(model, PROMPTS[0], 8, seed=1, batch=4)
+    monkeypatch.setattr("ssmid.nn.decoder.STATE_AT_ONCE", 3 * memory_per_sequence(model, len(PROMPTS[0]) + 8) + 1)
+    read, prefill = [], model.prefill
+    monkeypatch.setattr(model, "prefill", lambda tokens, *rest: read.append(tokens.shape) or prefill(tokens, *rest))
+    assert torch.equal(generate(model, PROMPTS, 8, seed=1, prefill_chunk=chunk), whole)
+    assert read == ([(3, 5), (1, 5)] if chunk is None else [(3, 2), (3, 2), (3, 1), (1, 2), (1, 2), (1, 1)])
+    assert torch.equal(generate(model, PROMPTS[0], 8, seed=1, batch=4, prefill_chunk=chunk), repeated)
+
+
+def test_states_of_all_tokens_may_be_one_tensor():
+    class OneTensor(Growing):
+        """With the number of tokens in front of them."""
+
+        def initial_state(self, batch, length=None):
+            return self.joined(super().initial_state(batch, length))
+
+        def prefill(self, tokens, state=None, mask=None):
+            logits, state = super().prefill(tokens, self.parts(state), mask)
+            return logits, self.joined(state)
+
+        def step_(self, tokens, state):
+            return super().step_(tokens, self.parts(state))
+
+        def joined(self, state):
+            u = state["u"]
+            return torch.cat([state["position"].to(u.dtype).expand(len(u), 1, u.shape[-1]), u], 1)
+
+        def parts(self, state):
+            return {"u": state[:, 1:], "position": state[0, 0, 0]}
+
+    expected = [by_hand(OneTensor(), prompt, 8) for prompt in PROMPTS]
+    for chunk in (None, 2):
+        assert generate(OneTensor(), PROMPTS, 8, temperature=0, prefill_chunk=chunk).tolist() == expected
+
+
 def test_shapes_follow_the_prompt():
     model = Tiny()
     assert generate(model, [1, 2], 3).shape == (3,)
@@ -221,6 +258,13 @@ def test_a_decoder_says_where_its_room_ends():
         Decoder(Growing(), 1)
 
 
+def test_a_decoder_reads_as_many_prompts_as_it_has_sequences_or_one(model):
+    decoder = Decoder(model, 4, length=8)
+    assert decoder.prefill(prompts_of([[1, 2]], vocabulary=11)).shape == (1, 11)
+    with pytest.raises(ValueError, match="prompts: expected 4 as this decoder has sequences, or one for all, got 2"):
+        decoder.prefill(prompts_of([[1, 2], [3, 4]], vocabulary=11))
+
+
 def test_dropout_is_off_while_generating_and_on_again_afterwards(model):
     class Dropping(Tiny):
         def __init__(self):
@@ -285,10 +329,10 @@ def test_the_largest_batch_is_the_largest_that_fits():
     fixed, decoding, reading, rows = 5000, 70, 11, 100
 
     def held(batch, prompt):
-        return fixed + decoding * batch + reading * min(batch, rows) * (prompt - 1)
+        return fixed + decoding * batch + reading * min(batch, rows) * prompt
 
     for room in (7_000, 60_000, 10**6):
-        found, _ = largest_batch(held, 8, memory_module.TOKENS_AT_ONCE // rows, Device(room))
+        found, _ = largest_batch(held, 8, rows, Device(room))
         true = max((b for b in range(100_000) if held(b, 8) <= room), default=0)
         assert 0.8 * true - 1 <= found <= true, room
     assert largest_batch(held, 8, 8, Device(4000))[0] == 0

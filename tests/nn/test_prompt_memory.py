@@ -17,7 +17,8 @@ from ssmid.bench.decode_sizes import System
 from ssmid.bench.decode_systems import random_modes
 from ssmid.bench.replay import peak_bytes
 from ssmid.kernels import fft_convolution
-from ssmid.nn import LanguageModel, convert
+from ssmid.nn import CachedConvolution, Decoder, FutureFill, LanguageModel, convert, generate, memory_per_sequence
+from ssmid.nn.prompts import prompts_of
 
 WIDTH, DEPTH, TOKENS = 64, 3, [(1, 2048), (16, 128), (2, 1001)]
 
@@ -90,6 +91,73 @@ def test_on_the_way_of_a_gpu(mixer: str, batch: int, tokens: int, silent_kernels
 def test_in_array_operations(mixer: str) -> None:
     reading, forward, state = peaks(distilled(mixer), 2, 1001, most_bytes)
     assert reading - state <= 1.01 * forward
+
+
+ROOM = 192
+DECODED: dict[str, Callable[[], LanguageModel]] = {
+    "attention": lambda: LanguageModel(64, WIDTH, DEPTH, "attention", heads=4, length=ROOM).bfloat16().eval(),
+    "cached": lambda: exact(CachedConvolution),
+    "FutureFill": lambda: exact(FutureFill),
+    "Hyena": lambda: distilled("hyena"),
+    "MultiHyena": lambda: distilled("multihyena"),
+}
+
+
+def exact(how: Any) -> LanguageModel:
+    model = LanguageModel(64, WIDTH, DEPTH, "hyena", length=64).bfloat16().eval()
+    return convert(model, how, inplace=True, max_length=ROOM, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("tokens", [128, 4])
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("kind", DECODED)
+def test_a_large_batch_takes_no_more_than_a_few_of_its_sequences(
+    kind: str, pieces: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the states that are kept: what one call takes that reads a few prompts behind other tokens, and the logits of all."""
+    model, batch, few, chunk = DECODED[kind](), 32, 4, tokens // pieces
+    monkeypatch.setattr("ssmid.nn.decoder.STATE_AT_ONCE", few * memory_per_sequence(model, ROOM) + 1)
+    decoder, prompts = Decoder(model, batch, length=ROOM), prompts_of(torch.randint(64, (batch, tokens)), vocabulary=64)
+    first = prompts.tokens[:few]
+    with torch.no_grad():
+        _, begun = model.prefill(first[:, : tokens // 2], model.initial_state(few, ROOM))
+        one_call = most_bytes(lambda: model.prefill(first[:, :chunk], begun))
+    logits = decoder.prefill(prompts, prefill_chunk=chunk)
+    assert most_bytes(lambda: decoder.prefill(prompts, prefill_chunk=chunk)) <= 1.05 * one_call + logits.nbytes
+
+
+@pytest.mark.parametrize("given", ["many", "ragged", "one"])
+def test_the_batch_that_is_said_to_fit_does(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens, room = LanguageModel(64, WIDTH, DEPTH, "attention", heads=4, length=128).eval(), 64, 128
+    monkeypatch.setattr("ssmid.nn.decoder.STATE_AT_ONCE", 4 * memory_per_sequence(model, room) + 1)
+    rows = [[1] * (tokens - i % 2 * (given == "ragged")) for i in range(64)]
+
+    def run(batch: int) -> Any:
+        prompt, options = (rows[0], {"batch": batch}) if given == "one" else (rows[:batch], {})
+        return generate(model, prompt, room - tokens, **options)
+
+    class Counted:
+        def __init__(self, device: torch.device) -> None:
+            pass
+
+        def available(self) -> int:
+            return memory
+
+        def peak(self, run: Callable[[], object]) -> int:
+            return most_bytes(run)
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    memory = most_bytes(lambda: run(48))
+    with monkeypatch.context() as broken:
+        broken.setattr("ssmid.nn.memory.CudaMemory", Counted)
+        broken.setattr("ssmid.nn.generation._Settings.decoder", fails)
+        with pytest.raises(torch.OutOfMemoryError, match=r"at most about \d+ sequences") as error:
+            run(64)
+    named = int(str(error.value).split("about ")[1].split()[0])
+    assert 0.9 * 48 <= named <= 48
+    assert most_bytes(lambda: run(named)) <= memory
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
