@@ -86,8 +86,9 @@ def stream(
 ) -> Iterator[Tensor]:
     """The tokens of :func:`generate` one after another as they come: ``(batch,)`` each, or ``()`` after a prompt ``(length,)``.
 
-    The arguments are those of :func:`generate`, and checked before the first token is asked for; ``n=None`` goes on until all sequences
-    have ended, without an end where nothing stops them (not with attention, whose state has room for so many tokens only).
+    The arguments are those of :func:`generate`; prompts, ``n`` and what tokens are drawn from are checked at once, the others with the
+    first token. ``n=None`` goes on until all sequences have ended, without an end where nothing stops them (not with attention, whose state
+    has room for so many tokens only).
     """
     settings = _Settings(temperature, top_k, top_p, stop, pad)
     prompts = _checked(model, prompt, n, batch, start)

@@ -61,11 +61,12 @@ def prompts_of(prompt: Any, batch: int | None = None, *, vocabulary: int, start:
 
 def _rows(prompt: Any) -> Tensor | list[Tensor]:
     """Tokens ``(length,)`` or ``(batch, length)``, or a list of such ``(length,)``."""
-    if isinstance(prompt, str | bytes):
-        raise TypeError(f"prompt: expected tokens, got {type(prompt).__name__}: a tokenizer makes tokens of text")
-    if isinstance(prompt, Sequence) and not prompt:
+    several = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes)
+    for text in (item for item in (prompt if several else [prompt]) if isinstance(item, str | bytes)):
+        raise TypeError(f"prompt: expected tokens, got {type(text).__name__}: a tokenizer makes tokens of text")
+    if several and not prompt:
         return []
-    if isinstance(prompt, Sequence) and not any(isinstance(item, Number) for item in prompt):
+    if several and not any(isinstance(item, Number) or getattr(item, "ndim", None) == 0 for item in prompt):
         return [_checked(torch.as_tensor(item, dtype=None if len(item) else torch.int64), (1,)) for item in prompt]
     return _checked(torch.as_tensor(prompt), (1, 2))
 

@@ -21,7 +21,7 @@ class Stopping:
     def __init__(self, stop: Any, pad: int | None, batch: int, vocabulary: int, device: torch.device | str) -> None:
         patterns = _patterns(stop)
         for token in [token for pattern in patterns for token in pattern] + ([] if pad is None else [pad]):
-            if not 0 <= token < vocabulary:
+            if token not in range(vocabulary):
                 raise ValueError(f"stop, pad: expected tokens from 0 to {vocabulary - 1}, got {token}")
         self.never = not patterns
         self.pad = pad if pad is not None else (patterns[0][-1] if patterns else 0)
@@ -52,10 +52,10 @@ class Stopping:
 def _patterns(stop: Any) -> list[list[int]]:
     if stop is None:
         return []
-    if isinstance(stop, str | bytes):
-        raise TypeError(f"stop: expected tokens, got {type(stop).__name__}: a tokenizer makes tokens of text")
-    entries = stop.tolist() if isinstance(stop, Tensor) else stop
-    entries = list(entries) if isinstance(entries, Sequence) else [entries]
+    entries = stop.tolist() if hasattr(stop, "tolist") else stop
+    entries = list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str | bytes) else [entries]
+    for text in (entry for entry in entries if isinstance(entry, str | bytes)):
+        raise TypeError(f"stop: expected tokens, got {type(text).__name__}: a tokenizer makes tokens of text")
     patterns = [torch.as_tensor(entry).reshape(-1).tolist() for entry in entries]
     if not all(patterns) or not all(isinstance(token, int) for pattern in patterns for token in pattern):
         raise ValueError(f"stop: expected a token, tokens, or sequences of at least one token, got {stop}")

@@ -134,6 +134,7 @@ def test_an_empty_prompt_begins_with_the_start_token(model):
         ((torch.ones(3), 3), ValueError, r"prompt: expected integers of shape \(length,\) or .* got torch.float32 of shape \(3,\)"),
         ((torch.ones(1, 1, 1, dtype=int), 3), ValueError, r"prompt: expected integers .* got torch.int64 of shape \(1, 1, 1\)"),
         (("text", 3), TypeError, "prompt: expected tokens, got str: a tokenizer"),
+        ((["text", "more"], 3), TypeError, "prompt: expected tokens, got str: a tokenizer"),
         (([1], -1), ValueError, "n: expected a whole number of tokens >= 0, got -1"),
         (([1], 2.5), ValueError, "n: expected a whole number of tokens >= 0, got 2.5"),
         (([[1], [2]], 3, {"batch": 3}), ValueError, "batch: expected 2 as there are prompts, or one prompt to repeat, got 3"),
@@ -142,6 +143,9 @@ def test_an_empty_prompt_begins_with_the_start_token(model):
         (([1], 3, {"stop": 11}), ValueError, "stop, pad: expected tokens from 0 to 10, got 11"),
         (([1], 3, {"stop": [[]]}), ValueError, "stop: expected a token, tokens, or sequences of at least one token"),
         (([1], 3, {"stop": "end"}), TypeError, "stop: expected tokens, got str"),
+        (([1], 3, {"stop": [3, "end"]}), TypeError, "stop: expected tokens, got str"),
+        (([1], 3, {"stop": 3, "pad": 1.5}), ValueError, "stop, pad: expected tokens from 0 to 10, got 1.5"),
+        (([1], 3, {"top_k": math.inf}), ValueError, "top_k: expected a whole number >= 1, got inf"),
         (([1], 3, {"prefill_chunk": 0}), ValueError, "prefill_chunk: expected at least 1 token, got 0"),
         (([1], 3, {"seed": [1, 2]}), ValueError, "seed: expected one integer, or one for each of 1 sequences, got 2"),
         (([1], 3, {"graph": True}), ValueError, "graph: expected a model on a GPU"),
@@ -154,6 +158,11 @@ def test_bad_input_is_one_error_with_what_was_expected(arguments, error, message
 
 
 # ---------------------------------------------------------------- streams, seeds, stops
+
+
+def test_what_a_stream_gave_is_a_prompt(model):
+    begun = list(stream(model, [1, 2], 3, temperature=0))
+    assert generate(model, begun, 4, temperature=0).tolist() == by_hand(model, torch.stack(begun).tolist(), 4)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 4, "top_k": 5}, {"seed": 4, "top_p": 0.9, "stop": [3, 4]}])
@@ -193,6 +202,7 @@ def ended_by_hand(free: list[int], patterns: list[list[int]], pad: int) -> list[
         (3, [[3]], None),
         ([3, 8], [[3], [8]], 0),
         (torch.tensor([3, 8]), [[3], [8]], None),
+        (torch.tensor([3, 8]).numpy(), [[3], [8]], None),
         ([[3, 8], [5]], [[3, 8], [5]], 2),
         ([[4, 4, 4, 4, 4, 4, 4]], [[4] * 7], None),
     ],
