@@ -61,14 +61,12 @@ def prompts_of(prompt: Any, batch: int | None = None, *, vocabulary: int, start:
 
 def _rows(prompt: Any) -> Tensor | list[Tensor]:
     """Tokens ``(length,)`` or ``(batch, length)``, or a list of such ``(length,)``."""
-    several = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes)
-    for text in (item for item in (prompt if several else [prompt]) if isinstance(item, str | bytes)):
+    items: list[Any] | None = list(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes) else None
+    for text in (item for item in ([prompt] if items is None else items) if isinstance(item, str | bytes)):
         raise TypeError(f"prompt: expected tokens, got {type(text).__name__}: a tokenizer makes tokens of text")
-    if several and not prompt:
-        return []
-    if several and not any(isinstance(item, Number) or getattr(item, "ndim", None) == 0 for item in prompt):
-        return [_checked(torch.as_tensor(item, dtype=None if len(item) else torch.int64), (1,)) for item in prompt]
-    return _checked(torch.as_tensor(prompt), (1, 2))
+    if items is None or any(isinstance(item, Number) or getattr(item, "ndim", None) == 0 for item in items):
+        return _checked(torch.as_tensor(prompt), (1, 2))
+    return [_checked(torch.as_tensor(item, dtype=None if len(item) else torch.int64), (1,)) for item in items]
 
 
 def _checked(tokens: Tensor, axes: tuple[int, ...]) -> Tensor:
