@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg import get_lapack_funcs
 
 from ssmid._array import (
     Array,
@@ -190,7 +191,8 @@ def state_scales(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
     whole[:n, :n], whole[:n, n : n + B.shape[1]], whole[n : n + C.shape[0], :n] = np.abs(A), np.abs(B), np.abs(C)
     if not whole.any():
         return np.ones(n)
-    return scipy.linalg.matrix_balance(whole, permute=False, separate=True)[1][0][:n]
+    (gebal,) = get_lapack_funcs(("gebal",), (whole,))
+    return gebal(whole, scale=True, permute=False)[3][:n]
 
 
 def jacobi_svd(A: Array) -> tuple[Array, Array, Array]:

@@ -96,7 +96,7 @@ def to_zpk(system: System) -> ZerosPolesGain:
     """
     result = _zpk(system)
     if result is not system:
-        warn_of_loss("to_zpk", system, result, "ill-conditioned zeros or poles; state space and modal form keep all of it")
+        warn_of_loss("to_zpk", system, result, result.poles, "ill-conditioned zeros or poles; state space and modal form keep all of it")
     return result
 
 
@@ -124,7 +124,7 @@ def to_transfer_function(system: System) -> TransferFunction:
     bits = width(factors.poles)
     result = TransferFunction(astype_width(num, bits), astype_width(den, bits), factors.dt)
     advice = f"coefficients of degree {result.order}; state space, modal and factored forms keep all of it"
-    warn_of_loss("to_transfer_function", system, result, advice)
+    warn_of_loss("to_transfer_function", system, result, factors.poles, advice)
     return result
 
 
@@ -144,7 +144,7 @@ def to_sos(system: System) -> SecondOrderSections:
         raise ValueError("expected a discrete-time system for second-order sections in powers of 1/z, got dt=0: use ssmid.c2d(system, dt)")
     sections = second_order_sections(factors.zeros, factors.poles, factors.gain)
     result = SecondOrderSections(astype_width(sections, width(factors.poles)), factors.dt)
-    warn_of_loss("to_sos", system, result, "ill-conditioned zeros or poles; state space and modal form keep all of it")
+    warn_of_loss("to_sos", system, result, factors.poles, "ill-conditioned zeros or poles; state space and modal form keep all of it")
     return result
 
 

@@ -13,6 +13,7 @@ from ssmid.analysis.characteristics import poles
 from ssmid.analysis.conversion import to_sos, to_state_space, to_transfer_function, to_zpk
 from ssmid.analysis.evaluation import evaluate
 from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
+from ssmid.analysis.loss import contour_points
 from ssmid.analysis.modal_form import modal_and_condition
 from ssmid.analysis.polynomial import polynomial_roots, root_condition
 from ssmid.analysis.realization import balanced_realization, companion_realization, minimal_realization, modal_realization
@@ -48,8 +49,8 @@ class Conversion:
     """A converted system and what the conversion lost.
 
     system : the result   original : what it was made from
-    backward_error : ``(*batch,)`` largest difference of the two frequency responses over 128 frequencies, relative to the peak of
-    the original (for a change of a MIMO state space over all its channels)
+    backward_error : ``(*batch,)`` largest difference of the two frequency responses over 128 frequencies and beside the poles that
+    resonate most, relative to the peak of the original (for a change of a MIMO state space over all its channels)
     condition : ``(*batch,)`` how much relative errors are magnified: of the eigenvectors or roots into modal form, of the transform
     between state spaces, of the roots of the denominator into transfer functions; 1 where nothing is magnified
     transform : T with ``x_original = T x_system`` between state spaces, else None
@@ -162,9 +163,17 @@ _WAYS: dict[str, Callable[..., Way]] = {
 
 def _backward_error(original: System, result: System) -> Array:
     sampled = next((s for s in (result, original) if isinstance(s, FrequencyResponse)), None)
-    like = next(iter(original.arrays.values()))
-    points = on_contour(original, sampled.omega if sampled is not None else from_numpy(_frequencies(original), like))
-    a, b = (double(s.values) if isinstance(s, FrequencyResponse) else evaluate(s.map(double), points) for s in (original, result))
+    if sampled is not None:
+        points = (on_contour(original, sampled.omega),) * 2
+    else:
+        own = to_numpy(poles(original))
+        own = np.broadcast_to(own, (*original.batch_shape, own.shape[-1]))
+        hosts = contour_points(original, result, own, _frequencies(own, original.is_discrete))
+        points = tuple(from_numpy(x, next(iter(original.arrays.values()))) for x in hosts)
+    a, b = (
+        double(s.values) if isinstance(s, FrequencyResponse) else evaluate(s.map(double), x)
+        for s, x in zip((original, result), points, strict=True)
+    )
     xp = namespace(a, b)
     difference = a - b
     channels = min(len(original.batch_shape), len(result.batch_shape)) - difference.ndim
@@ -172,12 +181,11 @@ def _backward_error(original: System, result: System) -> Array:
     return difference / xp.where(peak > 0, peak, xp.ones_like(peak))
 
 
-def _frequencies(system: System) -> np.ndarray:
-    """128 frequencies: between the poles of the FFT grid, or over the decades of the poles in continuous time."""
-    if system.is_discrete:
-        step = 1.0 if system.dt is True else float(system.dt)
-        return np.pi * (np.arange(_POINTS) + 0.5) / (_POINTS * step)
-    radii = np.abs(to_numpy(poles(system)))
+def _frequencies(poles: np.ndarray, discrete: bool) -> np.ndarray:
+    """128 frequencies: between the points of the FFT grid, or over the decades of the poles in continuous time."""
+    if discrete:
+        return np.pi * (np.arange(_POINTS) + 0.5) / _POINTS
+    radii = np.abs(poles)
     radii = radii[np.isfinite(radii) & (radii > 0)]
     low, high = (radii.min(), radii.max()) if radii.size else (1.0, 1.0)
     return np.geomspace(low / 16, high * 16, _POINTS)

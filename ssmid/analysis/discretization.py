@@ -26,6 +26,7 @@ import scipy.linalg
 
 from ssmid._array import Array, as_complex, astype_width, batched_on_host, double, is_complex, namespace, quiet, same_field, to_numpy, width
 from ssmid.analysis.conversion import to_state_space, to_transfer_function, to_zpk
+from ssmid.analysis.state_units import uneven_scales
 from ssmid.analysis.substitution import (
     ALPHA,
     NO_LOG,
@@ -187,7 +188,7 @@ def _modal(system: Modal, poles: Array, residues: Array, through: Array | None, 
 
 @_discrete.register
 def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
-    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
+    A, B, C, D, units = _in_like_units(system)
     xp = namespace(A)
     if method in ALPHA:
         alpha = ALPHA[method]
@@ -195,18 +196,18 @@ def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
         M = eye - alpha * step * A
         (M,) = reject(_singular(M), sent_away(alpha * step), M)
         later = step * solve(M, B)
-        return _state_space(system, solve(M, eye + (1 - alpha) * step * A), later, _right_solve(C, M), D + alpha * C @ later, dt)
+        return _state_space(system, units, solve(M, eye + (1 - alpha) * step * A), later, _right_solve(C, M), D + alpha * C @ later, dt)
     E, first, second = batched_on_host(_exponentials, A * dt)
     if method == "zoh":
-        return _state_space(system, E, dt * (first @ B), C, D, dt)
+        return _state_space(system, units, E, dt * (first @ B), C, D, dt)
     if method == "foh":
-        return _state_space(system, E, dt * (first @ (first @ B)), C, D + dt * (C @ (second @ B)), dt)
-    return _state_space(system, E, dt * (E @ B), C, D + dt * (C @ B), dt)
+        return _state_space(system, units, E, dt * (first @ (first @ B)), C, D + dt * (C @ (second @ B)), dt)
+    return _state_space(system, units, E, dt * (E @ B), C, D + dt * (C @ B), dt)
 
 
 @_continuous.register
 def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
-    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
+    A, B, C, D, units = _in_like_units(system)
     xp = namespace(A)
     if method in ALPHA:
         alpha = ALPHA[method]
@@ -214,22 +215,30 @@ def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
         W = alpha * A + (1 - alpha) * eye
         (W,) = reject(_singular(W), no_inverse(alpha), W)
         C = _right_solve(C, W)
-        return _state_space(system, solve(W, A - eye) / step, solve(W, B) / step, C, D - alpha * (C @ B), 0)
+        return _state_space(system, units, solve(W, A - eye) / step, solve(W, B) / step, C, D - alpha * (C @ B), 0)
     eigenvalues = np.linalg.eigvals(np.where(np.isfinite(to_numpy(A)), to_numpy(A), 0.5))
     (A,) = reject(where_log_fails(eigenvalues, not is_complex(A)), NO_LOG, A)
     X = batched_on_host(_logarithm, A)
     _, first, second = batched_on_host(_exponentials, X)
     if method == "impulse":
         B = solve(A, B) / dt
-        return _state_space(system, X / dt, B, C, D - dt * (C @ B), 0)
+        return _state_space(system, units, X / dt, B, C, D - dt * (C @ B), 0)
     B = solve(first, B) / dt
     if method == "foh":
         B = solve(first, B)
         D = D - dt * (C @ (second @ B))
-    return _state_space(system, X / dt, B, C, D, 0)
+    return _state_space(system, units, X / dt, B, C, D, 0)
 
 
-def _state_space(system: StateSpace, A: Array, B: Array, C: Array, D: Array, dt: float) -> StateSpace:
+def _in_like_units(system: StateSpace) -> tuple[Array, Array, Array, Array, Array]:
+    """The matrices for states scaled by ``units`` ``(*batch, n, 1)``, without which exponentials of uneven states lose the small ones."""
+    A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
+    units = uneven_scales(A, B, C)[..., None]
+    return A * transpose(units) / units, B / units, C * transpose(units), D, units
+
+
+def _state_space(system: StateSpace, units: Array, A: Array, B: Array, C: Array, D: Array, dt: float) -> StateSpace:
+    A, B, C = A * units / transpose(units), B * units, C / transpose(units)
     return StateSpace(*(astype_width(M, width(system.A)) for M in (A, B, C, D)), dt=dt)
 
 

@@ -29,7 +29,8 @@ from ssmid._array import (
 )
 from ssmid.analysis.adi import low_rank_gramians
 from ssmid.analysis.lyapunov import schur_gramian_factors
-from ssmid.linalg import adjoint, eig, eigvals, inverse, triangular_factor
+from ssmid.analysis.state_units import uneven_scales
+from ssmid.linalg import adjoint, eig, eigvals, inverse, transpose, triangular_factor
 from ssmid.systems import Modal, SparseStateSpace, StateSpace, System
 
 _LARGEST_DIAGONAL, _WIDEST_DIAGONAL = 64, 512
@@ -171,6 +172,8 @@ def _stable(poles: Array, discrete: bool) -> tuple[Array, Array]:
 def _bank_factors(A: Array, B: Array, C: Array, *, discrete: bool) -> tuple[Array, Array]:
     """Diagonal form for the whole bank; elements of ill-conditioned eigenvectors take the Schur form one by one."""
     xp, real = namespace(A), not is_complex(A)
+    units = uneven_scales(A, B, C)[..., None]
+    A, B, C = A * transpose(units) / units, B / units, C * transpose(units)
     poles, V = eig(A)
     if real:
         V = xp.where(xp.imag(poles)[..., None, :] < 0, xp.imag(V), xp.real(V))  # (Re v, -Im v) for v and its conjugate
@@ -186,7 +189,7 @@ def _bank_factors(A: Array, B: Array, C: Array, *, discrete: bool) -> tuple[Arra
     retry = (stable & ~good)[..., 0, 0]
     if bool(xp.any(retry)):
         R, L = on_host(partial(_replaced_by_schur, discrete=discrete), R, L, A, B, C, retry)
-    return R, L
+    return units * R, L / units
 
 
 def _replaced_by_schur(R: np.ndarray, L: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, chosen: np.ndarray, discrete: bool):

@@ -28,11 +28,14 @@ def hinf_norm(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, dis
         return np.array(np.nan), np.array(np.nan)
     poles = np.linalg.eigvals(A) if len(A) else np.zeros(0)
     outer = np.abs(poles) - 1 if discrete else poles.real
-    if (outer >= 0).any():
+    b, c = (np.abs(M).max(initial=0.0) or 1.0 for M in (B, C))
+    try:
+        if (outer >= 0).any():
+            raise np.linalg.LinAlgError
+        A, B, C, _ = balanced_cut(A, B / b, C / c, discrete=discrete, negligible=_NEGLIGIBLE)
+    except np.linalg.LinAlgError:
         worst = poles[np.argmax(outer)]
         return np.array(np.inf), np.array(abs(np.angle(worst) if discrete else worst.imag))
-    b, c = (np.abs(M).max(initial=0.0) or 1.0 for M in (B, C))
-    A, B, C, _ = balanced_cut(A, B / b, C / c, discrete=discrete, negligible=_NEGLIGIBLE)
     G = A, B, C, D / b / c
     flipped = False
     if discrete:

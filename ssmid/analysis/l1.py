@@ -33,7 +33,10 @@ def l1_norm(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, *, discr
     b, c = (np.abs(M).max(initial=0.0) or 1.0 for M in (B, C))
     relative = _TAIL_DISCRETE if discrete else _TAIL_CONTINUOUS
     # the Hankel values of what is cut are at most its H-infinity norm, so that its l1 norm is at most 2 * 2 n times that
-    A, B, C, sigma = balanced_cut(A, B / b, C / c, discrete=discrete, negligible=relative / max(1, 8 * len(A)))
+    try:
+        A, B, C, sigma = balanced_cut(A, B / b, C / c, discrete=discrete, negligible=relative / max(1, 8 * len(A)))
+    except np.linalg.LinAlgError:
+        return np.array(np.inf)
     k = _meaningful(A, discrete=discrete)
     moduli = 2 * sigma[k:].sum()
     if k:

@@ -19,6 +19,7 @@ import scipy.linalg
 from scipy.linalg import get_lapack_funcs
 
 from ssmid._array import one_blas_thread
+from ssmid.analysis.state_units import uneven_scales
 
 _BLOCK = 48
 _SMALL = 1e-100
@@ -29,13 +30,15 @@ def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discre
     """``R``, ``L`` ``(n, n)`` with ``Wc = R R^H``, ``Wo = L L^H`` of one stable system of NumPy matrices, real for real matrices.
 
     Discrete time is mapped by ``T -> (T - I)(T + I)^-1``, which keeps both Gramians, from the side of the circle where no pole is
-    near -1. NaN where the system is unstable or not finite.
+    near -1. States in uneven units are scaled for the while. NaN where the system is unstable or not finite.
     """
     dtype = np.result_type(A, B, C)
     n = A.shape[0]
     none = np.full((n, n), np.nan, dtype)
     if not all(np.isfinite(M).all() for M in (A, B, C)):
         return none, none
+    units = uneven_scales(A, B, C)
+    A, B, C = A * units / units[:, None], B / units[:, None], C * units
     T, Q = scipy.linalg.schur(A.astype(dtype), output="complex" if dtype.kind == "c" else "real", check_finite=False)[:2]
     B, C = Q.conj().T @ B, C @ Q
     poles = quasi_triangular_eigenvalues(T)
@@ -45,7 +48,7 @@ def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discre
         T, B, C = _bilinear(T, B, C, poles)
     R = lyapunov_factor(T, B)
     L = lyapunov_factor(T.conj().T[::-1, ::-1], C.conj().T[::-1])[::-1]
-    return Q @ R, Q @ L
+    return units[:, None] * (Q @ R), (Q @ L) / units[:, None]
 
 
 def balanced_cut(
@@ -55,9 +58,11 @@ def balanced_cut(
 
     As many states go as change the H-infinity norm by at most ``negligible`` of itself: that norm is at least ``sigma_1``, and
     removing states changes it by at most twice the sum of their Hankel values (Enns 1984, Glover 1984). Values that are zero to
-    rounding always go.
+    rounding always go. Raises LinAlgError where a pole is on the boundary of stability to rounding, or beyond.
     """
     R, L = schur_gramian_factors(A, B, C, discrete=discrete)
+    if not (np.isfinite(R).all() and np.isfinite(L).all()):
+        raise np.linalg.LinAlgError("expected a stable system, got a pole on or beyond the boundary of stability")
     U, sigma, Vh = scipy.linalg.svd(L.conj().T @ R, check_finite=False)
     tails = 2 * np.append(np.cumsum(sigma[::-1])[::-1], 0.0)
     largest = sigma.max(initial=0.0)
@@ -195,7 +200,7 @@ def _bilinear(T: np.ndarray, B: np.ndarray, C: np.ndarray, poles: np.ndarray) ->
     if np.abs(poles + 1).min(initial=2.0) < np.abs(poles - 1).min(initial=2.0):
         T = -T
     eye = np.eye(T.shape[0])
-    inner = scipy.linalg.solve(T + eye, np.hstack([T - eye, np.sqrt(2) * B]), check_finite=False)
+    inner = np.linalg.solve(T + eye, np.hstack([T - eye, np.sqrt(2) * B]))
     mapped, n = inner[:, : T.shape[0]], T.shape[0]
     keep = np.triu(np.ones((n, n), bool)) | (T != 0)
-    return np.where(keep, mapped, 0), inner[:, n:], scipy.linalg.solve((T + eye).T, np.sqrt(2) * C.T, check_finite=False).T
+    return np.where(keep, mapped, 0), inner[:, n:], np.linalg.solve((T + eye).T, np.sqrt(2) * C.T).T

@@ -18,6 +18,7 @@ from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.polynomial import Host, paired, polynomial_roots, residues_of_product, root_condition
 from ssmid.analysis.sections import factors_of_sections
+from ssmid.analysis.state_units import uneven_scales
 from ssmid.linalg import eig, inverse, transpose
 from ssmid.systems import (
     Barycentric,
@@ -65,7 +66,8 @@ def modal_and_condition(system: System) -> tuple[Modal, Array]:
     worst = float(np.max(np.where(np.isnan(known), 1.0, known), initial=1.0))
     if worst > _HARMLESS or apart.any():
         advice = f"repeated or clustered poles (condition {worst:.1e}{', taken apart' if apart.any() else ''})"
-        warn_of_loss("to_modal", system, modal, f"{advice}; ssmid.modal_realization keeps such poles in one block", apart, stacklevel=4)
+        advice = f"{advice}; ssmid.modal_realization keeps such poles in one block"
+        warn_of_loss("to_modal", system, modal, modal.poles, advice, apart, stacklevel=4)
     return modal, condition
 
 
@@ -93,6 +95,8 @@ def _(system: Barycentric) -> tuple[Modal, Array, Host]:
 def _(system: StateSpace) -> tuple[Modal, Array, Host]:
     A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
     real = not any(is_complex(M) for M in (A, B, C, D))
+    units = uneven_scales(A, B, C)[..., None]
+    A, B, C = A * transpose(units) / units, B / units, C * transpose(units)
     poles, V, W, condition, apart = _eigensystem(A)
     left, right = as_complex(C) @ V, W @ as_complex(B)
     if system.outputs == system.inputs == 1:

@@ -13,6 +13,7 @@ from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.polynomial import expand_roots
 from ssmid.analysis.ragged import Result, padded_states
 from ssmid.analysis.state_space_form import natural_state_space
+from ssmid.analysis.state_units import uneven_scales
 from ssmid.linalg import eigvals, inverse, solve, state_scales, transpose
 from ssmid.systems import StateSpace, System
 
@@ -109,9 +110,9 @@ def modal_realization(system: System, *, max_condition: float = 1e6, return_tran
 def modal_realization(system: System, *, max_condition: float = 1e6, return_transform: bool = False) -> Any:
     """Real block-diagonal states: one block a mode, ``[[a, b], [-b, a]]`` for a pair of poles, larger where poles cluster.
 
-    Defective poles and those that only a transform of condition above ``max_condition`` would part stay in one (quasi-)triangular
-    block; :func:`ssmid.analysis.block_diagonal.block_sizes` lists the blocks of a matrix. Bavely and Stewart 1979. With
-    ``return_transform`` also ``T``, ``(*batch, n, n)``, ``x = T x'``. Not differentiable. Raises ValueError for a bound below 1.
+    Defective poles and those that only a transform of condition above ``max_condition`` (of states in like units) would part stay in
+    one (quasi-)triangular block; :func:`ssmid.analysis.block_diagonal.block_sizes` lists the blocks of a matrix. Bavely and Stewart
+    1979. With ``return_transform`` also ``T``, ``(*batch, n, n)``, ``x = T x'``. Not differentiable. Raises ValueError for a bound below 1.
 
     >>> import numpy as np
     >>> from ssmid import ss
@@ -123,8 +124,9 @@ def modal_realization(system: System, *, max_condition: float = 1e6, return_tran
     states = natural_state_space(system)
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Result:
-        T, D = block_diagonalize(A, max_condition)
-        return D, np.linalg.solve(T, B), C @ T, T
+        units = uneven_scales(A, B, C)
+        T, D = block_diagonalize(A * units / units[:, None], max_condition)
+        return D, np.linalg.solve(T, B / units[:, None]), C * units @ T, units[:, None] * T
 
     return _with_states(states, element, (), return_transform)
 
@@ -155,7 +157,8 @@ def companion_realization(system: System, form: str = "controllable", *, return_
     A, B, C = (double(whole[name]) for name in "ABC")
     if form == "observable":
         A, B, C = transpose(A), transpose(C), transpose(B)
-    companion, T, output = _controllable_companion(A, B, C)
+    poles = eigvals(A)
+    companion, T, output = _controllable_companion(A, B, C, poles)
     bits = width(states.A)
     if form == "controllable":
         result = companion, _first_unit(T), output
@@ -164,7 +167,7 @@ def companion_realization(system: System, form: str = "controllable", *, return_
         T = transpose(inverse(T)) if return_transform else T
     realized = StateSpace(*(astype_width(M, bits) for M in result), D=states.D, dt=states.dt)
     advice = f"coefficients of degree {states.order}; ssmid.balanced_realization and ssmid.modal_realization keep all of it"
-    warn_of_loss("companion_realization", states, realized, advice)
+    warn_of_loss("companion_realization", states, realized, poles, advice)
     return (realized, astype_width(T, bits)) if return_transform else realized
 
 
@@ -202,11 +205,12 @@ def _staircase(A: np.ndarray, B: np.ndarray, tol: float) -> np.ndarray:
     return basis
 
 
-def _controllable_companion(A: Array, B: Array, C: Array) -> tuple[Array, Array, Array]:
+@quiet
+def _controllable_companion(A: Array, B: Array, C: Array, poles: Array) -> tuple[Array, Array, Array]:
     xp = namespace(A, B, C)
     n = A.shape[-1]
     A, B, C = same_field(A, B, C)
-    coefficients = expand_roots(eigvals(A)) if n else xp.ones((*A.shape[:-2], 1), dtype=A.dtype, device=A.device)
+    coefficients = expand_roots(poles) if n else xp.ones((*A.shape[:-2], 1), dtype=A.dtype, device=A.device)
     coefficients = coefficients if is_complex(coefficients) == is_complex(A) else (as_complex if is_complex(A) else xp.real)(coefficients)
     columns, t = [], B
     for k in range(n):

@@ -364,3 +364,47 @@ def test_backward_error_is_what_an_independent_grid_sees():
     assert measured > 1e-6
     assert measured / 3 < result.backward_error < measured * 3
     assert result.condition > 1e10
+
+
+# ---------------------------------------------------------------- narrow passbands
+
+
+@pytest.mark.parametrize(("order", "edge"), [(4, 1e-4), (6, 1e-3), (8, 1e-2)])
+@pytest.mark.parametrize("form", ["transfer-function", "companion"])
+def test_what_is_lost_in_a_narrow_passband_is_said(order, edge, form):
+    """Between 0 and the first frequency of any coarse grid stands all of the filter: its dc gain is off by 1 % and more."""
+    design = ssmid.zpk(*scipy.signal.butter(order, edge, output="zpk"))
+    with pytest.warns(ssmid.ConversionWarning, match="off by up to"):
+        found = convert(design, form)
+    missed = abs(ssmid.dc_gain(found.system) - 1)
+    assert missed > 1e-3
+    assert found.backward_error > missed / 10
+    for kept in ("state-space", "sos", "modal", "balanced", "block-modal"):
+        same = convert(design, kept)
+        assert abs(ssmid.dc_gain(same.system) - 1) < 1e-6
+        assert same.backward_error < 1e-6
+
+
+def test_what_is_lost_at_high_frequencies_is_said(rng):
+    """Poles near 1e9 rad/s and nothing near 1: where the response of the coefficients is looked at has to be there, too."""
+    A = random_stable(rng, 25).A * 1e9 - 1e9 * np.eye(25)
+    system = ssmid.ss(A, np.ones(25), rng.standard_normal(25), dt=0)
+    with pytest.warns(ssmid.ConversionWarning, match="companion"):
+        found = convert(system, "companion")
+    omega = np.geomspace(1e8, 1e10, 50)
+    a, b = (ssmid.frequency_response(s, omega).values for s in (found.system, system))
+    assert np.abs(a - b).max() > 1e-6 * np.abs(b).max()
+
+
+def test_shared_poles_of_coupled_channels_are_looked_at(rng):
+    """Points beside poles for elements that are whole on one side and channels on the other, batch axes on either array."""
+    system = random_stable(rng, 5, 2, inputs=3, outputs=2, radius=0.999999)
+    mixed = ssmid.StateSpace(system.A[0], system.B, system.C[0], system.D)
+    for one in (system, mixed):
+        found = convert(one, "modal")
+        assert found.backward_error.shape == (2,)
+        assert (found.backward_error < 1e-8).all()
+        coupled = convert(found.system, "state-space", mimo=True)
+        assert coupled.backward_error.shape == (2,)
+        assert (coupled.backward_error < 1e-8).all()
+        assert (convert(one, "zpk").backward_error < 1e-6).all()
