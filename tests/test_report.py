@@ -20,8 +20,8 @@ from ssmid.report.tables import percent, plain, shown
 nan, inf = float("nan"), float("inf")
 
 
-def printed(report: Report) -> str:
-    console = Console(file=io.StringIO(), width=200, highlight=False)
+def printed(report: Report, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
     report.show(console)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -64,12 +64,22 @@ def test_the_terminal_shows_the_same_and_says_what_it_leaves_out():
         "none",
         "1.25",
         "inf",
-        "and 1 more",
+        "and 1 more: --json shows all",
         "One sentence.",
         "[bold] is no markup",
     ):
         assert piece in text
     assert "nan" not in text
+
+
+def test_names_of_columns_are_broken_between_words():
+    """On a terminal of 80 columns the certificate of a bank once read "H-infinit y error" and "converge d"."""
+    columns = ["channel", "order", "relative l2 error", "Hankel error", "best possible", "times best", "H-infinity error", "stable"]
+    columns += ["converged"]
+    row = ["12", 16, 0.8779, 0.30391, 0.26661, 1.0373, 0.42841, True, True]
+    head = printed(Report("bank", tables=[Table("Errors", columns, [row, row])]), 80).splitlines()[3:6]
+    words = {word for line in head for word in line.split()}
+    assert {"H-infinity", "converged", "possible", "channel"} <= words
 
 
 def test_parts_are_nested():
@@ -126,7 +136,8 @@ def test_the_error_beside_the_best_possible():
     assert "for a much smaller error take a larger order" in text
     assert "The largest error at any frequency is 1.75." in text
     assert "The largest error at any frequency is 1.75 (known beforehand to be at most 2.5)." in said(bound=2.5)
-    assert "Another method may gain up to a factor of 3.5" in said(hankel=3.5)
+    assert "In that norm another method may gain up to a factor of 3.5" in said(hankel=3.5)
+    assert text.index("In that norm no method gains") < text.index("The largest error"), "the factor is one of Hankel norms"
 
 
 def test_exact_zero_and_broken_ones():
@@ -139,6 +150,7 @@ def test_what_was_not_reached_is_said():
     assert "NOT CONVERGED: the Hankel values are lower bounds" in said(converged=False)
     assert "The tolerance 0.01 is not met:" in said(tol=0.01)
     assert "tolerance" not in said(tol=0.05)
+    assert "NOT CONVERGED" not in said(tol=0.01, converged=False), "a reduction that misses its tolerance says so, not of its Hankel values"
     assert certificate(tol=0.05).good
     assert not certificate(tol=0.01).good
     assert not certificate(converged=False).good

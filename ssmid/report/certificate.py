@@ -139,7 +139,8 @@ def words(certificate: Certificate) -> list[str]:
     """The certificate in sentences."""
     c = certificate
     sentences = _words_of_one(c) if len(c.order) == 1 else _words_of_many(c)
-    failed = [_name(c.channels[i]) for i in np.flatnonzero(~c.converged)]
+    missed = ~c.met & np.isfinite(c.error)  # a reduction counts these as not converged, whatever its Hankel values are
+    failed = [_name(c.channels[i]) for i in np.flatnonzero(~c.converged & ~missed)]
     if failed and len(c.order) > 1:
         listed = ", ".join(failed[:8]) + (", ..." if len(failed) > 8 else "")
         sentences.append(f"{len(failed)} of {len(c.order)} channels failed or have not converged: {listed}. The others stand.")
@@ -179,12 +180,12 @@ def _words_of_one(c: Certificate) -> list[str]:
         f"In Hankel norm the error is {times:.2g} times the best that any stable model of order {order} can reach; "
         f"it is {share} of the norm of the original."
     )
+    if times < 2:
+        sentences.append("In that norm no method gains more than that factor at this order: for a much smaller error take a larger order.")
+    else:
+        sentences.append(f"In that norm another method may gain up to a factor of {times:.2g} at this order.")
     known = f" (known beforehand to be at most {c.bound[0]:.3g})" if np.isfinite(c.bound[0]) else ""
     sentences.append(f"The largest error at any frequency is {c.peak[0]:.3g}{known}.")
-    if times < 2:
-        sentences.append("No method gains more than that factor at this order: for a much smaller error take a larger order.")
-    else:
-        sentences.append(f"Another method may gain up to a factor of {times:.2g} at this order.")
     return sentences
 
 

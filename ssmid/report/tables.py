@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,11 @@ class Report:
         for table in self.tables:
             console.print()
             console.print(Text(table.title, style="bold"))
-            console.print(_drawn(table))
+            drawn = _drawn(table)
+            wanted = console.measure(drawn, options=console.options.update(max_width=10_000)).maximum
+            console.print(drawn if wanted <= console.width else _drawn(table, stacked=True))
             if len(table.rows) > table.limit:
-                console.print(Text(f"and {len(table.rows) - table.limit} more, all of them in the JSON", style="dim"))
+                console.print(Text(f"and {len(table.rows) - table.limit} more: --json shows all", style="dim"))
         if self.words:
             console.print()
         for sentence in self.words:
@@ -121,8 +124,8 @@ def _key(name: str) -> str:
     return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
-def _drawn(table: Table) -> Any:
-    """The table as rich draws it; a single row as a list of names and values."""
+def _drawn(table: Table, stacked: bool = False) -> Any:
+    """The table as rich draws it; a single row as a list of names and values. ``stacked``: names of several words one above the other."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -131,10 +134,17 @@ def _drawn(table: Table) -> Any:
     drawn = RichTable(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for i, column in enumerate(table.columns):
         numeric = all(isinstance(row[i], (int, float, np.number)) for row in table.rows)
-        drawn.add_column(Text(column), justify="right" if numeric else "left", vertical="top", overflow="fold")
+        name = _between_words(column) if stacked else column
+        drawn.add_column(Text(name), justify="right" if numeric else "left", vertical="top", overflow="fold")
     for row in table.rows[: table.limit]:
         drawn.add_row(*(Text(shown(value)) for value in row))
     return drawn
+
+
+def _between_words(name: str) -> str:
+    """A name in lines no wider than its longest word: where a table is too wide, rich would break the words themselves."""
+    longest = max(map(len, name.split()), default=1)
+    return "\n".join(textwrap.wrap(name, longest, break_long_words=False, break_on_hyphens=False))
 
 
 def _pairs(items: Iterable[tuple[str, Any]]) -> Any:
