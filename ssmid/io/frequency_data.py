@@ -13,8 +13,10 @@ _AXIS = re.compile(r"(f|freq|frequency|hz|omega|w)[\s_]*[(\[]?(hz|khz|mhz|ghz|ra
 _RADIANS = {"hz": 2 * np.pi, "khz": 2e3 * np.pi, "mhz": 2e6 * np.pi, "ghz": 2e9 * np.pi, "rad/s": 1.0, "rad_s": 1.0}
 _PARTS = {
     "re": "re", "real": "re", "im": "im", "imag": "im", "mag": "mag", "magnitude": "mag", "abs": "mag", "db": "db", "mag_db": "db",
-    "phase": "deg", "deg": "deg", "phase_deg": "deg", "angle": "deg", "rad": "rad", "phase_rad": "rad",
+    "phase": "deg", "deg": "deg", "degrees": "deg", "phase_deg": "deg", "angle": "deg", "rad": "rad", "phase_rad": "rad",
 }  # fmt: skip
+_QUANTITY = re.compile(r"(?:^|[\s_.]+)(?:mag|magnitude|phase|angle)$")
+"""What stands before a unit and names no channel: the first word of ``magnitude (dB)`` and of ``phase (deg)``."""
 _PAIRS = {("re", "im"), ("mag", "deg"), ("mag", "rad"), ("db", "deg"), ("db", "rad")}
 
 
@@ -31,20 +33,23 @@ def of_columns(table: np.ndarray, names: list[str], dt: float) -> FrequencyRespo
     """The response in a table whose first column is a frequency; None where it is not.
 
     The other columns are pairs, of several channels with their name before: ``re, im``, ``mag, phase`` (degrees), ``db, phase``,
-    ``phase_rad`` for radians. Raises ValueError for columns that are no pairs.
+    ``phase_rad`` for radians; ``magnitude (dB)`` is ``db``. Raises ValueError for columns that are no pairs.
     """
     unit = radians_of(names[0]) if names else None
     if unit is None:
         return None
     channels: dict[str, dict[str, np.ndarray]] = {}
+    called: dict[str, list[str]] = {}
     for name, column in zip(names[1:], table[:, 1:].T, strict=True):
         channel, part = _parted(name)
         channels.setdefault(channel, {})[part] = column
+        called.setdefault(channel, []).append(name)
     values = []
     for channel, parts in channels.items():
         pair = tuple(parts)
         if pair not in _PAIRS:
-            raise ValueError(f"column {channel or 'pair'}: expected re, im or mag, phase or db, phase, got {', '.join(pair)}")
+            got = ", ".join(called[channel])
+            raise ValueError(f"columns beside {names[0]}: expected pairs re, im or mag, phase or db, phase of a channel, got {got} alone")
         values.append(_complex(pair, *parts.values()))
     if not values:
         raise ValueError("expected columns of values beside the frequency, got none")
@@ -84,7 +89,7 @@ def _parted(name: str) -> tuple[str, str]:
     for part in sorted(_PARTS, key=len, reverse=True):
         found = re.fullmatch(rf"(.*?)[\s_.(\[]*{part}[)\]]?", lower)
         if found and (found[1] == "" or lower != found[1] + part or lower == part):
-            return found[1], _PARTS[part]
+            return _QUANTITY.sub("", found[1]), _PARTS[part]
     raise ValueError(f"column {name}: expected a name that ends with one of {', '.join(_PARTS)}")
 
 

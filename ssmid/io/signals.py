@@ -39,22 +39,24 @@ def read_wav(path: Path, key: str | None, fs: float | None, axis: int | None) ->
 
 
 def read_csv(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | FrequencyResponse:
-    """Columns are channels. A header may name them; a first column named t or time (with a unit) gives the sample time.
+    """Columns are channels. A header, also one behind a ``#``, may name them.
 
-    A first column named f, frequency or omega (with a unit) makes the others pairs of a frequency response.
+    A first column named t or time (with a unit) gives the sample time. A first column named f, frequency or omega (with a unit) makes the others pairs of a frequency response.
 
     ``key``: the names of the columns wanted, separated by commas.
     """
     expect_content(path, "CSV")
     with parsing("CSV"):
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        written = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line for line in written if not line.lstrip().startswith("#")]
     if not lines:
         raise ValueError("expected rows of numbers, got none")
     delimiter = next((d for d in ",;\t" if d in lines[0]), None)
-    names = [name.strip().strip('"') for name in lines[0].split(delimiter)]
-    if any(_is_number(name) for name in names):
-        names = []
+    names = _names_in(lines[0], delimiter)
     rows = lines[1:] if names else lines
+    if not names and (above := written.index(lines[0])):  # as numpy.savetxt writes a header: behind a #
+        commented = _names_in(written[above - 1].lstrip("# "), delimiter)
+        names = commented if 1 < len(commented) == len(lines[0].split(delimiter)) else []
     if not rows:
         raise ValueError("expected rows of numbers, got a header alone")
     try:
@@ -190,6 +192,12 @@ def _full_scale(samples: np.ndarray) -> np.ndarray:
     if samples.dtype == np.uint8:
         return (samples.astype(np.float64) - 128) / 128
     return samples / -float(np.iinfo(samples.dtype).min)
+
+
+def _names_in(line: str, delimiter: str | None) -> list[str]:
+    """The names of columns in a line that is a header; none in a row of numbers."""
+    names = [name.strip().strip('"') for name in line.split(delimiter)]
+    return [] if any(_is_number(name) for name in names) else names
 
 
 def _columns(table: np.ndarray, names: list[str], key: str | None) -> tuple[np.ndarray, float | None]:

@@ -37,11 +37,29 @@ def test_units_of_the_frequency(tmp_path, name, scale):
         ("mag,phase", (np.abs(VALUES), np.degrees(np.angle(VALUES)))),
         ("magnitude,phase_rad", (np.abs(VALUES), np.angle(VALUES))),
         ("db,deg", (20 * np.log10(np.abs(VALUES)), np.degrees(np.angle(VALUES)))),
+        ("Magnitude (dB),Phase (deg)", (20 * np.log10(np.abs(VALUES)), np.degrees(np.angle(VALUES)))),
+        ("mag,Phase (rad)", (np.abs(VALUES), np.angle(VALUES))),
     ],
 )
 def test_forms_of_the_values(tmp_path, names, columns):
     response = ssmid.read(write(tmp_path / "a.csv", f"f,{names}", HERTZ, *columns))
     np.testing.assert_allclose(response.values, VALUES, rtol=1e-12)
+
+
+@pytest.mark.parametrize("delimiter", [",", " "])
+def test_a_header_behind_a_comment_sign_is_one(tmp_path, delimiter):
+    """As numpy.savetxt writes it. Without it the frequencies were taken for a channel of taps."""
+    table = np.stack([HERTZ, VALUES.real, VALUES.imag], 1)
+    np.savetxt(tmp_path / "a.csv", table, delimiter=delimiter, header=f"measured today\nfreq(Hz){delimiter}re{delimiter}im")
+    np.testing.assert_allclose(ssmid.read(tmp_path / "a.csv").values, VALUES, rtol=1e-14)
+    np.savetxt(tmp_path / "b.csv", table, delimiter=delimiter, header="three channels measured today")
+    assert ssmid.read(tmp_path / "b.csv").taps.shape == (3, 25)
+
+
+def test_channels_are_named_before_the_unit(tmp_path):
+    columns = (np.full(25, value) for value in (0.0, 0.0, 20.0, 90.0))
+    path = write(tmp_path / "a.csv", "f,S11 mag (dB),S11 phase (deg),S21_mag_db,S21_phase_deg", HERTZ, *columns)
+    np.testing.assert_allclose(ssmid.read(path).values, [np.ones(25), np.full(25, 10j)], atol=1e-14)
 
 
 def test_several_channels_and_a_sample_time(tmp_path):
@@ -83,9 +101,9 @@ def test_real_arrays_beside_frequencies_are_no_response(tmp_path):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("f,re,phase", "column pair: expected re, im or mag, phase"),
+        ("f,re,phase", "columns beside f: expected pairs re, im or mag, phase .* got re, phase alone"),
         ("f,volts,amps", "column volts: expected a name that ends with"),
-        ("f,s11_re,s12_im", "column s11: expected re, im"),
+        ("f,s11_re,s12_im", "columns beside f: expected pairs re, im .* got s11_re alone"),
     ],
 )
 def test_columns_that_are_no_pairs(tmp_path, header, message):
