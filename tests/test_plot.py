@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import matplotlib
@@ -176,6 +177,16 @@ def test_poles_and_zeros():
     assert ax.get_xlim()[1] < 5
 
 
+def test_numbers_below_the_complex_plane_do_not_run_into_each_other():
+    figure, ax = plt.subplots(figsize=(4.8, 4.8), layout="constrained")
+    plot.pole_zero(ssmid.zpk([], 5e4 * np.array([-1.0, -0.01 + 0.5j, -0.01 - 0.5j]), 1.0, dt=0), ax=ax, zeros=False)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+    boxes = [box for box in boxes if ax.bbox.x0 <= (box.x0 + box.x1) / 2 <= ax.bbox.x1]
+    assert len(boxes) >= 3
+    assert all(left.x1 + 4 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_poles_in_continuous_time():
     ax = plot.pole_zero(TransferFunction([1.0, 3.0], [1.0, -1.0, -2.0], 0))
     assert labels(ax) == ["zeros", "poles", "unstable poles"]
@@ -278,7 +289,7 @@ def test_hankel_spectra_of_systems_arrays_and_banks(rng):
     sigma = np.sort(rng.uniform(0.1, 1, (20, 6)))[:, ::-1]
     ax = plot.hankel_spectrum(sigma, 4)
     np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), np.median(sigma / sigma[:, :1], 0))
-    assert labels(ax) == ["Hankel values, median of 20", "truncated"]
+    assert labels(ax) == ["middle 80 %", "Hankel values, median of 20", "truncated"]
 
 
 def test_error_over_the_order(response):

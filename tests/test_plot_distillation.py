@@ -72,9 +72,9 @@ def test_hankel_values_and_the_orders_chosen(model):
     sigma = model["net.1.h"].certificate.sigma[[0, 1, 2, 4]]
     values, cut = ax.get_lines()
     np.testing.assert_allclose(values.get_ydata(), np.median(sigma / sigma[:, :1], axis=0))
-    assert labels(ax) == ["Hankel values, median of 4", "order 2"]
+    assert labels(ax) == ["middle 80 %", "Hankel values, median of 4", "order 2"]
     assert cut.get_xdata()[0] == 2.5
-    assert labels(plot.distilled_spectrum(model))[1] == "orders 2 to 4, median 2"
+    assert labels(plot.distilled_spectrum(model))[2] == "orders 2 to 4, median 2"
 
 
 def test_one_filter_before_and_after(model, filters):
@@ -92,6 +92,18 @@ def test_one_filter_before_and_after(model, filters):
     np.testing.assert_allclose(spectrum["residual"], expected, atol=1e-6)
     with pytest.raises(ValueError, match='of: expected "taps" or "spectrum", got \'phase\''):
         plot.distilled_filter(filters[2], model["net.1.h"], 2, of="phase")
+    for of in ("taps", "spectrum"):
+        with pytest.raises(ValueError, match=r"expected taps and an index of one filter, got taps \(80,\) and recurrences \(5,\)"):
+            plot.distilled_filter(filters[2], model["net.1.h"], of=of)
+        with pytest.raises(ValueError, match=r"of one filter, got taps \(5, 80\)"):
+            plot.distilled_filter(filters, model["net.1.h"], 2, of=of)
+
+
+def test_what_is_no_distillation_or_one_where_another_picture_is_meant(model, filters):
+    with pytest.raises(TypeError, match=r"expected what ssmid\.distill returns, after the taps of a filter, got int"):
+        plot.distilled_filter(model["net.1.h"], 2)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"got a Distillation: plot\.distilled_spectrum draws it"):
+        plot.hankel_spectrum(model["net.1.h"])
 
 
 def test_poles_one_by_one_and_as_a_density(model):

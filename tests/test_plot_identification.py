@@ -133,6 +133,13 @@ def test_what_is_left_over_lag_by_lag(record):
         plot.residual_correlation(test, output=1)
 
 
+def test_arguments_in_the_wrong_place(record):
+    with pytest.raises(TypeError, match="record: expected a Record, and after it the model, got StateSpace"):
+        plot.simulation(SYSTEM, record)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"test: expected what ssmid.residual_test\(model, record\) returns, got StateSpace"):
+        plot.residual_correlation(SYSTEM)  # pyright: ignore[reportArgumentType]
+
+
 def test_own_axes_are_used(record):
     ax = plt.subplots()[1]
     assert plot.simulation(record, SYSTEM, ax=ax) is ax

@@ -44,8 +44,11 @@ def save(system: System, path: str | os.PathLike[str], metadata: Mapping[str, An
     >>> ssmid.load(path), metadata(path)
     (StateSpace(order=1, outputs=1, inputs=1, batch=(), dt=0.1, float64), {'made by': 'hand'})
     """
-    if type(system).__name__ not in _CLASSES:
-        raise TypeError(f"expected a System ({', '.join(_CLASSES)}), got {type(system).__name__}")
+    if not isinstance(system, tuple(_CLASSES.values())):
+        library, name = type(system).__module__.partition(".")[0], type(system).__name__
+        ways = {"control": f" of {library}: ssmid.from_control makes one", "scipy": f" of {library}: ssmid.from_scipy makes one"}
+        way = ": save its .system" if isinstance(getattr(system, "system", None), System) else ways.get(library, "")
+        raise TypeError(f"expected a System ({', '.join(_CLASSES)}), got {name}{way}")
     write = {".safetensors": _to_safetensors, ".json": _to_json}.get(Path(path).suffix.lower())
     with about(path):
         if write is None:

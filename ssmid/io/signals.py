@@ -41,7 +41,8 @@ def read_wav(path: Path, key: str | None, fs: float | None, axis: int | None) ->
 def read_csv(path: Path, key: str | None, fs: float | None, axis: int | None) -> ImpulseResponse | FrequencyResponse:
     """Columns are channels. A header, also one behind a ``#``, may name them.
 
-    A first column named t or time (with a unit) gives the sample time. A first column named f, frequency or omega (with a unit) makes the others pairs of a frequency response.
+    A first column named t or time (with a unit) gives the sample time. A first column named f, frequency or omega (with a unit) makes
+    the others pairs of a frequency response.
 
     ``key``: the names of the columns wanted, separated by commas.
     """

@@ -96,12 +96,18 @@ def distilled_filter(
 
     taps : ``(L,)`` of the filter   index : of the filter in the batch   of : "taps" or "spectrum"   scale : "linear" or "db", of the taps
     span : dB shown of a spectrum
+
+    Raises ValueError for other words and for taps that are not those of one filter, TypeError where what stands second is no distillation.
     """
+    if not isinstance(distillation, Distillation):
+        raise TypeError(f"distillation: expected what ssmid.distill returns, after the taps of a filter, got {type(distillation).__name__}")
     if of not in ("taps", "spectrum"):
         raise ValueError(f'of: expected "taps" or "spectrum", got {of!r}')
     place = index if isinstance(index, tuple) else (index,)
     arrays = {name: to_numpy(array)[place] for name, array in distillation.system.broadcast_arrays().items()}
     model, before = Modal(**arrays, dt=distillation.system.dt), ImpulseResponse(to_numpy(taps).astype(float), distillation.system.dt)
+    if before.batch_shape or model.batch_shape:
+        raise ValueError(f"expected taps and an index of one filter, got taps {before.taps.shape} and recurrences {model.batch_shape}")
     if of == "taps":
         return impulse(before, model, ax=ax, scale=scale, labels=("filter", "recurrence"))
     after = impulse_response(model, before.length)
@@ -212,5 +218,5 @@ def distilled_cost(curves: OrderCurves, *, ax: Axes | None = None) -> Axes:
 
 def _band(ax: Axes, x: np.ndarray, quantiles: np.ndarray, color: str, name: str, marker: str | None = None) -> None:
     low, middle, high = np.where(quantiles > 0, quantiles, np.nan)
-    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0, label="middle 80 %")
     ax.plot(x, middle, color=color, linestyle="-", marker=marker, markersize=3, label=name)

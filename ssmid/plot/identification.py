@@ -68,8 +68,10 @@ def simulation(
     steps : prediction so many samples ahead; free simulation when left out   seconds : time in seconds, else in samples
 
     What a diverging model does beyond three times the range of the measured output is not shown. Raises ValueError for a batch of
-    records and an output that is not there.
+    records and an output that is not there, TypeError for what is no record.
     """
+    if not isinstance(record, Record):
+        raise TypeError(f"record: expected a Record, and after it the model, got {type(record).__name__}")
     _single(record.outputs, output)
     measured = to_numpy(record.outputs)[output]
     modelled = to_numpy(predict(model, record, steps))[output]
@@ -113,8 +115,10 @@ def _limits(measured: np.ndarray, modelled: np.ndarray, difference: np.ndarray) 
 def residual_correlation(test: ResidualTest, *, output: int = 0, ax: Axes | None = None) -> Axes:
     """The autocorrelation of one output's residuals, with the band that white ones stay in, lag by lag.
 
-    Raises ValueError for a batch of tests and an output that is not there.
+    Raises ValueError for a batch of tests and an output that is not there, TypeError for what is no test.
     """
+    if not isinstance(test, ResidualTest):
+        raise TypeError(f"test: expected what ssmid.residual_test(model, record) returns, got {type(test).__name__}")
     _single(test.autocorrelation, output)
     correlation = to_numpy(test.autocorrelation)[output, 1:]
     lags = np.arange(1, len(correlation) + 1)

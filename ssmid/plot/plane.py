@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ssmid._array import to_numpy
 from ssmid.analysis import characteristics
@@ -65,6 +66,7 @@ def _boundary(ax: Axes, roots: np.ndarray, discrete: bool) -> None:
         ax.axvline(0, color=GREY, linewidth=1.0, linestyle="-", zorder=1)
         ax.axhline(0, color=GREY, linewidth=0.5, zorder=1)
         ax.margins(0.1)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5))  # numbers like -50000 are wide
         outside = 0
     if outside:
         ax.annotate(f"{outside} outside", (0.99, 0.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=8, color=GREY)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.ticker import MaxNLocator
 
 from ssmid._array import to_numpy
 from ssmid.analysis import hankel
 from ssmid.analysis.hankel import HankelSpectrum
+from ssmid.distillation.result import Distillation
 from ssmid.plot.style import BLUE, GREY, RED, drawing, legend, logarithmic
 from ssmid.reduction.result import Reduction
 from ssmid.systems import System
@@ -28,6 +30,8 @@ def hankel_spectrum(source: Any, order: int | None = None, *, count: int | None 
     left out where that bound outweighs all that is known, and says nothing.
     A batch is drawn relative to each first value: the median and the range of the middle 80 %.
     """
+    if isinstance(source, Distillation):
+        raise TypeError("source: expected a reduction, a spectrum, a system, values, got a Distillation: plot.distilled_spectrum draws it")
     bound = None
     if isinstance(source, System):
         source = hankel.hankel_spectrum(source, count)
@@ -119,7 +123,8 @@ def _bound(ax: Axes, sigma: np.ndarray, order: int, bound: float) -> None:
 
 def _quantiles(ax: Axes, x: np.ndarray, table: np.ndarray, name: str, color: str = BLUE, line: str = "-") -> None:
     low, middle, high = np.nanquantile(np.where(np.isfinite(table), table, np.nan), [0.1, 0.5, 0.9], axis=0)
-    ax.fill_between(x, _positive(low), _positive(high), color=color, alpha=0.2, linewidth=0)
+    first = not any(isinstance(band, PolyCollection) for band in ax.collections)
+    ax.fill_between(x, _positive(low), _positive(high), color=color, alpha=0.2, linewidth=0, label="middle 80 %" if first else None)
     ax.plot(x, _positive(middle), color=color, linestyle=line, label=f"{name}, median of {len(table)}")
 
 

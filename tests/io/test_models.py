@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import control
 import numpy as np
 import pytest
 
@@ -126,6 +127,10 @@ def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path):
 def test_save_refuses_what_is_no_system_or_no_model_suffix(tmp_path):
     with pytest.raises(TypeError, match=r"expected a System \(StateSpace, .*got ndarray"):
         ssmid.save(np.ones(3), tmp_path / "m.json")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"got TransferFunction of control: ssmid\.from_control makes one"):
+        ssmid.save(control.tf([1], [1, 0.5]), tmp_path / "m.json")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"got Reduction: save its \.system"):
+        ssmid.save(ssmid.balanced_truncation(ssmid.ss(0.5, 1, 1), 1), tmp_path / "m.json")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"expected the suffix \.safetensors or \.json for a model, got '\.npz'"):
         ssmid.save(ssmid.ss(0.5, 1, 1), tmp_path / "m.npz")
     with pytest.raises(ValueError, match=r"no/m\.json: expected a file that can be opened, got: No such file"):
