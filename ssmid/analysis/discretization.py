@@ -16,6 +16,7 @@ Each is undone in the same terms: ``X = log(A_d)``, or ``W = alpha A_d + (1 - al
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import singledispatch
 from math import factorial, isfinite, pi, tan
@@ -42,7 +43,7 @@ from ssmid.analysis.substitution import (
     where_log_fails,
 )
 from ssmid.linalg import principal_log, solve, transpose
-from ssmid.systems import Modal, SecondOrderSections, StateSpace, System, TransferFunction, ZerosPolesGain
+from ssmid.systems import ConversionWarning, Modal, SecondOrderSections, StateSpace, System, TransferFunction, ZerosPolesGain
 from ssmid.systems.base import sample_time
 
 Method = Literal["zoh", "foh", "tustin", "impulse", "euler", "backward_euler", "matched"]
@@ -78,7 +79,8 @@ def d2c(system: System, method: Method = "zoh", *, prewarp: float | None = None)
 
     Second-order sections come back as zeros, poles and gain. In a batch, elements that have no such system give NaN; a single one
     raises ValueError: a logarithm (zoh, foh, impulse, matched) of a pole at 0, or of a real system's pole on the negative real
-    axis; Tustin of a pole at -1; backward Euler of a pole at 0.
+    axis, or of a matrix whose powers overflow; Tustin of a pole at -1; backward Euler of a pole at 0. Emits
+    :class:`ConversionWarning` where the exponential of a logarithm is off by more than 1e-6.
 
     >>> import numpy as np
     >>> d2c(c2d(Modal(np.array([-1.0]), np.array([1.0]), dt=0), 0.5)).poles.real
@@ -218,8 +220,13 @@ def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
         return _state_space(system, units, solve(W, A - eye) / step, solve(W, B) / step, C, D - alpha * (C @ B), 0)
     eigenvalues = np.linalg.eigvals(np.where(np.isfinite(to_numpy(A)), to_numpy(A), 0.5))
     (A,) = reject(where_log_fails(eigenvalues, not is_complex(A)), NO_LOG, A)
-    X = batched_on_host(_logarithm, A)
-    _, first, second = batched_on_host(_exponentials, X)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)  # from an error of 1e-13 on
+        X = batched_on_host(_logarithm, A)
+    lost = ~np.isfinite(to_numpy(X)).all((-2, -1)) & np.isfinite(to_numpy(A)).all((-2, -1))
+    (X,) = reject(lost, "expected poles whose logarithm can be computed, got a matrix too far from a normal one; try method='tustin'", X)
+    E, first, second = batched_on_host(_exponentials, X)
+    _warn_of_logarithm(to_numpy(A), to_numpy(E))
     if method == "impulse":
         B = solve(A, B) / dt
         return _state_space(system, units, X / dt, B, C, D - dt * (C @ B), 0)
@@ -247,6 +254,7 @@ def _right_solve(C: Array, M: Array) -> Array:
     return transpose(solve(transpose(M), transpose(C)))
 
 
+@quiet
 def _exponentials(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``e^X, phi1(X), phi2(X)`` as the first row of the exponential of one block matrix (Van Loan, IEEE TAC 23, 1978)."""
     n = len(X)
@@ -259,11 +267,26 @@ def _exponentials(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return row[:, :n], row[:, n : 2 * n], row[:, 2 * n :]
 
 
+def _warn_of_logarithm(A: np.ndarray, E: np.ndarray) -> None:
+    """A :class:`ConversionWarning` where ``E``, the exponential of the logarithm, is off ``A`` by more than 1e-6."""
+    size, difference = (np.abs(M).sum(-2).max(-1, initial=0.0) for M in (A, E - A))
+    lossy = np.isfinite(size) & (difference > 1e-6 * size)
+    if lossy.any():
+        worst = np.max((difference / np.where(size > 0, size, 1))[lossy])
+        which = f"{int(lossy.sum())} of {lossy.size} elements" if lossy.ndim else "the system"
+        why = "poles whose logarithms are ill-conditioned; ssmid.to_modal(system) takes them one by one, and method='tustin' needs none"
+        warnings.warn(f"d2c: {which} off by up to {worst:.1e}: {why}", ConversionWarning, stacklevel=6)
+
+
+@quiet
 def _logarithm(A: np.ndarray) -> np.ndarray:
     """The principal logarithm by inverse scaling and squaring; the kind of ``A``."""
     if len(A) == 0 or not np.isfinite(A).all():
         return A
-    X = np.asarray(scipy.linalg.logm(A))
+    try:
+        X = np.asarray(scipy.linalg.logm(A))
+    except (ValueError, np.linalg.LinAlgError):  # powers of a logarithm that overflow
+        return np.full_like(A, np.nan)
     return X if np.iscomplexobj(A) else np.real(X)
 
 

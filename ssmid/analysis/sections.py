@@ -171,7 +171,8 @@ def _peak(zeros: Host, poles: Host, discrete: bool) -> float:
     if discrete:
         s = np.exp(1j * np.append(np.pi * (np.arange(16) + 0.5) / 16, np.angle(poles[0])))
     else:
-        s = 1j * np.append(np.geomspace(1e-3, 1e3, 16), abs(poles[0])) * max(abs(poles[0]), 1e-12)
+        near = np.abs(poles).max() or 1.0  # an integrator has no frequency of its own: that of the fastest section
+        s = 1j * near * np.append(np.geomspace(1e-3, 1e3, 16), abs(poles[0]) / near)
     with np.errstate(divide="ignore", invalid="ignore"):
         gains = np.abs(np.prod(s[:, None] - zeros, axis=-1) / np.prod(s[:, None] - poles, axis=-1))
     gains = gains[np.isfinite(gains) & (gains > 0)]

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.linalg
 
 from ssmid._array import quiet
+from ssmid.analysis.state_units import uneven_scales
 
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -40,6 +41,8 @@ def transmission_zeros(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarra
 def _balanced(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> Matrices:
     """States scaled by powers of two so that rows and columns of the pencil are alike; inputs and outputs to the size of A."""
     if len(A):
+        units = uneven_scales(A, B, C)
+        A, B, C = A * units / units[:, None], B / units[:, None], C * units
         A, (scale, order) = scipy.linalg.matrix_balance(A, separate=True)
         B, C = B[order] / scale[:, None], C[:, order] * scale
     # by the largest entries: their squares may leave the range of the numbers

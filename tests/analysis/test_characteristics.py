@@ -191,3 +191,13 @@ def test_zeros_at_any_scale(scale, side):
     system = ssmid.StateSpace(np.diag([0.5, 0.3]), **sides)
     np.testing.assert_allclose(zeros(system), [1.3 / 3], rtol=1e-13)
     np.testing.assert_allclose(ssmid.to_zpk(system).gain / scale, 3.0, rtol=1e-12)
+
+
+def test_zeros_do_not_depend_on_the_units_of_the_states(rng):
+    """A triangular A, which no permutation and no balancing of A alone brings into like units; D is small in the scaled pencil."""
+    A = np.diag([0.5, 0.3, 0.9]) + np.triu(rng.standard_normal((3, 3)), 1)
+    B, C = rng.standard_normal((3, 1)), rng.standard_normal((1, 3))
+    expected = np.sort_complex(zeros(ssmid.ss(A, B, C, 0.04)))
+    for units in (np.array([1.0, 1.0, 1e12]), 10.0 ** np.array([-10, 3, 9])):
+        odd = ssmid.ss(A * units / units[:, None], B / units[:, None], C * units, 0.04)
+        np.testing.assert_allclose(np.sort_complex(zeros(odd)), expected, rtol=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import ssmid
 from ssmid._array import to_numpy
 from ssmid.analysis.discretization import c2d, d2c, phi2
+from ssmid.analysis.state_units import uneven_scales
 from ssmid.analysis.substitution import phi1
 
 SCIPY = {"euler": "euler", "tustin": "bilinear", "backward_euler": "backward_diff", "zoh": "zoh", "foh": "foh", "impulse": "impulse"}
@@ -260,3 +262,52 @@ def test_complex_output_of_real_states(xp, method):
     expected = response(parts[0]) + 1j * response(parts[1])
     np.testing.assert_allclose(xp.numpy(ssmid.frequency_response(discrete, OMEGA).values), expected, rtol=1e-12)
     np.testing.assert_allclose(xp.numpy(d2c(discrete, method).C), C, atol=1e-12)
+
+
+def test_an_integrator_behind_a_pair_keeps_the_zeros_of_its_holds():
+    """The section of the integrator was measured at 1e-12 of its frequencies and the states set 1e12 apart: a zero was lost."""
+    design = ssmid.zpk([], [-4.6438 + 0.01637j, -4.6438 - 0.01637j, 0.0], 1.0, dt=0)
+    assert (uneven_scales(*(getattr(ssmid.to_state_space(design), name) for name in "ABC")) == 1).all()
+    exact = np.array([_sampled_ramp_response(design.poles, z) for z in np.exp(1j * np.array([1e-3, 0.1, 1.0, 3.0]))])
+    held = ssmid.c2d(design, 1.0, "foh")
+    assert held.zeros.shape == (3,)
+    got = ssmid.frequency_response(held, np.array([1e-3, 0.1, 1.0, 3.0])).values
+    np.testing.assert_allclose(got, exact, rtol=1e-9)
+
+
+def _sampled_ramp_response(poles, z):
+    """``sum_k H(s + 2 pi i k) / (s + 2 pi i k)^2`` with z = e^s over that of the triangle alone: the foh by its images, in 30 digits."""
+    with mpmath.workdps(30):
+        s = mpmath.log(mpmath.mpc(z))
+
+        def image(k):
+            x = s + 2j * mpmath.pi * k
+            return 1 / (x**2 * mpmath.fprod(x - mpmath.mpc(p) for p in poles))
+
+        terms = mpmath.nsum(lambda k: image(int(k)) + image(-int(k)), [1, mpmath.inf])
+        return complex((image(0) + terms) * (z - 1) ** 2 / z)
+
+
+def test_a_logarithm_that_is_good_to_a_millionth_is_no_warning():
+    """SciPy warns from an error of 1e-13 on; the round trip here is good to 1e-9."""
+    poles = np.array([-6.96797002 + 0.10260128j, -6.96797002 - 0.10260128j, -0.088 + 0.0168j, -0.088 - 0.0168j, -0.0776])
+    system = ssmid.to_state_space(ssmid.zpk([], poles, 1.0, dt=0))
+    back = ssmid.d2c(ssmid.c2d(system, 1.0))
+    omega = np.geomspace(1e-3, 3, 20)
+    a, b = (ssmid.frequency_response(x, omega).values for x in (back, system))
+    np.testing.assert_allclose(a, b, atol=1e-8 * np.abs(b).max())
+
+
+def test_a_logarithm_that_is_not_is_one(rng):
+    """Poles from 0.9 to 0.001 under couplings of 3, and of 100, where the powers of the logarithm overflow."""
+    Q = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    poles = np.diag([0.9, 0.5, 0.1, 0.01, 1e-3])
+    bank = np.stack([Q @ (poles + size * np.triu(np.ones((5, 5)), 1)) @ Q.T for size in (0.0, 3.0, 100.0)])
+    B, C = np.ones((5, 1)), np.ones((1, 5))
+    with pytest.warns(ssmid.ConversionWarning, match="d2c: 1 of 3 elements off by up to") as record:
+        back = ssmid.d2c(ssmid.StateSpace(bank, B, C))
+    assert record[0].filename == __file__
+    assert np.isfinite(back.A).all((-2, -1)).tolist() == [True, True, False]
+    np.testing.assert_allclose(scipy.linalg.expm(back.A[0]), bank[0], atol=1e-12)
+    with pytest.raises(ValueError, match=r"logarithm.*tustin"):
+        ssmid.d2c(ssmid.StateSpace(bank[2], B, C))
