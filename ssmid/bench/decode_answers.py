@@ -38,8 +38,24 @@ class EndToEnd:
 def end_to_end(system: System, batch: int, sizes: Sizes, device: str) -> EndToEnd | None:
     """Whole answers to prompts at ``batch``, or at half of it where reading the prompts takes too much memory besides."""
     model = system.model(sizes.length)
-    found = unless_out_of_memory(lambda: answered(model, batch, sizes.prompt, sizes.new, device, length=sizes.length), device)
+
+    def measured() -> EndToEnd:
+        warm_up(model, batch, sizes.prompt, device, length=sizes.length)
+        return answered(model, batch, sizes.prompt, sizes.new, device, length=sizes.length)
+
+    found = unless_out_of_memory(measured, device)
     return found if found is not None or batch == 1 else end_to_end(system, batch // 2, sizes, device)
+
+
+def warm_up(model: Any, batch: int, prompt: int, device: str, *, length: int) -> None:
+    """Kernels are compiled, and products chosen, at their first call of each size."""
+    import torch
+
+    from ssmid.nn import Decoder
+
+    decoder = Decoder(model, batch, length=length, temperature=0, graph=False)
+    decoder.start(torch.zeros((batch, prompt), dtype=torch.int64, device=device))
+    decoder.step()
 
 
 def answered(

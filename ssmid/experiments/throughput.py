@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ssmid.bench.decode_answers import EndToEnd, answered
+from ssmid.bench.decode_answers import EndToEnd, answered, warm_up
 from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, MULTI, TRANSFORMER, Sizes, System
 from ssmid.experiments.experiment import Experiment, Measurement, Results
 from ssmid.report.progress import Stage
@@ -116,17 +116,6 @@ def _system(name: str, length: int, small: bool, device: str) -> System:
     return known[name]
 
 
-def _warm_up(model: Any, batch: int, prompt: int, length: int, device: str) -> None:
-    """Kernels are compiled, and products chosen, at their first call of each size."""
-    import torch
-
-    from ssmid.nn import Decoder
-
-    decoder = Decoder(model, batch, length=length, temperature=0, graph=False)
-    decoder.start(torch.zeros((batch, prompt), dtype=torch.int64, device=device))
-    decoder.step()
-
-
 def _halves(batch: int) -> Iterator[int]:
     while batch:
         yield batch
@@ -146,7 +135,7 @@ def _answer(model: Any, point: _Point, tried: Iterator[int] | Sequence[int], pat
             return answered(model, batch, point.prompt, point.new, device, patience=patience)
 
         def samples(batch: int = batch, run: Callable[[], EndToEnd] = run) -> tuple[list[EndToEnd], int | None]:
-            _warm_up(model, batch, point.prompt, point.prompt + point.new, device)
+            warm_up(model, batch, point.prompt, device, length=point.prompt + point.new)
             first, peak = _with_peak(run, device)
             soon = first.composed_of is None and first.timing.seconds < _SOON
             return [first, *(run() for _ in range(_SAMPLES - 1 if soon else 0))], peak

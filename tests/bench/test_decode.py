@@ -13,8 +13,8 @@ from ssmid import bench
 from ssmid.bench import decode as benchmark
 from ssmid.bench import decode_steps, page, replay
 from ssmid.bench.decode import Found
-from ssmid.bench.decode_answers import EndToEnd
-from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, HUGGING_FACE, MULTI, TRANSFORMER, Sizes
+from ssmid.bench.decode_answers import EndToEnd, end_to_end
+from ssmid.bench.decode_sizes import CACHED, DISTILLED, FILLED, HUGGING_FACE, MULTI, TRANSFORMER, Sizes, System
 from ssmid.bench.decode_steps import Prefill, Roofline, Step
 from ssmid.bench.records import OURS
 from ssmid.bench.timing import Timing
@@ -162,6 +162,18 @@ def test_a_state_is_settled_behind_a_context():
     assert (state["x"].real != 0).all()
     assert (state["x"].imag != 0).all()
     assert 0 < state["keys"].abs().max() < 0.1
+
+
+def test_what_the_first_prompt_compiles_is_not_counted_as_its_reading(monkeypatch):
+    from ssmid.nn import LanguageModel
+
+    model, read = LanguageModel(16, 8, 1, "attention", length=64), []
+    prefill = model.prefill
+    monkeypatch.setattr(model, "prefill", lambda *given: read.append(given[0].shape) or prefill(*given))
+    monkeypatch.setattr("ssmid.bench.decode_answers.clock_of", lambda device: lambda run: (10.0 if not read else 1.0, run()))
+    end = end_to_end(System("any", lambda length: model, (2,)), 2, Sizes.tiny(), "cpu")
+    assert end is not None
+    assert (end.reading, read) == (1.0, [(2, 8), (2, 8)])
 
 
 def test_no_batch_is_tried_beyond_the_memory():
