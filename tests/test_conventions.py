@@ -65,6 +65,11 @@ def test_time():
         assert ssmid.ss(0.5, 1, 1, dt=dt).dt == control.ss(0.5, 1, 1, 0, dt).dt
     assert not ssmid.ss(-0.5, 1, 1, dt=0).is_discrete
     assert ssmid.ss(0.5, 1, 1, dt=True).is_discrete
+    omega = np.array([1.0, 2.0, 3.0, 4.0])
+    values = 1 / (1 + 1j * omega)
+    assert [ssmid.tf([1.0], [1.0, 0.5]).dt, ssmid.zpk([], [0.5], 1.0).dt, ssmid.FrequencyResponse(values, omega).dt] == [1, 1, 1]
+    assert [ssmid.frd(values, omega).dt, ssmid.SparseStateSpace(-np.eye(2), np.ones((2, 1)), np.ones((1, 2))).dt] == [0, 0]
+    assert ssmid.aaa(1j * omega, values).system.dt == 0
     with pytest.raises(ValueError, match=r"expected .*got"):
         response(ssmid.ss(-0.5, 1, 1, dt=0))
 

@@ -71,6 +71,8 @@ def test_frequencies_in_hertz(band_pass):
     np.testing.assert_allclose(plot.bode_magnitude(continuous, [3.0], fs=True).get_lines()[0].get_xdata(), 3 / (2 * np.pi))
     with pytest.raises(ValueError, match="expected True for a continuous-time system"):
         plot.bode_magnitude(continuous, [3.0], fs=8)
+    with pytest.raises(ValueError, match="fs: expected a sample rate in Hz, got '48k'"):
+        plot.bode_magnitude(ImpulseResponse([1.0, 0.5]), fs="48k")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="fs: expected a sample rate in Hz, got -1"):
         plot.bode_magnitude(slow, [1.0], fs=-1)
 

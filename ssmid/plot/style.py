@@ -76,7 +76,7 @@ def sample_step(system: System, fs: float | bool | None) -> tuple[float, bool]:
     if fs is True:
         return (1.0 if system.dt is True else float(system.dt)), True
     if fs is not None:
-        if isinstance(fs, bool) or not np.isfinite(fs) or fs <= 0:
+        if isinstance(fs, bool) or not isinstance(fs, (int, float, np.number)) or not 0 < fs < np.inf:
             raise ValueError(f"fs: expected a sample rate in Hz, got {fs!r}")
         return 1.0 / fs, True
     return (1.0, False) if system.dt is True or system.dt == 1 else (float(system.dt), True)
