@@ -69,9 +69,14 @@ def count(array: Array) -> int:
     return prod(array.shape)
 
 
-def fft_of(array: Array) -> Any:
-    """The FFT module for ``array``: SciPy's for NumPy (it keeps float32 and uses all cores), the namespace's own otherwise."""
-    return _ThreadedFFT if array_api_compat.is_numpy_array(array) else namespace(array).fft
+def fft_of(*arrays: Array) -> Any:
+    """The FFT module for ``arrays``: SciPy's for NumPy (it keeps float32 and uses all cores), the namespace's own otherwise.
+
+    Torch's own fails for empty batches.
+    """
+    if array_api_compat.is_numpy_array(arrays[0]):
+        return _ThreadedFFT
+    return namespace(arrays[0]).fft if all(map(count, arrays)) else _EmptyFFT
 
 
 def next_fast_length(n: int) -> int:
@@ -91,6 +96,27 @@ class _ThreadedFFT:
     irfft = staticmethod(_with_workers("irfft"))
     fft = staticmethod(_with_workers("fft"))
     ifft = staticmethod(_with_workers("ifft"))
+
+
+class _EmptyFFT:
+    """numpy.fft's signatures over the last axis for arrays some of which are empty batches, of which only shape and dtype are known."""
+
+    @staticmethod
+    def _of(name: str) -> Callable[..., Array]:
+        def transform(x: Array, n: int, axis: int = -1) -> Array:
+            xp = namespace(x)
+            if count(x):
+                return getattr(xp.fft, name)(x, n=n, axis=axis)
+            sample = xp.zeros(1, dtype=x.dtype, device=device(x))
+            dtype = real_dtype(x) if name == "irfft" else as_complex(sample).dtype
+            return xp.zeros((*x.shape[:-1], n // 2 + 1 if name == "rfft" else n), dtype=dtype, device=device(x))
+
+        return transform
+
+    rfft = staticmethod(_of("rfft"))
+    irfft = staticmethod(_of("irfft"))
+    fft = staticmethod(_of("fft"))
+    ifft = staticmethod(_of("ifft"))
 
 
 @cache
@@ -265,7 +291,8 @@ def from_numpy(array: np.ndarray, like: Array) -> Array:
     if array_api_compat.is_numpy_array(like):
         return array
     array = np.asarray(array, order="C")
-    if min(array.strides, default=0) < 0:  # of an axis of length 1, which NumPy calls contiguous and torch does not take
+    # torch takes neither a broadcast view, nor the negative stride of an axis of length 1, which NumPy calls contiguous
+    if min(array.strides, default=0) < 0 or not array.flags.writeable:
         array = array.copy()
     return namespace(like).asarray(array, device=device(like))
 

@@ -82,3 +82,23 @@ def test_quiet_is_silent_and_compilers_look_through_it():
 
 def test_reversed_axes_of_length_one_reach_torch():
     assert _array.from_numpy(np.ones((3, 1))[:, ::-1], torch.ones(1)).shape == (3, 1)
+
+
+@pytest.mark.parametrize("name", ["rfft", "irfft", "fft", "ifft"])
+def test_transforms_of_empty_batches(xp, name):
+    """Torch's raise "MKL FFT error: Inconsistent configuration parameters"."""
+    given = np.zeros((0, 5), complex if name != "rfft" else float)
+    expected = getattr(np.fft, name)(np.zeros((1, 5), given.dtype), 8)[:0]
+    got = getattr(_array.fft_of(xp.asarray(given)), name)(xp.asarray(given), n=8)
+    assert xp.owns(got)
+    assert tuple(got.shape) == expected.shape
+    assert _array.dtype_name(got) == expected.dtype.name
+    beside = xp.asarray(np.ones(5, given.dtype))
+    transform = getattr(_array.fft_of(beside, xp.asarray(given)), name)
+    np.testing.assert_allclose(xp.numpy(transform(beside, n=8)), getattr(np.fft, name)(np.ones(5), 8), atol=1e-14)
+
+
+def test_views_that_cannot_be_written_reach_torch_without_a_warning():
+    found = _array.from_numpy(np.broadcast_to(np.ones(1), (3,)), torch.zeros(1))
+    found[0] = 2.0
+    assert found.tolist() == [2.0, 1.0, 1.0]

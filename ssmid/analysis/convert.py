@@ -110,7 +110,9 @@ def _transfer_function(system: System) -> Way:
     result = to_transfer_function(system)
     den = to_numpy(double(result.den))
     condition = root_condition(den, to_numpy(polynomial_roots(result.den)))
-    return result, from_numpy(np.broadcast_to(condition, result.batch_shape).copy(), result.den), None
+    condition = np.broadcast_to(condition, result.batch_shape)
+    channels = tuple(range(len(system.batch_shape) - condition.ndim, 0))
+    return result, from_numpy(condition.max(channels, initial=1.0), result.den), None
 
 
 def _companion(form: str) -> Callable[..., Way]:

@@ -24,6 +24,7 @@ from ssmid._array import (
     is_complex,
     namespace,
     on_host,
+    quiet,
     to_numpy,
     width,
 )
@@ -113,7 +114,7 @@ def _(system: Modal) -> tuple[Array, Array]:
     poles, inputs, outputs = modal_realization(system)
     xp = namespace(poles)
     if poles.shape[-1] == 0:
-        empty = xp.zeros((*poles.shape, 0), dtype=poles.dtype, device=poles.device)
+        empty = astype_width(xp.zeros((*poles.shape, 0), dtype=poles.dtype, device=poles.device), width(system.poles))
         return empty, empty
     stable, safe = _stable(poles, system.is_discrete)
     root = cauchy_root(safe, discrete=system.is_discrete, real=system.real)
@@ -169,6 +170,7 @@ def _stable(poles: Array, discrete: bool) -> tuple[Array, Array]:
     return stable[..., None], xp.where(stable, poles, xp.zeros_like(poles) if discrete else -xp.ones_like(poles))
 
 
+@quiet
 def _bank_factors(A: Array, B: Array, C: Array, *, discrete: bool) -> tuple[Array, Array]:
     """Diagonal form for the whole bank; elements of ill-conditioned eigenvectors take the Schur form one by one."""
     xp, real = namespace(A), not is_complex(A)

@@ -18,6 +18,7 @@ from ssmid._array import (
     broadcast_batch,
     double,
     fft_of,
+    finite_elements,
     harmonize,
     is_complex,
     namespace,
@@ -215,7 +216,7 @@ def _decay(system: System) -> int:
 def _convolve(a: Array, b: Array, coupled: bool) -> Array:
     """All taps of the linear convolution, ``a`` first: none of the product's tail is cut."""
     length = a.shape[-1] + b.shape[-1] - 1
-    transform, size = fft_of(a), next_fast_length(length)
+    transform, size = fft_of(a, b), next_fast_length(length)
     a, b = same_field(a, b)
     forward, backward = (transform.fft, transform.ifft) if is_complex(a) else (transform.rfft, transform.irfft)
     first, second = forward(a, n=size, axis=-1), forward(b, n=size, axis=-1)
@@ -290,13 +291,13 @@ def _loop_inverse(D1: Array, D2: Array, sign: int) -> Array:
     """``(I - sign D2 D1)^-1``; NaN for the elements of a batch that have none, an error for a single system."""
     xp = namespace(D1)
     E = double(xp.eye(D1.shape[-1], dtype=D1.dtype, device=D1.device) - sign * (D2 @ D1))
-    s = svd(E)[1]
+    eye = xp.eye(E.shape[-1], dtype=E.dtype, device=E.device)
+    s = svd(xp.where(finite_elements(E, 2)[..., None, None], E, eye))[1]
     singular = ~(s[..., -1] > 64 * xp.finfo(s.dtype).eps * (1 + s[..., 0]))
     if E.ndim == 2 and bool(singular):
         raise ValueError(
             f"expected a well-posed loop, got I - sign D_backward D_forward singular (smallest singular value {float(s[-1]):.3g}): "
             "put a delay or a different gain in the loop"
         )
-    eye = xp.eye(E.shape[-1], dtype=E.dtype, device=E.device)
     inverse = xp.linalg.inv(xp.where(singular[..., None, None], eye, E))
     return astype_width(xp.where(singular[..., None, None], xp.nan * eye, inverse), width(D1))

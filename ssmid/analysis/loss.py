@@ -36,7 +36,7 @@ def warn_of_loss(
 def relative_error(system: System, other: System, poles: Array) -> Host:
     """``(*batch,)`` the largest difference of two responses, relative to the peak of the first, at 12 frequencies and beside its poles.
 
-    Where the first is not finite it has nothing to lose; where only the second is not, everything is lost.
+    Where the first is not finite it has nothing to lose; where only the second is infinite, everything is lost. NaN speaks for itself.
     """
     host = to_numpy(poles)
     host = np.broadcast_to(host, (*other.batch_shape, host.shape[-1]))
@@ -50,7 +50,7 @@ def relative_error(system: System, other: System, poles: Array) -> Host:
     points = contour_points(system, other, host, omega)
     a, b = (to_numpy(evaluate(s, from_numpy(x, next(iter(s.arrays.values()))))) for s, x in zip((system, other), points, strict=True))
     known = np.isfinite(a)
-    size, difference = np.abs(np.where(known, a, 0)), np.where(known, np.where(np.isfinite(b), np.abs(a - b), np.inf), 0)
+    size, difference = np.abs(np.where(known, a, 0)), np.where(known, np.nan_to_num(np.abs(a - b), nan=0.0, posinf=np.inf), 0)
     channels = min(len(system.batch_shape), len(other.batch_shape)) - difference.ndim
     peak, difference = (np.max(np.broadcast_to(x, difference.shape), axis=tuple(range(channels, 0))) for x in (size, difference))
     return np.where(peak > 0, difference / np.where(peak > 0, peak, 1), difference)

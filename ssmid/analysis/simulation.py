@@ -118,7 +118,7 @@ def causal_product(taps: Array, inputs: Array) -> Array:
     """The first samples of the linear convolution, as many as ``inputs`` has: ``(*batch, T)``."""
     samples = inputs.shape[-1]
     size = next_fast_length(samples + min(samples, taps.shape[-1]) - 1)
-    transform = fft_of(inputs)
+    transform = fft_of(inputs, taps)
     taps = taps[..., : min(samples, taps.shape[-1])]
     if is_complex(taps) or is_complex(inputs):
         taps, inputs = as_complex(taps), as_complex(inputs)

@@ -408,3 +408,11 @@ def test_shared_poles_of_coupled_channels_are_looked_at(rng):
         assert coupled.backward_error.shape == (2,)
         assert (coupled.backward_error < 1e-8).all()
         assert (convert(one, "zpk").backward_error < 1e-6).all()
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (0,)])
+def test_condition_is_one_number_for_each_coupled_system(batch):
+    system = ssmid.StateSpace(np.full((*batch, 1, 1), 0.5), np.ones((*batch, 1, 2)), np.ones((*batch, 4, 1)))
+    for form in ("transfer-function", "zpk", "modal", "balanced"):
+        found = convert(system, form)
+        assert np.shape(found.condition) == np.shape(found.backward_error) == batch

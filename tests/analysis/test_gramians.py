@@ -186,3 +186,17 @@ def test_inputs_that_fade_below_the_smallest_square(pairs):
     R = schur_gramian_factors(A, B, B.T, discrete=False)[0]
     W = R @ R.T
     np.testing.assert_allclose(A @ W + W @ A.T, -B @ B.T, atol=1e-12)
+
+
+def test_factors_without_modes_have_the_width_of_the_bank():
+    bank = Modal(np.zeros((3, 0), np.complex64), np.zeros((3, 0), np.complex64), np.float32(1))
+    R, L = gramian_factors(bank)
+    assert R.dtype == L.dtype == np.complex64
+
+
+def test_banks_of_double_poles_at_zero_overflow_in_silence():
+    """Of ``[[0, 1], [0, 0]]`` LAPACK's eigenvectors have an inverse of 1e292."""
+    bank = StateSpace(np.tile([[0.0, 1.0], [0.0, 0.0]], (2, 1, 1)), np.array([[0.0], [1.0]]), np.array([[1.0, 0.0]]))
+    R, L = gramians(bank)
+    np.testing.assert_allclose(R, np.tile(np.eye(2), (2, 1, 1)), atol=1e-15)
+    np.testing.assert_allclose(L, np.tile(np.eye(2), (2, 1, 1)), atol=1e-15)

@@ -188,3 +188,12 @@ def test_feedback_through_sampled_channels_is_a_matrix_loop(rng):
     plant, back = two_by_two(rng), two_by_two(rng)
     sampled = ssmid.frequency_response(back, np.angle(CIRCLE))
     np.testing.assert_allclose(feedback(plant, sampled).values, response(feedback(plant, back)), rtol=1e-10)
+
+
+def test_a_loop_around_nan_spoils_no_other(xp, rng):
+    A, B, C, D = (xp.asarray(rng.standard_normal((2, *s))) for s in ((2, 2), (2, 1), (1, 2), (1, 1)))
+    mask = xp.asarray(np.array([0.0, np.nan]).reshape(2, 1, 1))
+    closed = feedback(ssmid.StateSpace(A, B, C, D + mask))
+    assert np.isnan(xp.numpy(closed.D)[1]).all()
+    alone = feedback(ssmid.StateSpace(A[0, ...], B[0, ...], C[0, ...], D[0, ...]))
+    np.testing.assert_allclose(xp.numpy(closed.A)[0], xp.numpy(alone.A), rtol=1e-12)

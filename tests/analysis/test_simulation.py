@@ -185,3 +185,11 @@ def test_recurrence_of_a_batch_of_feedthroughs(xp):
     inputs = xp.asarray(np.ones(40))
     expected = xp.numpy(ssmid.simulate(bank, inputs, method="convolution"))
     np.testing.assert_allclose(xp.numpy(ssmid.simulate(bank, inputs, method="recurrence")), expected, rtol=1e-14, atol=1e-15)
+
+
+def test_an_empty_batch_gives_an_empty_batch(xp):
+    modal = ssmid.Modal(xp.asarray(np.zeros((0, 2), complex)), xp.asarray(np.zeros((0, 2), complex)))
+    for system in (modal, ssmid.to_state_space(modal), ssmid.to_transfer_function(modal), ssmid.to_zpk(modal), ssmid.to_sos(modal)):
+        assert tuple(simulate(system, np.ones(5)).shape) == (0, 5)
+        assert tuple(ssmid.impulse_response(system, 7, wrap="periodic").taps.shape) == (0, 7)
+        assert tuple(ssmid.frequency_response(system, points=8).values.shape) == (0, 5)
