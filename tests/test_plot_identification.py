@@ -80,7 +80,8 @@ def test_prediction_and_time(record):
     assert ax.get_xlabel() == "Time (s)"
     assert ax.get_lines()[0].get_xdata()[-1] == pytest.approx(1.99)
     assert plot.simulation(record, fit, seconds=False).get_lines()[0].get_xdata()[-1] == 199
-    assert plot.simulation(Record(record.inputs, record.outputs, True), SYSTEM).get_xlabel() == "Time (samples)"
+    for unknown in (True, 1):
+        assert plot.simulation(Record(record.inputs, record.outputs, unknown), SYSTEM).get_xlabel() == "Time (samples)"
 
 
 def test_one_of_several_outputs(record):

@@ -65,7 +65,7 @@ def simulation(
 ) -> Axes:
     """A measured output and what the model makes of the inputs, from the initial state that suits it best.
 
-    steps : prediction so many samples ahead; free simulation when left out   seconds : time in seconds, else in samples
+    steps : prediction so many samples ahead; free simulation when left out   seconds : time in seconds where dt is not 1, else in samples
 
     What a diverging model does beyond three times the range of the measured output is not shown. Raises ValueError for a batch of
     records and an output that is not there, TypeError for what is no record.
@@ -78,8 +78,9 @@ def simulation(
     with np.errstate(over="ignore", invalid="ignore"):  # a diverging model may overflow
         percent, difference = float(fit_percent(measured, modelled)), measured - modelled
     name = "simulation" if steps is None else f"{steps}-step prediction"
-    step = 1.0 if record.dt is True or not seconds else float(record.dt)
-    unit, factor = time_unit(record.length * step) if record.dt is not True and seconds else ("samples", 1.0)
+    in_seconds = seconds and record.dt is not True and record.dt != 1  # as in all figures: a step of 1 is one that nobody gave
+    step = float(record.dt) if in_seconds else 1.0
+    unit, factor = time_unit(record.length * step) if in_seconds else ("samples", 1.0)
     t = np.arange(record.length) * step * factor
     with drawing(ax) as ax:
         ax.plot(t, measured, color=SKY, linestyle="-", linewidth=2.4, label="measured")
