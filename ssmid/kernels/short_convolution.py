@@ -27,7 +27,7 @@ def short_convolution(u: Array, weight: Array, bias: Array, history: Array = Non
     if y.numel():
         tile = min(_TILE, ceil_power_of_two(length))
         grid = (batch * channels, -(-length // tile))
-        arrays = u, weight, weight if bias is None else bias, u if history is None else history, y
+        arrays = u, weight, weight if bias is None else bias.contiguous(), u if history is None else history, y
         _forward[grid](*arrays, channels, length, TAPS=taps, BIAS=bias is not None, HISTORY=history is not None, TILE=tile)
     return y
 
@@ -40,7 +40,8 @@ def short_convolution_step_(u: Array, history: Array, weight: Array, bias: Array
     if y.numel():
         block = min(_BLOCK, ceil_power_of_two(channels))
         grid = (-(-channels // block), batch)
-        _step[grid](u, history, weight, weight if bias is None else bias, y, channels, TAPS=taps, BIAS=bias is not None, BLOCK=block)
+        arrays = u, history, weight, weight if bias is None else bias.contiguous(), y
+        _step[grid](*arrays, channels, TAPS=taps, BIAS=bias is not None, BLOCK=block)
     return y
 
 
@@ -56,7 +57,7 @@ def short_convolution_gradients(dy: Array, u: Array, weight: Array) -> tuple[Arr
         sizes = batch, channels, length, -(-batch // shares)
         _backward[(channels, shares)](dy, u, weight, du, sums, *sizes, TAPS=taps, LAGS=lags, TILE=tile)
     total = sums.sum(0)
-    return du, total[:, :taps].flip(-1), total[:, lags]
+    return du, total[:, :taps].flip(-1), total[:, lags].clone()
 
 
 @jit

@@ -13,8 +13,9 @@ CASES = [(1, 1, 1, 3, True), (3, 5, 40, 3, True), (2, 3, 33, 4, False), (2, 4, 7
 
 
 def differences(device: str) -> list[float]:
-    """Relative errors of outputs, with and without history, and of all gradients."""
+    """Relative errors of outputs, with and without history, and of all gradients; operators say to compilers what they return."""
     from ssmid.kernels.short_convolution import short_convolution, short_convolution_gradients, short_convolution_step_
+    from ssmid.nn.short_convolution import _convolved, _gradients
 
     found: list[float] = []
     for batch, channels, length, taps, bias in CASES:
@@ -29,6 +30,9 @@ def differences(device: str) -> list[float]:
                  for x in (torch.nn.functional.pad(u, (taps - 1, 0)), torch.cat([h, u], -1))]  # fmt: skip
         gradients = torch.autograd.grad(plain[0], leaves, g)
         u, w, b, h, g = (x.detach().float().to(device) for x in (u, w, b, h, g))
+        b = torch.stack([b, b + 7], -1)[:, 0]  # not next to each other
+        for operator, arguments in ((_convolved, (u, w, b if bias else None)), (_gradients, (g, u, w))):
+            torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
         ours = [short_convolution(u, w, b if bias else None), short_convolution(u, w, b if bias else None, h)]
         ours += short_convolution_gradients(g, u, w)
         for one, other in zip(ours, [*plain, *(gradients if bias else gradients[:2])], strict=False):
