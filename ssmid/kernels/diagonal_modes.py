@@ -15,9 +15,10 @@ from ssmid.kernels.compiler import ceil_power_of_two, jit, tl
 def diagonal_modes(C: Array, B: Array, inv_dt: Array, A_real: Array, A_imag: Array) -> tuple[Array, Array]:
     """Weights ``(H, N, 2)`` float32, and decay and turns a sample ``(H, N, 2)`` float64, as the sums of exponentials take them.
 
-    C : ``(1, H, N, 2)``   B : ``(1, S, N, 2)``   inv_dt : ``(H, 1)``   A_real, A_imag : ``(S, N)``; float32, contiguous, S dividing H.
+    C : ``(1, H, N, 2)``   B : ``(1, S, N, 2)``   inv_dt : ``(H, 1)``   A_real, A_imag : ``(S, N)``; float32, S dividing H.
     Of real modes C and B lack the last axis, and A_imag is None.
     """
+    C, B, inv_dt, A_real, A_imag = (x if x is None else x.contiguous() for x in (C, B, inv_dt, A_real, A_imag))
     channels, n = C.shape[1], C.shape[2]
     weight, exponent = C.new_empty((channels, n, 2)), inv_dt.new_empty((channels, n, 2)).double()
     if count(weight):
@@ -34,6 +35,7 @@ def diagonal_mode_gradients(sums: Array, C: Array, B: Array, inv_dt: Array, A_re
 
     sums : ``(splits, H, N, 4)`` float32, real and imaginary part of ``sum_t g_t e^{x t}`` and ``sum_t g_t t e^{x t}``, over splits of time
     """
+    C, B, inv_dt, A_real, A_imag = (x if x is None else x.contiguous() for x in (C, B, inv_dt, A_real, A_imag))
     channels, n, sets = C.shape[1], C.shape[2], A_real.shape[0]
     real = A_imag is None
     by_C, by_step = C.new_empty(C.shape), inv_dt.new_empty(inv_dt.shape)

@@ -20,9 +20,10 @@ def low_rank_spectrum(
 ) -> tuple[Array, Array, Array]:
     """``(H, K, 2)`` float32: real and imaginary parts of the spectrum; with it ``modes`` and ``factors`` for the gradient.
 
-    C : ``(1, H, N, 2)``   B, P : ``(1, S, N, 2)``   inv_dt : ``(H, 1)``   A_real, A_imag : ``(S, N)``; float32, contiguous, S dividing H
+    C : ``(1, H, N, 2)``   B, P : ``(1, S, N, 2)``   inv_dt : ``(H, 1)``   A_real, A_imag : ``(S, N)``; float32, S dividing H
     points : ``(K, 2)`` float32, ``2 tan(omega / 2)`` in two parts, the rounded number and what is missing
     """
+    C, B, P, inv_dt, A_real, A_imag = (x.contiguous() for x in (C, B, P, inv_dt, A_real, A_imag))
     channels, n, many = C.shape[1], C.shape[2], points.shape[0]
     modes, spectrum, factors = C.new_empty((channels, n, 10)), C.new_empty((channels, many, 2)), C.new_empty((channels, many, 6))
     if count(modes):
@@ -40,7 +41,7 @@ def low_rank_spectrum_gradients(
     transformed : ``(H, K, 2)`` float32, the transform of the gradient by the ``length`` taps   modes, factors : of the spectrum
     Sums over points are split among programs and joined in a fixed order: the same numbers in every run.
     """
-    C, B, P, inv_dt, A_real, A_imag = parameters
+    C, B, P, inv_dt, A_real, A_imag = (x.contiguous() for x in parameters)
     (channels, n), sets, many = C.shape[1:3], A_real.shape[0], points.shape[0]
     splits, rows = -(-many // _SPLIT), min(32, ceil_power_of_two(n))
     partial = C.new_empty((splits, channels, n, 9))

@@ -1,4 +1,5 @@
-"""Taps of S4 and S4D as operators: on a machine without a GPU with plain functions in the place of the kernels."""
+"""Taps of S4 and S4D as operators: on a machine without a GPU with plain functions in the place of the kernels, which Triton's
+interpreter runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ssmid.nn import S4, S4D, S4DFilter, S4Filter, s4, s4d, structured
 from ssmid.parametrizations.diagonal import s4d_exponentials
 from ssmid.parametrizations.s4 import s4_spectrum
+from tests.kernels.interpreter import run_interpreted
 from tests.nn.laws import DEVICES
 
 KINDS = {
@@ -140,8 +142,11 @@ def test_compilers_take_them_whole(kind, device):
 @pytest.mark.parametrize("kind", KINDS)
 def test_operators_say_their_shapes(kind, device):
     _, make, arguments, options = KINDS[kind]
-    filter = make(*arguments, **options).to(device)
-    gradient = torch.randn(6, 13, device=device)
+    say_their_shapes(kind, make(*arguments, **options).to(device))
+
+
+def say_their_shapes(kind, filter) -> None:
+    gradient = torch.randn(6, 13, device=filter.C.device)
     given = [filter.C, filter.B, filter.inv_dt, filter.A_real, filter.A_imag]
     if kind == "s4":
         given.insert(2, filter.P)
@@ -164,3 +169,40 @@ def test_parameters_that_are_frozen_stay_without_gradient(kind, device):
     assert filter.C.grad is not None
     filter.requires_grad_(False)
     assert not filter(13).requires_grad
+
+
+def differences(device: str) -> list[float]:
+    """Relative errors of taps and gradients by the kernels; of odd lengths too, and of parameters in any order in memory."""
+    found: list[float] = []
+    for kind, (_, make, arguments, options) in KINDS.items():
+        for length, sharing in ((20, options), (13, {**options, "sets": None})):
+            torch.manual_seed(length)
+            filter, wide = (make(*arguments, **sharing) for _ in range(2))
+            wide.double().load_state_dict(filter.state_dict())
+            for parameter in filter.to(device).parameters():
+                parameter.data = torch.stack([parameter.data, parameter.data + 7], -1)[..., 0]
+            weights = torch.randn(6, length, dtype=torch.float64)
+            taps, exact = filter(length), _plain_taps(wide, length)
+            found.append(float((taps - exact.to(device)).detach().abs().max() / exact.abs().max()))
+            gradients = torch.autograd.grad(taps, tuple(filter.parameters()), weights.to(device, torch.float32))
+            for one, other in zip(gradients, torch.autograd.grad(exact, tuple(wide.parameters()), weights), strict=True):
+                found.append(float((one.cpu() - other).abs().max() / other.abs().max()))
+        say_their_shapes(kind, filter)
+    return found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernels():
+    assert max(differences("cuda")) < 1e-4
+
+
+def interpreted() -> None:
+    """To be run by Triton's interpreter."""
+    s4.fused = s4d.fused = lambda array: True
+    worst = max(differences("cpu"))
+    assert worst < 1e-4, worst
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested")
+def test_kernels_interpreted():
+    run_interpreted("from tests.nn.test_structured import interpreted; interpreted()")
