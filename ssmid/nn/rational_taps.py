@@ -55,7 +55,7 @@ def _gradient(numerator: Tensor, denominator: Tensor, gradient: Tensor) -> tuple
 
 @_gradient.register_fake
 def _(numerator: Tensor, denominator: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(numerator), torch.empty_like(denominator), numerator.new_empty(numerator.shape[0])
+    return numerator.new_empty(numerator.shape), denominator.new_empty(denominator.shape), numerator.new_empty(numerator.shape[0])
 
 
 def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:

@@ -202,6 +202,13 @@ def test_fused_kernel(length, sets, size):
             assert error < 2e-5
 
 
+def test_operators_say_what_they_return():
+    """Of coefficients in any order in memory, too: compilers hold an operator to the strides that it promised."""
+    b, a, through = torch.randn(6, 4).mT, 0.1 * torch.randn(6, 2).mT, torch.randn(4)
+    for operator, arguments in (("rational_taps", (b, a, through, 16)), ("rational_taps_gradient", (b, a, torch.randn(16, 4).mT))):
+        torch.library.opcheck(getattr(torch.ops.ssmid, operator).default, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
 def test_training_finds_a_system():
     """Poles of modulus 0.95 and 0.9, from zeros; gradients reach every parameter."""
     torch.manual_seed(0)
