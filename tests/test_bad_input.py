@@ -442,8 +442,10 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "no sampling frequency": (["inspect", "h.npy", "--fs", "0"], "fs: expected a positive sampling frequency in Hz, got 0"),
     "a channel that does not couple": (
         ["fit", "h.npy", "--order", "2", "--mimo", "--channel", "0"],
-        r"mimo: expected taps of shape .*, got \(61,\)",
+        "--mimo: expected several channels to couple, got one: leave it out",
     ),
+    "a one-port that does not couple": (["fit", "s.s1p", "--mimo"], "--mimo: expected several channels to couple, got one"),
+    "one channel to be looked at coupled": (["inspect", "h.npy", "--channel", "0", "--mimo"], "--mimo: expected several channels to couple"),
     "an order above the samples": (["fit", "s.s1p", "--order", "2"], "order: expected 0 to 1 for 2 points, got 2"),
     "samples for a method of taps": (
         ["fit", "s.s1p", "--order", "1", "--method", "era"],

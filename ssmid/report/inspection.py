@@ -13,6 +13,7 @@ from ssmid.analysis.characteristics import damping, dc_gain, is_stable
 from ssmid.analysis.hankel import HankelSpectrum, hankel_spectrum
 from ssmid.analysis.norms import norm
 from ssmid.analysis.spectrum import frequency_response
+from ssmid.report.methods import check_coupling
 from ssmid.report.progress import Stage
 from ssmid.report.tables import Report, Table, percent
 from ssmid.systems import FrequencyResponse, ImpulseResponse, StateSpace, System
@@ -27,10 +28,11 @@ _RTOL = 1e-6
 def inspection(system: System, title: str, *, count: int = 64, mimo: bool = False, stage: Stage | None = None) -> Report:
     """The report of ``ssmid inspect``: ``count`` Hankel singular values, channels coupled with ``mimo``.
 
-    Raises ValueError for ``count`` below 1.
+    Raises ValueError for ``count`` below 1, and for channels to be coupled where there is one.
     """
     if count < 1:
         raise ValueError(f"count: expected a whole number of at least 1, got {count}")
+    check_coupling(system, mimo)
     stage = stage or (lambda description, done=None, total=None: None)
     facts = _facts(system)
     stage("spectrum")

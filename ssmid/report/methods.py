@@ -88,7 +88,14 @@ def checked_method(name: str | None, data: Any, order: int | None, tol: float | 
         raise ValueError(f"method {name}: expected --order{' or --tol, got neither' if method.tol else ', got none'}{hint}")
     if mimo and not method.mimo:
         raise ValueError(f"method {name}: it fits each channel on its own, got --mimo")
+    check_coupling(data, mimo)
     return name, method
+
+
+def check_coupling(data: Any, mimo: bool) -> None:
+    """ValueError where channels are to be coupled and there is one alone, as in a mono recording or a one-port."""
+    if mimo and isinstance(data, (ImpulseResponse, FrequencyResponse)) and not data.batch_shape:
+        raise ValueError("--mimo: expected several channels to couple, got one: leave it out")
 
 
 def fitted(
