@@ -445,7 +445,7 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
         "--mimo: expected several channels to couple, got one: leave it out",
     ),
     "a one-port that does not couple": (["fit", "s.s1p", "--mimo"], "--mimo: expected several channels to couple, got one"),
-    "one channel to be looked at coupled": (["inspect", "h.npy", "--channel", "0", "--mimo"], "--mimo: expected several channels to couple"),
+    "one channel to be looked at coupled": (["inspect", "h.npy", "--channel", "0", "--mimo"], "--mimo: expected several channels"),
     "an order above the samples": (["fit", "s.s1p", "--order", "2"], "order: expected 0 to 1 for 2 points, got 2"),
     "samples for a method of taps": (
         ["fit", "s.s1p", "--order", "1", "--method", "era"],

@@ -312,6 +312,10 @@ def test_error_over_the_order(response):
         plot.error_vs_order([])
     with pytest.raises(ValueError, match='kind: expected "hinf"'):
         plot.error_vs_order(made, "l7")
+    with pytest.raises(TypeError, match="reductions: expected results of reductions, which know their bounds, got StateSpace"):
+        plot.error_vs_order([*made, made[0].system])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"found: expected what ssmid\.compare returns, got Reduction"):
+        plot.comparison(made[0])  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------- banks

@@ -98,7 +98,7 @@ def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str
     refuse_pickle(path.suffix.lower())
     read = {".safetensors": _from_safetensors, ".json": _from_json}.get(path.suffix.lower())
     if read is None:
-        raise ValueError(f"expected the suffix .safetensors or .json for a model, got {path.suffix!r}")
+        raise ValueError(f"expected the suffix .safetensors or .json for a model, got {path.suffix!r}: ssmid.read takes measurements")
     expect_content(path, path.suffix[1:])
     head, arrays, extra = read(path)
     if head.get("format") != "ssmid":

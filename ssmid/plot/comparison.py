@@ -25,6 +25,8 @@ def comparison(found: Comparison, kind: str = "hankel", *, ax: Axes | None = Non
     >>> [line.get_label() for line in comparison(found).get_lines()]
     ['balanced', 'hankel', 'lower bound $\\\\sigma_{r+1}$']
     """
+    if not isinstance(found, Comparison):
+        raise TypeError(f"found: expected what ssmid.compare returns, got {type(found).__name__}")
     if kind not in _LABELS:
         raise ValueError(f'kind: expected "hankel", "hinf" or "h2", got {kind!r}')
     names = list(dict.fromkeys(row.method for row in found))

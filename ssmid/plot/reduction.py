@@ -69,7 +69,10 @@ def error_vs_order(reductions: Iterable[Reduction], kind: str = "hinf", *, ax: A
 
     Batches are drawn as the median and the range of the middle 80 %.
     """
-    made = sorted(reductions, key=lambda r: int(np.max(to_numpy(r.order) if not isinstance(r.order, int) else r.order)))
+    made = list(reductions)
+    for other in (r for r in made if not isinstance(r, Reduction)):
+        raise TypeError(f"reductions: expected results of reductions, which know their bounds, got {type(other).__name__}")
+    made.sort(key=lambda r: int(np.max(to_numpy(r.order) if not isinstance(r.order, int) else r.order)))
     if not made:
         raise ValueError("expected at least one Reduction, got none")
     if kind not in ("hinf", "hankel", "h2"):

@@ -124,6 +124,11 @@ def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path):
     assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_load_of_a_measurement_names_the_function_for_it(tmp_path):
+    with pytest.raises(ValueError, match=r"room\.wav: expected the suffix .* got '\.wav': ssmid\.read takes measurements"):
+        ssmid.load(tmp_path / "room.wav")
+
+
 def test_save_refuses_what_is_no_system_or_no_model_suffix(tmp_path):
     with pytest.raises(TypeError, match=r"expected a System \(StateSpace, .*got ndarray"):
         ssmid.save(np.ones(3), tmp_path / "m.json")  # pyright: ignore[reportArgumentType]
