@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmid._array import cores
-from ssmid.experiments.options import called, override, place
+from ssmid.experiments.options import called, expect_known, expect_types, override, place
 from ssmid.experiments.tasks.task import Task
 from ssmid.experiments.training.configuration import Configuration
 from ssmid.experiments.training.log import strict
@@ -23,6 +23,7 @@ from ssmid.report.tables import Table
 
 MEASURE = "measure."
 """What the overrides of a measurement's options begin with."""
+_OPTION = "an option of the measurement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Run:
         task = called(type(facts), fields, "task.", f"a key of the task {self.task.name}")
         return dataclasses.replace(self, task=task, configuration=Configuration.of(values))
 
-    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
+    def perform(
+        self, folder: Path, device: str, team: Alone, stage: Stage, machine: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
         """What :func:`ssmid.experiments.training.train` gives, in a folder of its own within that of the experiment.
 
         What the task makes before, the first process makes with all cores.
@@ -57,7 +60,7 @@ class Run:
         if team.rank == 0 and result_of(self, folder) is None:
             self.task.prepare(workers=cores(), stage=stage)
         team.wait()
-        return train(self.task, self.configuration, folder / self.name, device=device, team=team, stage=stage)
+        return train(self.task, self.configuration, folder / self.name, device=device, team=team, stage=stage, machine=machine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,14 @@ class Measurement:
         others = [text for text in overrides if text not in mine]
         return dataclasses.replace(self, options=options, of=tuple(run.with_overrides(others) for run in self.of))
 
-    def perform(self, folder: Path, device: str, team: Alone, stage: Stage) -> Mapping[str, Any]:
+    def expect_options(self) -> None:
+        """ValueError for options that ``measure`` does not take, or not of this type; asked before what it is of is trained."""
+        expect_known(self.measure, self.options, MEASURE, _OPTION, len(self.of), {"device", "stage", *self._known(Path())})
+        expect_types(self.measure, self.options, MEASURE)
+
+    def perform(
+        self, folder: Path, device: str, team: Alone, stage: Stage, machine: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
         """What was measured, by the first process, kept as that of a training is.
 
         Raises ValueError where one of its trainings is not over, and for a measurement that is at work.
@@ -102,18 +112,21 @@ class Measurement:
                 found = result_of(self, folder)
                 if found is None:
                     found = self._measured(folder, device, stage)
-                    write_result(folder / self.name, Outcome(self.as_dict(), found))
+                    write_result(folder / self.name, Outcome(self.as_dict(), found, machine))
         return team.agree(found)
 
     def _measured(self, folder: Path, device: str, stage: Stage) -> dict[str, Any]:
-        places = [folder / run.name for run in self.of]
+        places, known = [folder / run.name for run in self.of], self._known(folder)
+        measured = called(self.measure, self.options, MEASURE, _OPTION, *places, device=device, stage=stage, **known)
+        return strict(json.loads(json.dumps(measured)))
+
+    def _known(self, folder: Path) -> dict[str, Any]:
+        """What ``measure`` takes of its own folder and its one training."""
         known: dict[str, Any] = {"here": folder / self.name}
         if len(self.of) == 1:
             known |= {"task": self.of[0].task, "model": self.of[0].configuration.model}
         taken = inspect.signature(self.measure).parameters
-        given = {name: value for name, value in known.items() if name in taken}
-        measured = called(self.measure, self.options, MEASURE, "an option of the measurement", *places, device=device, stage=stage, **given)
-        return strict(json.loads(json.dumps(measured)))
+        return {name: value for name, value in known.items() if name in taken}
 
 
 Job = Run | Measurement
@@ -162,14 +175,18 @@ class Experiment:
     tables: Callable[[Results], Sequence[Table]]
 
     def with_overrides(self, overrides: Sequence[str]) -> Experiment:
-        """The same of each job; ValueError for a key that tells runs apart, whose names would not be true any more."""
+        """The same of each job; ValueError for a key that tells runs apart or that labels name, which would not be true any more."""
         jobs = [_told_apart(job) for job in self.runs]
+        named = {label for job in self.runs if isinstance(job, Run) for label in job.labels}
+        trained = any(isinstance(job, Run) or job.of for job in self.runs)
         for text in overrides:
             key = override(text)[0]
+            if not (trained or key.startswith(MEASURE)):
+                raise ValueError(f"{key}: expected a key that begins with {MEASURE}, as nothing is trained, got another")
             # runs of one task are told apart within it
             for kind in {kind for kind, _ in jobs}:
                 each = [{k: v for k, v in of.items() if k == key or k.startswith(f"{key}.")} for other, of in jobs if other == kind]
-                if len({json.dumps(values) for values in each if values}) > 1:
+                if len({json.dumps(values) for values in each if values}) > 1 or (key in named and any(each)):
                     raise ValueError(f"{key}: expected a key that all runs share, got one that tells them apart (--only chooses runs)")
         # what is of measurements is refused by trainings where there are none
         measured = any(isinstance(job, Measurement) for job in self.runs)

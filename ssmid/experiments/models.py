@@ -56,6 +56,8 @@ def sequence_model(
     """
     _expect("norm", norm, ("layer", "batch", "none"))
     _expect("mixing", mixing, ("glu", "gelu", "none"))
+    if depth < 1:
+        raise ValueError(f"model.depth: expected at least 1, got {depth}")
 
     def block() -> FilterBlock:
         made = [filter_of(layer, width, order, task.length, filter or {}) for _ in range(2 if bidirectional else 1)]

@@ -85,20 +85,20 @@ def _names(names: Sequence[str]) -> str:
 
 def _tasks(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the data were, by which others can tell whether theirs are the same."""
-    facts = dict.fromkeys(_words(run["task"], run["task"]["task"]) for run in runs if "task" in run)
+    facts = dict.fromkeys(_bracketed(run["task"], run["task"]["task"]) for run in runs if "task" in run)
     return [f"Tasks: {'; '.join(facts)}."] if facts else []
 
 
-def _words(facts: Mapping[str, Any], name: str) -> str:
+def _bracketed(facts: Mapping[str, Any], name: str) -> str:
     """Facts in a bracket behind their name; of long texts, such as hashes, the beginning.
 
-    >>> _words({"task": "delay", "lag": 100, "sizes": {"train": 16384}, "fresh": True}, "delay")
+    >>> _bracketed({"task": "delay", "lag": 100, "sizes": {"train": 16384}, "fresh": True}, "delay")
     'delay (lag 100, sizes (train 16,384), fresh yes)'
     """
     inner = []
     for key, value in facts.items():
         if isinstance(value, Mapping):
-            inner.append(_words(value, key))
+            inner.append(_bracketed(value, key))
         elif key != "task" and value is not None:
             inner.append(f"{key} {value[:12] + '...' if isinstance(value, str) and len(value) > 50 else _cell(value)}")
     return f"{name} ({', '.join(inner)})"

@@ -10,14 +10,14 @@ from typing import Any
 
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.distillation import distillation
-from ssmid.experiments.experiment import Experiment, Job, Results, Run, outcome_of, result_of, trainings
+from ssmid.experiments.experiment import Experiment, Job, Measurement, Results, Run, outcome_of, trainings
 from ssmid.experiments.language import language
 from ssmid.experiments.long_range import long_range
 from ssmid.experiments.small_models import small_models
 from ssmid.experiments.throughput import throughput
 from ssmid.experiments.training.log import NAME as LOG
 from ssmid.experiments.training.log import read
-from ssmid.experiments.training.result import Outcome, expect_result, write_result
+from ssmid.experiments.training.result import Outcome
 from ssmid.io.files import about, parsing, write_bytes
 from ssmid.jobs.workers import device_of, workers
 from ssmid.report.progress import Stage
@@ -60,22 +60,31 @@ def run_experiment(
         raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {name!r}")
     stage = stage or (lambda description, done=None, total=None: None)
     experiment = EXPERIMENTS[name](quick=quick).with_overrides(overrides)
-    chosen = [run for run in experiment.runs if only is None or any(fnmatch(run.name, pattern) for pattern in only.split(","))]
-    if not chosen:
-        raise ValueError(f"only: expected a pattern of {', '.join(run.name for run in experiment.runs)}, got {only!r}")
+    chosen = _chosen(experiment, only)
+    for job in chosen:
+        if isinstance(job, Measurement):
+            job.expect_options()
     mine, facts, here = device_of(device), {"quick": quick, "overrides": list(overrides)}, _machine(device)
     with workers(mine) as team:
         for number, run in enumerate(chosen, 1):
             words = f"{run.name} ({number} of {len(chosen)})"
             told = _prefixed(stage, words)
             told("starting")
-            over = team.rank == 0 and result_of(run, folder) is not None
-            run.perform(folder, mine, team, told)
+            run.perform(folder, mine, team, told, here)
             if team.rank == 0:
-                if not over:
-                    write_result(folder / run.name, expect_result(folder / run.name)._replace(machine=here))
                 _write(folder, experiment, facts, here, draw=isinstance(run, Run))
         return _report(experiment, _results(_over(experiment, folder)), folder) if team.rank == 0 else None
+
+
+def _chosen(experiment: Experiment, only: str | None) -> list[Job]:
+    """Those that a pattern of ``only`` matches; ValueError for a pattern that matches none."""
+    if only is None:
+        return list(experiment.runs)
+    patterns = only.split(",")
+    for pattern in patterns:
+        if not any(fnmatch(job.name, pattern) for job in experiment.runs):
+            raise ValueError(f"only: expected patterns of {', '.join(job.name for job in experiment.runs)}, got {pattern!r}")
+    return [job for job in experiment.runs if any(fnmatch(job.name, pattern) for pattern in patterns)]
 
 
 Over = list[tuple[Job, Outcome]]

@@ -86,8 +86,10 @@ def answers(
     These are at ``batch`` sequences, or at the largest half, quarter, ... of it that fits; where their steps would take longer than
     ``patience`` seconds their time is composed, see :func:`ssmid.bench.decode_answers.answered`. Answers that are over in less than
     1.5 seconds are made three times, and are the median one. Bytes at the peak are torch's
-    allocator's, weights included, None where there is no GPU. Raises ValueError for an unknown system.
+    allocator's, weights included, None where there is no GPU. Raises ValueError for an unknown system, and for sizes less than 1.
     """
+    if (least := min(batch, prompt, new, *batches, *prompts, *answers)) < 1:
+        raise ValueError(f"measure: expected batches, prompts and answers of at least 1, got {least}")
     points = [_Point("batch", size, prompt, new) for size in batches]
     points += [_Point("prompt", batch, length, new) for length in prompts]
     points += [_Point("generated", batch, prompt, length) for length in answers]

@@ -23,6 +23,8 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 CHUNKS = "chunks"
+_HALF_WRITTEN = tuple(f".*.*.{suffix}" for suffix in ("safetensors", "json", "jsonl", "csv", "png", "html"))
+"""Names that files have before they are whole."""
 _BYTES_OF_A_FILTER = 200
 """Of the certificate, beside poles, residues and Hankel values."""
 
@@ -150,7 +152,7 @@ def only_here(folder: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"{folder}: expected a folder that no other job works in, got one that is at work there now") from None
-        for pattern in (".*.*.safetensors", ".*.*.json", ".*.*.csv", f"{CHUNKS}/.*.*.safetensors"):
+        for pattern in (*_HALF_WRITTEN, f"{CHUNKS}/.*.*.safetensors"):
             for left in folder.glob(pattern):
                 left.unlink(missing_ok=True)
         yield

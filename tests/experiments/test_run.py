@@ -11,7 +11,7 @@ from ssmid import cli
 from ssmid.experiments import experiment, run
 from ssmid.experiments.copying_and_delay import copying_and_delay
 from ssmid.experiments.experiment import Experiment, Measurement, Run
-from ssmid.experiments.training import Configuration
+from ssmid.experiments.training import Configuration, loop
 from ssmid.experiments.training.result import expect_result, write_result
 from ssmid.jobs.store import only_here
 from tests.experiments.toy_tasks import MODEL, Toy
@@ -54,21 +54,17 @@ def test_from_the_command_line_to_json_and_on_where_it_was(small, tmp_path, caps
 
 
 def test_what_another_call_ends_while_this_one_writes_is_not_lost(small, tmp_path, monkeypatch):
-    """Nor which machine it was on, which that call notes a moment after the result."""
+    """Nor which machine it was on."""
     other = tmp_path / "other"
     monkeypatch.setattr(run, "_machine", lambda device: {"processor": "other"})
     run.run_experiment("small", other, only="toy/4")
     monkeypatch.setattr(run, "_machine", lambda device: {"processor": "this"})
-    draw, ended = run._draw, expect_result(other / "toy" / "4")
-    without = ended._replace(machine=None)
-    left = [without, ended]
+    draw, ended = run._draw, other / "toy" / "4"
 
     def ended_meanwhile(folder, *rest):
         draw(folder, *rest)
-        if left == [without, ended]:
-            (other / "toy" / "4").rename(folder / "toy" / "4")
-        if left:
-            write_result(folder / "toy" / "4", left.pop(0))
+        if ended.exists():
+            ended.rename(folder / "toy" / "4")
 
     monkeypatch.setattr(run, "_draw", ended_meanwhile)
     run.run_experiment("small", tmp_path, only="toy/2")
@@ -189,6 +185,54 @@ def test_each_job_keeps_the_machine_that_did_it(small, tmp_path, monkeypatch):
         call("C", 1.0, "toy/4")
 
 
+@pytest.mark.parametrize("name", ["toy/2", "toy/measured"])
+def test_a_kill_right_after_the_result_leaves_its_machine(name, small, tmp_path, monkeypatch):
+    def writing(*arguments):
+        write_result(*arguments)
+        raise KeyboardInterrupt
+
+    measurement = Measurement("toy/measured", lambda *, device, stage: {"value": 3}, {})
+    both = Experiment("both", (*run.EXPERIMENTS["small"]().runs, measurement), lambda found: [])
+    monkeypatch.setitem(run.EXPERIMENTS, "both", lambda quick: both)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "_machine", lambda device: {"processor": "A"})
+        for module in (loop, experiment):
+            patched.setattr(module, "write_result", writing)
+        with pytest.raises(KeyboardInterrupt):
+            run.run_experiment("both", tmp_path, only=name)
+    monkeypatch.setattr(run, "_machine", lambda device: {"processor": "B"})
+    run.run_experiment("both", tmp_path, only=name)
+    assert json.loads((tmp_path / "both.json").read_text())["machine"] == {"processor": "A"}
+
+
+def test_options_of_measurements_are_refused_before_anything_is_trained(small, tmp_path, monkeypatch):
+    def measure(weights, *, factor: int, device, stage):
+        return {"factor": factor}
+
+    runs = run.EXPERIMENTS["small"]().runs
+    job = Measurement("toy/measured", measure, {}, runs[:1], {"factor": 10})
+    monkeypatch.setitem(run.EXPERIMENTS, "measured", lambda quick: Experiment("measured", (*runs, job), lambda found: []))
+    wrong = {"factr=3": "factr: expected an option of the measurement, got an", "factor=x": "factor: expected a whole number, got 'x'"}
+    for given, message in wrong.items():
+        with pytest.raises(ValueError, match=rf"measure\.{message}"):
+            run.run_experiment("measured", tmp_path, overrides=[f"measure.{given}"])
+        assert not (tmp_path / "toy").exists()
+    run.run_experiment("measured", tmp_path, only="toy/2", overrides=["measure.factr=3"])  # what is not chosen asks for nothing
+    alone = dataclasses.replace(job, of=(), measure=lambda *, factor, device, stage: {})
+    nothing = Experiment("nothing", (alone,), lambda found: [])
+    with pytest.raises(ValueError, match=r"steps: expected a key that begins with measure\., as nothing is trained, got another"):
+        nothing.with_overrides(["steps=1"])
+    assert nothing.with_overrides(["measure.factor=1"]).runs[0].options == {"factor": 1}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_a_label_says_is_not_overridden():
+    one = Run("toy-0", Toy(), Configuration(model=MODEL, steps=4), {"model": "toy", "seed": 0})
+    alone = Experiment("alone", (one,), lambda found: [])
+    with pytest.raises(ValueError, match="seed: expected a key that all runs share, got one that tells them apart"):
+        alone.with_overrides(["seed=1"])
+    assert alone.with_overrides(["model.width=16", "task.seed=1"]).runs[0].name == "toy-0"
+
+
 def test_no_override_makes_a_name_untrue():
     def measure(*, method, windows, device, stage):
         return {}
@@ -237,7 +281,11 @@ def test_a_job_at_work_is_not_done_by_a_second_call(name, small, tmp_path, monke
         (["small", "model.order=3"], "model.order: expected a key that all runs share, got one that tells them apart"),
         (["small", "model={}"], "model: expected a key that all runs share, got one that tells them apart"),
         (["small", "measure.x=3"], "measure: expected a key of a configuration, got an unknown one"),
-        (["small", "--only", "toy/3"], "only: expected a pattern of toy/2, toy/4, got 'toy/3'"),
+        (["small", "task.length=long"], "task.length: expected a whole number, got 'long'"),
+        (["small", "task.fresh=3"], "task.fresh: expected true or false, got 3"),
+        (["small", "task.held_out=0"], "task: expected examples in every split, got none of toy-token in valid, test"),
+        (["small", "--only", "toy/3"], "only: expected patterns of toy/2, toy/4, got 'toy/3'"),
+        (["small", "--only", "toy/2,toy/5,toy/*"], "only: expected patterns of toy/2, toy/4, got 'toy/5'"),
         (["small", "--device", "tpu"], "device: expected 'cpu' or 'cuda', got 'tpu'"),
     ],
 )

@@ -78,6 +78,11 @@ def test_the_published_prompt_and_answer_are_measured_end_to_end_at_the_publishe
             assert options["batch"] in options["batches"], "else the tables by length lack the published one"
 
 
+def test_sizes_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="measure: expected batches, prompts and answers of at least 1, got 0"):
+        small(batch=0)
+
+
 def test_an_unknown_system_is_named():
     with pytest.raises(ValueError, match=f"system: expected one of {DISTILLED}, .*, got 'RWKV'"):
         small(system="RWKV")

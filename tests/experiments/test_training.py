@@ -57,6 +57,13 @@ def test_wrong_overrides_say_what_is_wrong(override, message):
         ({"widht": 8}, "model.widht: expected an option of the model, got an unknown one; did you mean model.width"),
         ({"layer": "s4d", "filter": {"initial": "lin"}}, "model.filter.initial: expected an option of S4D.* mean model.filter.init"),
         ({"layer": "s4", "filter": {"denominator": "free"}}, "model.filter.denominator: expected an option of S4, got"),
+        ({"width": "wide"}, "model.width: expected a whole number, got 'wide'"),
+        ({"width": 1.5}, "model.width: expected a whole number, got 1.5"),
+        ({"dropout": "no"}, "model.dropout: expected a number, got 'no'"),
+        ({"bidirectional": "no"}, "model.bidirectional: expected true or false, got 'no'"),
+        ({"filter": 3}, "model.filter: expected options by name or null, got 3"),
+        ({"filter": {"num_a": "one"}}, "model.filter.num_a: expected a whole number or null, got 'one'"),
+        ({"depth": 0}, "model.depth: expected at least 1, got 0"),
         ({"layer": "s5"}, "model.layer: expected one of rtf, s4, s4d, got 's5'"),
         ({"norm": "group"}, "model.norm: expected one of layer, batch, none"),
         ({"mixing": "relu"}, "model.mixing: expected one of glu, gelu, none"),
@@ -268,6 +275,16 @@ def test_a_solved_training_that_was_stopped_goes_on_counting(tmp_path, monkeypat
     assert (result["steps"], result["solved"]) == (3, 1)
 
 
+def test_a_training_that_is_solved_before_its_first_line_of_the_log_has_a_speed(tmp_path):
+    result = train(Toy(), short(steps=40, evaluate_every=1, log_every=40, solved=0.0), tmp_path)
+    assert result["tokens_per_second"] == pytest.approx(3 * 8 * 12 / result["seconds"])
+
+
+def test_a_split_without_examples_is_named(tmp_path):
+    with pytest.raises(ValueError, match="task: expected examples in every split, got none of toy-token in train"):
+        train(Toy(train=0), short(), tmp_path)
+
+
 def test_without_solved_all_steps_are_taken_and_signals_have_no_accuracy(tmp_path):
     result = train(Toy(), short(evaluate_every=1), tmp_path / "all")
     assert (result["steps"], result["solved"]) == (6, None)
@@ -296,4 +313,9 @@ def test_a_log_drops_what_is_later_than_the_checkpoint_and_what_was_cut_off(tmp_
     with (tmp_path / "log.jsonl").open("ab") as file:
         file.write(b'{"step": 4, "spl')
     assert [line["step"] for line in read(tmp_path / "log.jsonl")] == [1, 2, 3]
+    damaged = {'{"step": 1,\n': "expected lines of JSON data, got a damaged", "[1]\n": r"expected lines with a step .* got \[1\]"}
+    for text, message in damaged.items():
+        (tmp_path / "other.jsonl").write_text(text)
+        with pytest.raises(ValueError, match=rf"other\.jsonl: {message}"):
+            read(tmp_path / "other.jsonl")
     assert Log(tmp_path / "log.jsonl", 2).lines == [{"step": step, "split": "train", "loss": None} for step in (1, 2)]

@@ -28,6 +28,8 @@ def test_what_is_written_is_read_back(tmp_path):
         ('{"identity": {}', r"result\.json: expected JSON data, got a damaged or truncated file"),
         ("[1]", r"result\.json: expected identity and result by name, got list"),
         ('{"identity": {}, "test": {}}', r"result\.json: expected identity and result by name, got \['identity', 'test'\]"),
+        ('{"identity": 3, "result": {}}', r"result\.json: identity: expected facts by name, got 3"),
+        ('{"identity": {}, "result": null}', r"result\.json: result: expected facts by name, got None"),
         ('{"identity": {}, "result": {}, "x": 1}', r"expected identity and result by name, got \['identity', 'result', 'x'\]"),
     ],
 )

@@ -18,6 +18,7 @@ from ssmid.experiments.models import model_of
 from ssmid.experiments.training import Configuration, train
 from ssmid.experiments.training.checkpoint import load_weights
 from ssmid.experiments.training.log import read
+from ssmid.experiments.training.result import Outcome, write_result
 from tests.experiments.toy_tasks import MODEL, Toy
 
 TASK = Toy(train=20, fresh=True)
@@ -150,6 +151,50 @@ def test_a_checkpoint_of_another_model_is_refused_before_its_weights_are_read(tm
     wider = Configuration.of({**CONFIGURATION.as_dict(), "model": {**DROPPING, "width": 16}})
     with pytest.raises(ValueError, match=r"expected a new folder or one of this training, got model \{.*'width': 8,.* there, \{.*16"):
         train(TASK, wider, tmp_path)
+
+
+def test_what_a_kill_leaves_half_written_is_taken_away(whole, tmp_path, monkeypatch):
+    """In the middle of a log and a figure, and after the result, before the checkpoint was taken away."""
+    stopped_after_a_checkpoint(tmp_path, CONFIGURATION, monkeypatch)
+    left = (tmp_path / "checkpoint.safetensors").read_bytes()
+    for name in (".log.0a1b2c3d.jsonl", ".curves.0a1b2c3d.png", ".best-6.0a1b2c3d.safetensors"):
+        (tmp_path / name).write_bytes(b"half")
+    train(TASK, CONFIGURATION, tmp_path)
+    names = {".lock", "log.jsonl", "model.safetensors", "result.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    (tmp_path / "checkpoint.safetensors").write_bytes(left)
+    (tmp_path / "best-6.safetensors").write_bytes(left)
+    train(TASK, CONFIGURATION, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert outcome(tmp_path) == whole
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_training_goes_on_from_what_is_there(whole, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    from ssmid.experiments.training import checkpoint
+
+    def on_a_full_disk(*arguments):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+        try:
+            save(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    save = checkpoint.save
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", on_a_full_disk)
+        with pytest.raises(OSError, match=r"checkpoint\.safetensors: .*(too large|space)"):
+            train(TASK, CONFIGURATION, tmp_path)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    train(TASK, CONFIGURATION, tmp_path)
+    assert outcome(tmp_path) == whole
+
+
+def test_a_folder_of_a_measurement_is_no_folder_of_a_training(tmp_path):
+    write_result(tmp_path, Outcome({"of": {}, "options": {}}, {"value": 3}))
+    with pytest.raises(ValueError, match="expected a new folder or one of this training, got one of another job, with of, options"):
+        train(TASK, CONFIGURATION, tmp_path)
 
 
 def test_weights_of_another_model_are_refused_in_one_line(tmp_path):

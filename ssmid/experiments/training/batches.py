@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -79,8 +78,3 @@ class Batches:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of all that is random in a step of one process, dropout above all."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def facts_of(task: Task) -> dict[str, Any]:
-    """What a record of a training says of its task."""
-    return {"name": task.name, "kind": task.kind, **task.facts()}

@@ -109,11 +109,18 @@ def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    def written(temporary: Path) -> None:
+        try:
+            save_file(held, temporary, metadata)
+        except SafetensorError as error:  # a full disk
+            raise OSError(f"{path}: {error}") from error
 
     held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     metadata = {_KEY: json.dumps(facts)}
-    write_whole(path, lambda temporary: save_file(held, temporary, metadata))
+    write_whole(path, written)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, Literal, Self, get_args
 
-from ssmid.experiments.options import called, override, place
+from ssmid.experiments.options import expect_known, override, place
 
 Precision = Literal["float32", "bf16", "float64"]
 Kept = Literal["last", "best"]
@@ -82,7 +82,8 @@ class Configuration:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """From JSON; ValueError for a key that is unknown, or missing."""
-        return called(cls, values, "", "a key of a configuration")
+        expect_known(cls, values, "", "a key of a configuration")
+        return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ssmid.io.files import write_bytes
+from ssmid.io.files import about, parsing, write_bytes
 
 NAME, FIGURE = "log.jsonl", "curves.png"
 _PAUSE = 20.0
@@ -44,10 +44,16 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a kill cut off is not there."""
+    """The lines of a log; one that a kill cut off is not there. ValueError for a file that is none."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    with about(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+        with parsing("lines of JSON"):
+            found = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        if odd := next((line for line in found if not (isinstance(line, dict) and {"step", "split"} <= set(line))), None):
+            raise ValueError(f"expected lines with a step and a split, got {odd!r:.60}")
+    return found
 
 
 def strict(value: Any) -> Any:

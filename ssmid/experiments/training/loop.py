@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmid.experiments.models import model_of
-from ssmid.experiments.tasks.task import Split, Task
+from ssmid.experiments.tasks.task import SPLITS, Split, Task
 from ssmid.experiments.training import checkpoint
 from ssmid.experiments.training.batches import Batches, step_seed
 from ssmid.experiments.training.configuration import Configuration
@@ -47,6 +47,7 @@ def train(
     team: Alone | None = None,
     stage: Stage | None = None,
     start: Path | None = None,
+    machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains what ``configuration`` describes on ``task``; its metrics on the splits "valid" and "test", and what they cost.
 
@@ -54,29 +55,34 @@ def train(
     checkpoint, from which the same call goes on; of a training that has ended it gives the result   device : of this process
     team : the processes of :func:`ssmid.jobs.workers.workers`, each of which calls this; the batch is shared by them
     start : weights of this model to begin with in place of drawn ones, such as another training or :func:`ssmid.save_model` left
+    machine : what this is done on, kept beside the result
 
     The order of data and dropout are functions of the seed, the step and the process; the first weights of the seed and the kind of the
     device, which draws them. On a CPU, and with deterministic kernels on a GPU,
     the weights do not depend on where a run was interrupted. A loss that is not finite ends the training; ``diverged`` says so.
-    Raises ValueError for a folder of another training or one at work, and for a batch that the processes cannot share.
+    Raises ValueError for a folder of another training or one at work, a batch that the processes cannot share, and a split that is empty.
     """
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         team, said = team or Alone(), stage or (lambda description, done=None, total=None: None)
-        trainer = _Trainer(task, configuration, folder, device, team, said, start)
+        trainer = _Trainer(task, configuration, folder, device, team, said, start, machine)
         with only_here(folder) if team.rank == 0 else nullcontext():
             return trainer.run()
 
 
 class _Trainer:
     def __init__(
-        self, task: Task, configuration: Configuration, folder: Path, device: str, team: Alone, stage: Stage, start: Path | None
+        self, task: Task, configuration: Configuration, folder: Path, device: str, team: Alone, stage: Stage, start: Path | None,
+        machine: Mapping[str, Any] | None,
     ) -> None:
         c = configuration
         if c.batch % team.count:
             raise ValueError(f"batch: expected a multiple of the {team.count} processes, got {c.batch}")
         if c.solved is not None and task.kind == "regress":
             raise ValueError(f"solved: expected for a task that has an accuracy, got it for {task.name!r}")
+        if empty := [split for split in SPLITS if task.size(split) < 1]:
+            raise ValueError(f"task: expected examples in every split, got none of {task.name} in {', '.join(empty)}")
         self.task, self.c, self.folder, self.device, self.team, self.stage = task, c, folder, device, team, stage
+        self.machine = machine
         self.dtype = torch.float64 if c.precision == "float64" else torch.float32
         torch.manual_seed(c.seed)
         with torch.device(device):  # S4 begins with dense matrices, which take a host minutes
@@ -102,7 +108,7 @@ class _Trainer:
         self.identity = json.loads(json.dumps({"task": task.facts(), "configuration": c.as_dict()}))
 
     def run(self) -> dict[str, Any]:
-        if done := self._begin():
+        if (done := self._begin()) is not None:
             return done
         begun, before, logged, diverged = time.perf_counter(), self.seconds, (self.step, self.seconds), False
         for batch in self.batches.training(self.step, self.c.steps):
@@ -143,6 +149,7 @@ class _Trainer:
         """The result, where there is one; else from the checkpoint. All processes read it before the first may write the next."""
         if done := self.team.agree(read_result(self.folder)):
             self._expect_same(done.identity)
+            self._forget()  # what a kill after the result left
             return done.result
         path = self.folder / checkpoint.NAME
         if self.team.agree(path.exists()):
@@ -160,6 +167,9 @@ class _Trainer:
         return None
 
     def _expect_same(self, there: Mapping[str, Any]) -> None:
+        if set(there) != set(self.identity):
+            got = f"one of another job, with {', '.join(there)}"
+            raise ValueError(f"{self.folder}: expected a new folder or one of this training, got {got}")
         mine, other = ({**x["configuration"], **{f"task {k}": v for k, v in x["task"].items()}} for x in (self.identity, there))
         odd = [f"{k} {other.get(k)} there, {mine.get(k)} here" for k in dict.fromkeys((*mine, *other)) if mine.get(k) != other.get(k)]
         if odd:
@@ -204,7 +214,7 @@ class _Trainer:
     def _log(self, found: dict[str, float], rate: float, norm: Tensor, speed: float) -> None:
         """A line of the log, and of progress."""
         self.sums = {}
-        left = _words((self.c.steps - self.step) * self.tokens / speed)
+        left = _duration((self.c.steps - self.step) * self.tokens / speed)
         tail = f", Hankel tail {found['hankel_tail']:.2g}" if self.penalty else ""
         self.stage(f"loss {found['loss']:.4g}{tail}, rate {rate:.2g}, {speed:,.0f} tokens/s, {left} left", self.step, self.c.steps)
         if self.log:
@@ -262,15 +272,25 @@ class _Trainer:
             "valid": self.best or {},
             "test": {} if diverged and self.c.keep == "last" else self._measured("test"),
             "seconds": self.seconds,
-            "tokens_per_second": median(x["tokens_per_second"] for x in self.log.lines if x["split"] == "train") if self.log else None,
+            "tokens_per_second": self._speed(),
             "processes": self.team.count,
             "device": self.device.split(":")[0],
         }
         if self.team.rank == 0:
-            write_result(self.folder, Outcome(self.identity, strict(result)))
+            write_result(self.folder, Outcome(self.identity, strict(result), self.machine))
+        self._forget()
+        return self.team.agree(strict(result))
+
+    def _speed(self) -> float | None:
+        """Tokens a second, the median over the lines of the log; where it has none yet, over all steps."""
+        lines = [] if self.log is None else [x["tokens_per_second"] for x in self.log.lines if x["split"] == "train"]
+        return None if self.log is None else median(lines or [self.step * self.tokens / self.seconds])
+
+    def _forget(self) -> None:
+        """What is there on the way only."""
+        if self.team.rank == 0:
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
             checkpoint.forget_but(self.folder, None)
-        return self.team.agree(strict(result))
 
 
 def _filters_in_single_precision(model: nn.Module, device: str) -> None:
@@ -280,5 +300,5 @@ def _filters_in_single_precision(model: nn.Module, device: str) -> None:
             module.forward = torch.autocast(torch.device(device).type, enabled=False)(module.forward)
 
 
-def _words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"

@@ -36,6 +36,8 @@ def read_result(folder: Path) -> Outcome | None:
         if not isinstance(content, dict) or not {"identity", "result"} <= set(content) <= set(Outcome._fields):
             got = sorted(content) if isinstance(content, dict) else type(content).__name__
             raise ValueError(f"expected identity and result by name, got {got}")
+        if odd := [name for name in ("identity", "result") if not isinstance(content[name], dict)]:
+            raise ValueError(f"{odd[0]}: expected facts by name, got {content[odd[0]]!r:.60}")
     return Outcome(**content)
 
 
