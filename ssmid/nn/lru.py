@@ -98,7 +98,7 @@ class LRU(KeepsSingle, SequenceLayer):
         return (states.real @ self.C_re.mT - states.imag @ self.C_im.mT + self.D * u.to(self.D.dtype)).to(u.dtype)
 
     def _checked(self, state: Any, u: Tensor) -> Tensor:
-        return checked_state(state, ((u.shape[0], self.order // 2), COMPLEX))
+        return checked_state(state, ((u.shape[0], self.order // 2), (COMPLEX[self.D.dtype == torch.float64],)))
 
 
 class _Scan(torch.autograd.Function):

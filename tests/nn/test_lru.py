@@ -107,7 +107,9 @@ def test_compiles():
         (lambda: LRU(2, 2, r_min=0.9, r_max=0.5), "r_min, r_max: expected 0 <= r_min < r_max <= 1, got 0.9 and 0.5"),
         (lambda: LRU(2, 2, max_phase=0), "max_phase: expected an angle above 0, got 0"),
         (lambda: LRU(2, 4)(torch.zeros(1, 5, 3)), r"u: expected shape \(batch, length, 2\), got \(1, 5, 3\)"),
-        (lambda: LRU(2, 4).step(torch.zeros(3, 2), torch.zeros(1, 2)), r"state: expected complex64 or complex128 of shape \(3, 2\)"),
+        (lambda: LRU(2, 4).step(torch.zeros(3, 2), torch.zeros(1, 2)), r"state: expected complex64 of shape \(3, 2\)"),
+        (lambda: LRU(2, 4).step(torch.zeros(3, 2), LRU(2, 4).double().initial_state(3)), "state: expected complex64 .*, got complex128"),
+        (lambda: LRU(2, 4).double().step(torch.zeros(3, 2).double(), LRU(2, 4).initial_state(3)), "expected complex128 .*, got complex64"),
     ],
 )
 def test_bad_input(call, message):
