@@ -3,7 +3,7 @@
 Width, depth, norms, batch, directions and state are the same for all; rates and decay are those that the authors of each chose (Parnichkun
 et al., ICML 2024; configurations ``s4-listops`` and ``s4-pathfinder`` of version 4 of state-spaces/s4). What differs from them is
 the budget, which the tables name, no dropout, and bf16 outside of the filters. A step is compiled by torch, which needs Triton and a C
-compiler (``compile=false`` does without), and recorded: 5 ms on an H200 where launches of single operators took 15.
+compiler (``compile=false`` does without), and recorded: 5 to 8 ms on an H200 where launches of single operators took 15.
 """
 
 from __future__ import annotations
