@@ -98,7 +98,7 @@ def test_floor_of_the_magnitude():
 def test_channels_are_named_and_curves_limited(rng):
     system = StateSpace(0.3 * rng.standard_normal((3, 3)), rng.standard_normal((3, 2)), rng.standard_normal((2, 3)))
     top, bottom = plot.bode(system, label="plant")
-    assert labels(top) == ["plant y1 ← u1", "plant y1 ← u2", "plant y2 ← u1", "plant y2 ← u2"]
+    assert labels(top) == ["plant y0 ← u0", "plant y0 ← u1", "plant y1 ← u0", "plant y1 ← u1"], "counted from 0, as everywhere"
     assert top.get_legend() is not None
     assert bottom.get_legend() is None
     styles = {(line.get_color(), line.get_linestyle()) for line in top.get_lines()}
@@ -396,6 +396,20 @@ def test_legends_stand_beside_the_data(response):
     _, own = plt.subplots()  # no room made beside the axes: inside
     plot.impulse(response, response, ax=own)
     assert own.get_legend().get_window_extent().x1 <= own.get_window_extent().x1
+
+
+def test_banks_without_filters_or_without_numbers():
+    """No warning of matplotlib or NumPy, and no message of the insides."""
+    empty = ImpulseResponse(np.zeros((0, 20)))
+    for draw in (plot.bode, plot.bode_magnitude, plot.nyquist, plot.group_delay):
+        with pytest.raises(ValueError, match=r"expected at least one channel to draw, got batch \(0,\)"):
+            draw(empty)
+    with pytest.raises(ValueError, match=r"expected at least one filter to draw, got batch \(0,\)"):
+        plot.filter_bank(empty)
+    with pytest.raises(ValueError, match=r"expected at least one spectrum to draw, got batch \(0,\)"):
+        plot.hankel_spectrum(ssmid.balanced_truncation(empty, 2))
+    silent = plot.filter_bank(ImpulseResponse(np.full((2, 20), np.nan)), relative=False)
+    assert np.ma.getmaskarray(silent.collections[0].get_array()).all()
 
 
 def test_style_is_a_context():

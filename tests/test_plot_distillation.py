@@ -99,6 +99,17 @@ def test_one_filter_before_and_after(model, filters):
             plot.distilled_filter(filters, model["net.1.h"], 2, of=of)
 
 
+def test_filters_that_are_not_there_or_took_no_recurrence(filters):
+    broken = filters.copy()
+    broken[1, 3] = np.nan
+    fit = ssmid.distill(broken, 2)
+    with pytest.raises(ValueError, match="index: expected a filter that took a recurrence, got 1, of which"):
+        plot.distilled_filter(broken[1], fit, 1)
+    for index in (5, (-6,), (0, 0)):
+        with pytest.raises(ValueError, match=r"index: expected a place in the batch \(5,\), got"):
+            plot.distilled_filter(filters[0], fit, index)
+
+
 def test_what_is_no_distillation_or_one_where_another_picture_is_meant(model, filters):
     with pytest.raises(TypeError, match=r"expected what ssmid\.distill returns, after the taps of a filter, got int"):
         plot.distilled_filter(model["net.1.h"], 2)  # pyright: ignore[reportArgumentType]

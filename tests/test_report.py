@@ -239,6 +239,11 @@ def test_inspection_names_the_order_of_an_exact_system():
     assert "Order 2 can bring the error in Hankel norm down to 0.1 % (-60 dB); no smaller order can." in report.words
 
 
+def test_inspection_of_no_channels():
+    with pytest.raises(ValueError, match=r"expected at least one channel, got batch \(0,\)"):
+        inspection(ssmid.ImpulseResponse(np.zeros((0, 30))), "none")
+
+
 def test_an_order_is_enough_when_the_next_value_is_at_the_level():
     sigma = np.array([[1.0, 0.15, 0.1, 0.05], [1.0, 0.1, 0.0, 0.0]])
     np.testing.assert_array_equal(_orders(sigma, 0.1), [2, 1])

@@ -25,17 +25,19 @@ def filter_bank(
     span : dB between the two ends of the colours
 
     Columns are the highest level of each bin, so that narrow peaks stay visible; filters with NaN are grey. On a log axis tap 0
-    is left out.
+    is left out. Raises ValueError for a bank without filters.
     """
     if of not in ("taps", "spectrum") or scale not in ("linear", "log"):
         raise ValueError(f'expected of "taps" or "spectrum" and scale "linear" or "log", got {of!r} and {scale!r}')
     with drawing(ax) as ax:
         x, size = (_taps if of == "taps" else _spectra)(ax, bank, length, fs, scale)
+        if not len(size):
+            raise ValueError(f"expected at least one filter to draw, got batch {bank.batch_shape}")
         size = np.where(np.isfinite(size).all(-1, keepdims=True), size, np.nan)
         if sort:
             size = size[np.argsort(_centre(size), kind="stable")]  # NaN last
         edges, size = _binned(x, size, scale)
-        peak = size.max(-1, keepdims=True) if relative else np.nanmax(size)
+        peak = size.max(-1, keepdims=True) if relative else np.nanmax(size, initial=0.0)
         level = np.maximum(decibel(size / np.where(peak > 0, peak, 1.0)), -span)
         rows = np.arange(len(size) + 1) + 0.5
         mesh = ax.pcolormesh(edges, rows, np.ma.masked_invalid(level), vmin=-span, vmax=0.0, rasterized=True)

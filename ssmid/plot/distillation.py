@@ -104,7 +104,12 @@ def distilled_filter(
     if of not in ("taps", "spectrum"):
         raise ValueError(f'of: expected "taps" or "spectrum", got {of!r}')
     place = index if isinstance(index, tuple) else (index,)
+    batch = distillation.system.batch_shape
+    if len(place) > len(batch) or not all(-size <= i < size for i, size in zip(place, batch, strict=False)):
+        raise ValueError(f"index: expected a place in the batch {batch}, got {index}")
     arrays = {name: to_numpy(array)[place] for name, array in distillation.system.broadcast_arrays().items()}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError(f"index: expected a filter that took a recurrence, got {index}, of which the filter or its model is not finite")
     model, before = Modal(**arrays, dt=distillation.system.dt), ImpulseResponse(to_numpy(taps).astype(float), distillation.system.dt)
     if before.batch_shape or model.batch_shape:
         raise ValueError(f"expected taps and an index of one filter, got taps {before.taps.shape} and recurrences {model.batch_shape}")

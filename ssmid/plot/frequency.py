@@ -168,12 +168,14 @@ def _response(system: System, omega: Any, scale: str) -> Curves:
     if omega.ndim > 1:
         raise ValueError(f"expected one set of frequencies for all curves, got omega {omega.shape}")
     shape = values.shape[:-1]
+    if 0 in shape:
+        raise ValueError(f"expected at least one channel to draw, got batch {shape}")
     values = values.reshape(-1, values.shape[-1])
     if len(values) > _MOST_CURVES:
         raise ValueError(f"expected at most {_MOST_CURVES} curves, got batch {shape}: ssmid.plot.filter_bank shows hundreds")
     shown = (omega > 0) if scale == "log" else np.ones(omega.shape, bool)
     if isinstance(system, StateSpace) and not system.batch_shape and len(values) > 1:
-        return omega[shown], values[:, shown], [f"y{i + 1} ← u{j + 1}" for i in range(shape[-2]) for j in range(shape[-1])]
+        return omega[shown], values[:, shown], [f"y{i} ← u{j}" for i in range(shape[-2]) for j in range(shape[-1])]
     return omega[shown], values[:, shown], [f"{i}" for i in range(len(values))] if len(values) > 1 else [None]
 
 

@@ -39,6 +39,8 @@ def hankel_spectrum(source: Any, order: int | None = None, *, count: int | None 
         order = source.order if order is None and isinstance(source.order, int) else order
         bound = np.atleast_1d(to_numpy(source.bound)) if isinstance(source.order, int) and order == source.order else None
     sigma = to_numpy(source.sigma if isinstance(source, (Reduction, HankelSpectrum)) else source)
+    if 0 in sigma.shape[:-1]:
+        raise ValueError(f"expected at least one spectrum to draw, got batch {sigma.shape[:-1]}")
     with drawing(ax) as ax:
         if sigma.ndim > 1 and sigma.size > sigma.shape[-1]:
             _quantiles(ax, np.arange(1, sigma.shape[-1] + 1), _relative(sigma.reshape(-1, sigma.shape[-1])), "Hankel values")

@@ -28,11 +28,13 @@ _RTOL = 1e-6
 def inspection(system: System, title: str, *, count: int = 64, mimo: bool = False, stage: Stage | None = None) -> Report:
     """The report of ``ssmid inspect``: ``count`` Hankel singular values, channels coupled with ``mimo``.
 
-    Raises ValueError for ``count`` below 1, and for channels to be coupled where there is one.
+    Raises ValueError for ``count`` below 1, for a bank of no channels, and for channels to be coupled where there is one.
     """
     if count < 1:
         raise ValueError(f"count: expected a whole number of at least 1, got {count}")
     check_coupling(system, mimo)
+    if 0 in system.batch_shape:
+        raise ValueError(f"expected at least one channel, got batch {system.batch_shape}")
     stage = stage or (lambda description, done=None, total=None: None)
     facts = _facts(system)
     stage("spectrum")
