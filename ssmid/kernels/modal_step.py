@@ -82,7 +82,7 @@ def modal_step_(u: Array, state: Array, poles: Array, residues: Array, feedthrou
         y, state[...] = modal_step(u, state, poles, residues, feedthrough)
         return y
     xp, (batch, channels, modes) = namespace(state), state.shape
-    u, y = u.contiguous(), xp.empty_like(u)
+    u, y = u.contiguous(), u.new_empty(u.shape)
     padded = ceil_power_of_two(modes)
     block, sequences = _blocks(channels, padded, batch)
     if batch and channels:
