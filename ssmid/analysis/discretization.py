@@ -240,7 +240,7 @@ def _(system: StateSpace, method: str, step: float, dt: float) -> StateSpace:
 def _in_like_units(system: StateSpace) -> tuple[Array, Array, Array, Array, Array]:
     """The matrices for states scaled by ``units`` ``(*batch, n, 1)``, without which exponentials of uneven states lose the small ones."""
     A, B, C, D = same_field(*(double(M) for M in (system.A, system.B, system.C, system.D)))
-    units = uneven_scales(A, B, C)[..., None]
+    units = uneven_scales(A, B, C, least=float(system.is_discrete))[..., None]
     return A * transpose(units) / units, B / units, C * transpose(units), D, units
 
 

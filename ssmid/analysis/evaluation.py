@@ -10,7 +10,8 @@ import scipy.linalg
 
 from ssmid._array import Array, as_complex, batched_on_host, double, namespace, needs_gradient, on_gpu, quiet
 from ssmid.analysis.sparse_pencil import Pencil
-from ssmid.linalg import cauchy_product, powers, solve, state_scales, transpose
+from ssmid.analysis.state_units import like_units
+from ssmid.linalg import cauchy_product, powers, solve, transpose
 from ssmid.systems import (
     Barycentric,
     FrequencyResponse,
@@ -248,7 +249,8 @@ def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.n
         return np.full((len(C), m, k), np.nan, complex)
     if n == 0:
         return np.zeros((len(C), m, k), complex)
-    scale = state_scales(A, *(_as_large_as(A, M) for M in (B, C)))
+    reach = np.abs(points)
+    scale = like_units(A, B, C, least=float(min(reach[(reach > 0) & (reach < np.inf)], default=0.0)))
     A, B, C = A * scale / scale[:, None], B / scale[:, None], C * scale
     state = np.broadcast_to(B[:, :, None], (n, m, k)).astype(complex)
     if k < _FEW_POINTS:
@@ -261,11 +263,6 @@ def _resolvent_on_host(A: np.ndarray, B: np.ndarray, C: np.ndarray, points: np.n
     for _ in range(power):
         state = _back_substitution(T, state, points)
     return ((C @ Z) @ state.reshape(n, m * k)).reshape(len(C), m, k)
-
-
-def _as_large_as(A: np.ndarray, M: np.ndarray) -> np.ndarray:
-    size, largest = np.abs(A).max(), np.abs(M).max(initial=0.0)
-    return M / largest * size if largest > 0 and size > 0 else M
 
 
 def _back_substitution(T: np.ndarray, right: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -174,7 +174,7 @@ def _stable(poles: Array, discrete: bool) -> tuple[Array, Array]:
 def _bank_factors(A: Array, B: Array, C: Array, *, discrete: bool) -> tuple[Array, Array]:
     """Diagonal form for the whole bank; elements of ill-conditioned eigenvectors take the Schur form one by one."""
     xp, real = namespace(A), not is_complex(A)
-    units = uneven_scales(A, B, C)[..., None]
+    units = uneven_scales(A, B, C, least=float(discrete))[..., None]
     A, B, C = A * transpose(units) / units, B / units, C * transpose(units)
     poles, V = eig(A)
     if real:

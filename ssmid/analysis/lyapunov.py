@@ -37,7 +37,7 @@ def schur_gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray, *, discre
     none = np.full((n, n), np.nan, dtype)
     if not all(np.isfinite(M).all() for M in (A, B, C)):
         return none, none
-    units = uneven_scales(A, B, C)
+    units = uneven_scales(A, B, C, least=float(discrete))
     A, B, C = A * units / units[:, None], B / units[:, None], C * units
     T, Q = scipy.linalg.schur(A.astype(dtype), output="complex" if dtype.kind == "c" else "real", check_finite=False)[:2]
     B, C = Q.conj().T @ B, C @ Q

@@ -95,7 +95,7 @@ def _(system: Barycentric) -> tuple[Modal, Array, Host]:
 def _(system: StateSpace) -> tuple[Modal, Array, Host]:
     A, B, C, D = (double(M) for M in (system.A, system.B, system.C, system.D))
     real = not any(is_complex(M) for M in (A, B, C, D))
-    units = uneven_scales(A, B, C)[..., None]
+    units = uneven_scales(A, B, C, least=float(system.is_discrete))[..., None]
     A, B, C = A * transpose(units) / units, B / units, C * transpose(units)
     poles, V, W, condition, apart = _eigensystem(A)
     left, right = as_complex(C) @ V, W @ as_complex(B)

@@ -13,8 +13,8 @@ from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.polynomial import expand_roots
 from ssmid.analysis.ragged import Result, padded_states
 from ssmid.analysis.state_space_form import natural_state_space
-from ssmid.analysis.state_units import uneven_scales
-from ssmid.linalg import eigvals, inverse, solve, state_scales, transpose
+from ssmid.analysis.state_units import like_units, uneven_scales
+from ssmid.linalg import eigvals, inverse, solve, transpose
 from ssmid.systems import StateSpace, System
 
 _EPS = float(np.finfo(float).eps)
@@ -92,7 +92,7 @@ def minimal_realization(system: System, tol: float = 1e-10, *, return_transform:
     states = natural_state_space(system)
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Result:
-        scale = state_scales(A, B, C)
+        scale = like_units(A, B, C, least=float(states.is_discrete))
         A, B, C = A * scale / scale[:, None], B / scale[:, None], C * scale
         reached = _staircase(A, B, tol)
         A, B, C = reached.conj().T @ A @ reached, reached.conj().T @ B, C @ reached
@@ -124,7 +124,7 @@ def modal_realization(system: System, *, max_condition: float = 1e6, return_tran
     states = natural_state_space(system)
 
     def element(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Result:
-        units = uneven_scales(A, B, C)
+        units = uneven_scales(A, B, C, least=float(states.is_discrete))
         T, D = block_diagonalize(A * units / units[:, None], max_condition)
         return D, np.linalg.solve(T, B / units[:, None]), C * units @ T, units[:, None] * T
 

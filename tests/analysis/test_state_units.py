@@ -7,6 +7,7 @@ import warnings
 import mpmath
 import numpy as np
 import pytest
+import scipy.signal
 
 import ssmid
 from ssmid.analysis.lyapunov import schur_gramian_factors
@@ -114,3 +115,24 @@ def test_a_pole_on_the_boundary_to_rounding_has_infinite_norms(rng):
         assert abs(omega) < 1e-6
         assert all(ssmid.norm(system, kind) == np.inf for kind in ("h2", "hankel", "l1"))
     assert seen > 3
+
+
+@pytest.mark.parametrize("unit", [1e9, 1e-6])
+@pytest.mark.parametrize("form", ["controllable", "observable"])
+def test_companion_matrices_in_any_unit_of_time(unit, form):
+    """Coefficients are powers of the unit, 1e36 for four poles at 1e9 rad/s: the response was off by twice its peak and more."""
+    zeros, poles, gain = scipy.signal.ellip(4, 1, 60, 1, analog=True, output="zpk")
+    base = ssmid.zpk(zeros, poles, gain, dt=0)
+    fast = ssmid.tf(gain * np.poly(zeros) * unit ** np.arange(5.0), np.poly(poles) * unit ** np.arange(5.0), dt=0)
+    system = ssmid.to_state_space(fast, form=form)
+    omega = np.geomspace(0.05, 20, 30)
+    expected = ssmid.frequency_response(base, omega).values
+    forms = ("modal", "block-modal", "balanced", "minimal", "companion", "zpk")
+    for one in (system, *(ssmid.convert(system, name).system for name in forms)):
+        np.testing.assert_allclose(ssmid.frequency_response(one, omega * unit).values, expected, atol=1e-9)
+    for kind in ("hinf", "hankel", "l1"):
+        np.testing.assert_allclose(ssmid.norm(system, kind), ssmid.norm(base, kind), rtol=2e-6, err_msg=kind)
+    slow, held = ssmid.c2d(base, 0.3, "foh"), ssmid.c2d(system, 0.3 / unit, "foh")
+    np.testing.assert_allclose(
+        ssmid.frequency_response(held, omega[omega < 10] * unit).values, ssmid.frequency_response(slow, omega[omega < 10]).values, atol=1e-9
+    )
