@@ -1,6 +1,6 @@
 """Three small language models of bytes, trained on Python's standard library: those that the package carries.
 
-Hyena, MultiHyena and Hyena with rational filters, of the same width and depth and over the same text, in less than a minute of one GPU each.
+Hyena, MultiHyena and Hyena with rational filters, of the same width and depth and over the same text, in a minute of one GPU each.
 ``python -m ssmid.experiments.small_models DIR`` writes what ``ssmid experiment small-models -o DIR`` trained into the package's data:
 weights rounded to float16, filters in float32, and ``small_models.json``, which says how they were made and what the rounding costs.
 """

@@ -40,6 +40,7 @@ def short(**changes) -> Configuration:
         ("warmup=6", "warmup: expected fewer than the 6 steps, got 6"),
         ("precision=float16", "precision: expected one of float32, bf16, float64, got 'float16'"),
         ("solved=-1", "solved: expected a number of at least 0, got -1"),
+        ("seed=9223372036854775808", "seed: expected a number of 63 bits, got 9223372036854775808"),
         ("keep=first", "keep: expected one of last, best"),
         ("model=3", "model: expected arguments by name"),
         ("steps.x=1", "steps.x: expected a key within a mapping"),

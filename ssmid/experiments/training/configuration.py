@@ -63,6 +63,8 @@ class Configuration:
             raise ValueError(f"model: expected arguments by name, got {self.model!r}")
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
             _whole(name, getattr(self, name), least)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed: expected a number of 63 bits, got {self.seed}")
         for name in ("evaluate_every", "log_every", "checkpoint_every", "evaluate_on", "hankel_order"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
