@@ -8,6 +8,7 @@ impulse response as an impulse response. Formulas: Zhou, Doyle and Glover, Robus
 from __future__ import annotations
 
 from math import ceil, log
+from operator import truediv
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ssmid._array import (
     is_complex,
     namespace,
     next_fast_length,
+    quiet,
     same_field,
     to_numpy,
     width,
@@ -33,7 +35,7 @@ from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
 from ssmid.analysis.spectrum import frequency_response
 from ssmid.linalg import solve, svd
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SecondOrderSections, StateSpace, System, ZerosPolesGain
-from ssmid.systems.base import same_time
+from ssmid.systems.base import computed, same_time
 
 
 def series(first: System, second: System) -> System:
@@ -98,7 +100,7 @@ def subtract(first: System, second: System, *, length: int | None = None) -> Sys
 def feedback(forward: System, backward: System | None = None, sign: int = -1) -> System:
     """The closed loop from ``r`` to ``y``: ``y = H_forward (r + sign H_backward y)``; unit feedback when ``backward`` is left out.
 
-    A frequency response gives a frequency response, everything else a state space.
+    A frequency response gives a frequency response, not finite where the closed loop has a pole, everything else a state space.
     Raises ValueError for a loop that is not well posed (``I - sign D_backward D_forward`` singular), different sample times, or
     sizes that do not fit; in a batch an element that is not well posed becomes NaN.
 
@@ -112,8 +114,8 @@ def feedback(forward: System, backward: System | None = None, sign: int = -1) ->
         dt = forward.dt if backward is None else same_time(forward, backward)
         a, b, omega = (forward.values, 1.0, forward.omega) if backward is None else _at_common_frequencies(forward, backward)  # pyright: ignore[reportAttributeAccessIssue]
         if backward is not None and _coupled(forward, backward):
-            return FrequencyResponse(_closed_channels(a, b, sign), omega, dt)
-        return FrequencyResponse(a / (1 - sign * a * b), omega, dt)
+            return computed(FrequencyResponse, values=_closed_channels(a, b, sign), omega=omega, dt=dt)
+        return computed(FrequencyResponse, values=quiet(truediv)(a, 1 - sign * a * b), omega=omega, dt=dt)
     plant = forward if isinstance(forward, StateSpace) else to_state_space(forward)
     if backward is None:
         xp = namespace(plant.A)

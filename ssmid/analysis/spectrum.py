@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import pi, prod
+from operator import mul, truediv
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ssmid._array import (
     is_complex,
     namespace,
     next_fast_length,
+    quiet,
     to_numpy,
     width,
 )
@@ -201,9 +203,9 @@ def _chirp(system: ImpulseResponse, low: float, high: float, points: int) -> Fre
 
 
 def magnitude_db(response: FrequencyResponse) -> Array:
-    """``20 log10 |H|``: ``(*batch, k)``."""
+    """``20 log10 |H|``: ``(*batch, k)``; minus infinity where H is zero."""
     xp = namespace(response.values)
-    return 20 * xp.log10(xp.abs(response.values))
+    return 20 * quiet(xp.log10)(xp.abs(response.values))
 
 
 def phase(response: FrequencyResponse) -> Array:
@@ -225,8 +227,8 @@ def group_delay(system: System, omega: Any = None, *, points: int | None = None)
     """``-d arg H / d omega`` in seconds, ``(*batch, k)``, at ``omega`` or on the FFT grid of ``points``.
 
     By the closed form ``-Re(z H'/H) dt`` (discrete time) or ``-Re(H'/H)``, never by differences of a phase, for every system
-    but a sampled spectrum, whose phase is unwrapped and differenced. Where H is zero the delay of factored forms is the limit
-    without the jump of the phase; of others it is NaN. Differentiable where :func:`frequency_response` is.
+    but a sampled spectrum, whose phase is unwrapped and differenced. Where H is zero the delay of zeros, poles and gain is the
+    limit without the jump of the phase; of others it is not finite. Differentiable where :func:`frequency_response` is.
 
     >>> group_delay(ImpulseResponse([0.0, 0.0, 1.0], dt=0.5), points=2)
     array([1., 1.])
@@ -245,7 +247,7 @@ def group_delay(system: System, omega: Any = None, *, points: int | None = None)
         taps = double(first)
         ramped = ImpulseResponse(taps * xp.astype(ramp, taps.dtype), system.dt)
         slope, values = (frequency_response(h, points=points).values for h in (ramped, ImpulseResponse(taps, system.dt)))
-        return astype_width(xp.real(slope / values) * sample_time(system), width(first))
+        return astype_width(xp.real(quiet(truediv)(slope, values)) * sample_time(system), width(first))
     if omega is None:
         if int(points) != points or points < 1:  # pyright: ignore[reportArgumentType, reportOptionalOperand]
             raise ValueError(f"points: expected a whole number >= 1, got {points}")
@@ -255,7 +257,7 @@ def group_delay(system: System, omega: Any = None, *, points: int | None = None)
     if isinstance(system, ZerosPolesGain):
         delay = _delay_of_roots(system.poles, x, system.is_discrete) - _delay_of_roots(system.zeros, x, system.is_discrete)
     elif system.is_discrete:
-        delay = -xp.real(x * log_derivative(system, x))
+        delay = -xp.real(quiet(mul)(x, log_derivative(system, x)))
     else:
         delay = -xp.real(log_derivative(system, x))
     return astype_width(delay * (sample_time(system) if system.is_discrete else 1), width(first))

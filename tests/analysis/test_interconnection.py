@@ -197,3 +197,9 @@ def test_a_loop_around_nan_spoils_no_other(xp, rng):
     assert np.isnan(xp.numpy(closed.D)[1]).all()
     alone = feedback(ssmid.StateSpace(A[0, ...], B[0, ...], C[0, ...], D[0, ...]))
     np.testing.assert_allclose(xp.numpy(closed.A)[0], xp.numpy(alone.A), rtol=1e-12)
+
+
+def test_a_sampled_loop_with_a_pole_on_the_contour_is_infinite_there():
+    closed = feedback(ssmid.frd([1.0, 3.0, -1.0], [0.0, 1.0, 2.0]))
+    np.testing.assert_allclose(closed.values[:2], [0.5, 0.75])
+    assert not np.isfinite(closed.values[2])

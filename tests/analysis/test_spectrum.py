@@ -332,3 +332,16 @@ def test_a_delay_with_rounding_in_its_states_keeps_its_digits():
     omega = np.linspace(0.0, np.pi, 40)
     exact = [system.C @ np.linalg.solve(np.exp(1j * w) * np.eye(4) - A, system.B) for w in omega]
     np.testing.assert_allclose(ssmid.frequency_response(system, omega).values, np.ravel(exact), rtol=1e-14)
+
+
+def test_zeros_on_the_contour_are_answered_in_silence():
+    """H(1) = 0: no delay and minus infinity in decibels, the other frequencies as ever."""
+    design = ssmid.zpk([1.0], [0.5], 1.0)
+    expected = ssmid.group_delay(design, [0.0, 0.5])
+    assert np.isfinite(expected).all()
+    for system in (ssmid.to_sos(design), ssmid.to_transfer_function(design), ssmid.to_state_space(design)):
+        delay = ssmid.group_delay(system, [0.0, 0.5])
+        assert not np.isfinite(delay[0])
+        np.testing.assert_allclose(delay[1], expected[1], rtol=1e-12)
+    assert not np.isfinite(ssmid.group_delay(ssmid.ImpulseResponse([1.0, -1.0]), points=4)[0])
+    assert ssmid.magnitude_db(ssmid.frequency_response(design, [0.0]))[0] == -np.inf
