@@ -83,7 +83,7 @@ def _chosen(experiment: Experiment, only: str | None) -> list[Job]:
     patterns = only.split(",")
     for pattern in patterns:
         if not any(fnmatch(job.name, pattern) for job in experiment.runs):
-            raise ValueError(f"only: expected patterns of {', '.join(job.name for job in experiment.runs)}, got {pattern!r}")
+            raise ValueError(f"only: expected a pattern of {', '.join(job.name for job in experiment.runs)}, got {pattern!r}")
     return [job for job in experiment.runs if any(fnmatch(job.name, pattern) for pattern in patterns)]
 
 

@@ -284,8 +284,8 @@ def test_a_job_at_work_is_not_done_by_a_second_call(name, small, tmp_path, monke
         (["small", "task.length=long"], "task.length: expected a whole number, got 'long'"),
         (["small", "task.fresh=3"], "task.fresh: expected true or false, got 3"),
         (["small", "task.held_out=0"], "task: expected examples in every split, got none of toy-token in valid, test"),
-        (["small", "--only", "toy/3"], "only: expected patterns of toy/2, toy/4, got 'toy/3'"),
-        (["small", "--only", "toy/2,toy/5,toy/*"], "only: expected patterns of toy/2, toy/4, got 'toy/5'"),
+        (["small", "--only", "toy/3"], "only: expected a pattern of toy/2, toy/4, got 'toy/3'"),
+        (["small", "--only", "toy/2,toy/5,toy/*"], "only: expected a pattern of toy/2, toy/4, got 'toy/5'"),
         (["small", "--device", "tpu"], "device: expected 'cpu' or 'cuda', got 'tpu'"),
     ],
 )
