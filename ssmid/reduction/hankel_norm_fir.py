@@ -30,6 +30,8 @@ _POLISHING = 2
 _FIRST_GRID, _LAST_GRID = 64, 2**23
 _FOLDED = 1e-7
 _EQUAL = 1e-6
+_ZERO = 0.05
+"""Of the neighbours' sum: a point of the grid that is this much nearer to a zero than to them is the zero itself."""
 _ATTAINED = 1e-2
 _MEMORY = {"host": 2**27, "gpu": 2**33}
 _EPS = float(np.finfo(float).eps)
@@ -213,6 +215,8 @@ def _error_taps(taps: Array, triplets: Triplets, r: int, grid: int, count: int) 
     part over ``sigma``, and whether more than 1e-7 of that folds over from the far side of the grid.
     """
     xp, n = namespace(taps), taps.shape[-1]
+    if r == 0:
+        return _of_order_zero(taps, triplets, grid, count)
     w, image, sigma = _schmidt_vector(taps, triplets, r)
     # a value of rounding leaves nothing over
     image = xp.where((sigma > 4 * _EPS * n**0.5 * triplets.sigma[:, 0])[:, None], image, xp.zeros_like(image))
@@ -223,12 +227,39 @@ def _error_taps(taps: Array, triplets: Triplets, r: int, grid: int, count: int) 
     below = xp.where(below == 0, xp.ones_like(below), below)
     omega = 2 * np.pi / grid * xp.arange(below.shape[-1], dtype=xp.float64, device=taps.device)
     error = forward(image, n=grid, axis=-1) / xp.conj(below) * xp.exp(-1j * xp.astype(omega, below.dtype))
+    error = _continued(error, xp.abs(below), half=not is_complex(taps))
     whole = inverse(error, n=grid, axis=-1)
     folded = xp.max(xp.abs(whole[..., grid // 2 - grid // 16 : grid // 2 + grid // 16]), axis=-1) > _FOLDED * size
     peak = xp.max(xp.abs(error), axis=-1) / size
     causal = whole[..., : grid // 2]
     causal = xp.concat([xp.zeros_like(causal[..., :1]), causal[..., 1:]], axis=-1)
     return causal[..., 1 : count + 1], forward(causal, n=grid // 2, axis=-1), peak, folded
+
+
+def _of_order_zero(taps: Array, triplets: Triplets, grid: int, count: int) -> tuple[Array, Array, Array, Array]:
+    """What :func:`_error_taps` returns where no state is left: the error is the response, however many values equal ``sigma_1``."""
+    xp, transform = namespace(taps), fft_of(taps)
+    forward = transform.fft if is_complex(taps) else transform.rfft
+    error = xp.concat([taps, xp.zeros((taps.shape[0], count - taps.shape[1]), dtype=taps.dtype, device=taps.device)], axis=-1)
+    values = forward(xp.concat([xp.zeros_like(taps[:, :1]), taps], axis=-1), n=grid // 2, axis=-1)
+    attained = xp.ones_like(triplets.sigma[:, 0])
+    return error, values, attained, attained < 0
+
+
+def _continued(error: Array, below: Array, *, half: bool) -> Array:
+    """``error`` with the mean of its neighbours where ``w`` has a zero on the grid: with equal Hankel values, which leave w and its
+    mirror image a common factor on the circle, the quotient is 0 / 0 there and smooth.
+    """
+    xp = namespace(error)
+
+    def neighbours(x: Array) -> Array:
+        if not half:
+            return xp.roll(x, 1, axis=-1) + xp.roll(x, -1, axis=-1)
+        edge = [xp.conj(x[:, 1:2]), xp.conj(x[:, -2:-1])] if is_complex(x) else [x[:, 1:2], x[:, -2:-1]]
+        extended = xp.concat([edge[0], x, edge[1]], axis=-1)
+        return extended[:, :-2] + extended[:, 2:]
+
+    return xp.where(below < _ZERO * neighbours(below), neighbours(error) / 2, error)
 
 
 def _approximations(taps: Array, triplets: Triplets, r: int, grid: int, keep: bool) -> _Approximation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -387,6 +388,21 @@ def test_filters_scale_and_have_tolerances(rng):
     largest = fit.sigma[:, 0]
     assert (loose.measured("hankel") <= 0.1 * largest).all()
     assert loose.converged.all()
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_filters_of_equal_values(xp, rng, dtype):
+    """Zeros between the taps make every value double: w has a zero on the circle, on the grid. A delay has one value and no more."""
+    between = rng.standard_normal(10) + (1j * rng.standard_normal(10) if dtype is complex else 0)
+    taps = np.stack([np.where(np.arange(20) % 2, 0, np.repeat(between, 2)), np.eye(20)[5]])
+    values = np.linalg.svd(scipy.linalg.hankel(taps[0, 1:]), compute_uv=False)
+    np.testing.assert_allclose(values[2:4] / values[2], 1, rtol=1e-12)
+    for order in (2, 3):
+        fit = hankel_norm_approximation(ImpulseResponse(xp.asarray(taps)), order)
+        assert xp.numpy(fit.converged).all()
+        np.testing.assert_array_equal(xp.numpy(fit.order), [2, 0])
+        np.testing.assert_allclose(xp.numpy(fit.measured("hankel")), [values[2], 1], rtol=1e-4)
+        assert (xp.numpy(fit.measured("hinf")) <= xp.numpy(fit.bound)).all()
 
 
 def test_coupled_filters(rng):
