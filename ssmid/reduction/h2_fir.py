@@ -80,7 +80,7 @@ def _of_order(taps: Array, hankel: Request, request: H2Request, given: list[np.n
     if single and 0 < rank[0] < request.order:
         raise ValueError(f"order: expected 1 to {rank[0]}, which is what the response carries to rounding, got {request.order}")
     orders = np.minimum(request.order, rank)
-    return _solved(projection, orders, hankel, request, given, rank >= request.order)
+    return _solved(projection, orders, hankel, request, given, (rank >= request.order) | (rank == 0))
 
 
 def _solved(
@@ -208,6 +208,7 @@ def _assembled(parts: list[_Found], response: ImpulseResponse, batch: tuple[int,
     same = orders.size and (orders == orders.flat[0]).all()
     system = StateSpace(A, B, C, response.taps[..., :1, None], response.dt)
     poles = whole([as_complex(part.poles) for part in parts])
+    live = from_numpy(np.arange(poles.shape[-1]) < orders[..., None], scale)
     met = from_numpy(np.concatenate([part.met for part in parts]), scale)
     nothing = from_numpy(orders.reshape(-1) == 0, scale)  # zero beyond tap 0: no pole is needed
     converged = (xp.concat([part.optimum.converged for part in parts]) | nothing) & met & sound
@@ -221,7 +222,7 @@ def _assembled(parts: list[_Found], response: ImpulseResponse, batch: tuple[int,
         lower_bound=whole([part.lower_bound for part in parts], 1),
         converged=xp.reshape(converged, batch),
         condition=whole([part.optimum.condition for part in parts]),
-        interpolation_residual=interpolation_residual(response, system, poles),
+        interpolation_residual=interpolation_residual(response, system, poles, live),
         iterations=xp.reshape(xp.concat([part.optimum.iterations for part in parts]), batch),
         history=whole([part.relative for part in parts], last=True),
     )

@@ -25,18 +25,19 @@ class H2Reduction(Reduction):
     history: Array
 
 
-def interpolation_residual(original: System, model: System, poles: Array) -> Array:
+def interpolation_residual(original: System, model: System, poles: Array, live: Array | None = None) -> Array:
     """``(*batch,)`` how far scalar systems are from the conditions of Meier and Luenberger (IEEE Trans. Automat. Control 12, 1967).
 
     At the mirror images m of the poles p (``1 / conj(p)``, ``-conj(p)`` in continuous time) an l2-optimal model agrees with the
     original in value and derivative. Both are weighted by the largest that a function of unit norm can have there, so that the
-    residual has no unit and does not depend on the distance of the poles to the boundary.
+    residual has no unit and does not depend on the distance of the poles to the boundary. ``live`` ``(*batch, n)`` says which of
+    the poles are the model's own: the zeros that pad smaller orders of a batch ask nothing.
     """
     bits = width(next(iter(model.arrays.values())))
-    return astype_width(quiet(_residual)(original, model, double(as_complex(poles))), bits)
+    return astype_width(quiet(_residual)(original, model, double(as_complex(poles)), live), bits)
 
 
-def _residual(original: System, model: System, poles: Array) -> Array:
+def _residual(original: System, model: System, poles: Array, live: Array | None) -> Array:
     xp = namespace(poles)
     if poles.shape[-1] == 0:
         return xp.zeros(poles.shape[:-1], dtype=xp.float64, device=poles.device)
@@ -54,6 +55,9 @@ def _residual(original: System, model: System, poles: Array) -> Array:
     if model.is_discrete:  # of the power series in 1/z
         slope, slopes = points**2 * (value + points * slope), points**2 * (difference + points * slopes)
         value, difference = points * value, points * difference
+    if live is not None:
+        nothing = xp.zeros_like(value)
+        value, difference, slope, slopes = (xp.where(live, x, nothing) for x in (value, difference, slope, slopes))
     largest = 0.0
     for term, off, power in ((value, difference, 0.5), (slope, slopes, 1.5)):
         scale = xp.max(xp.abs(term) * distance**power, axis=-1)

@@ -388,6 +388,23 @@ def test_one_bad_element_spoils_no_other(rng):
     assert not bank.converged[1]
 
 
+def test_states_that_pad_smaller_orders_ask_nothing(rng):
+    """The conditions of Meier and Luenberger are those of an element's own poles, whatever order its neighbours have."""
+    taps = np.stack([smooth_taps(rng), rng.standard_normal(120)])
+    bank = ssmid.h2_approximation(ssmid.ImpulseResponse(taps), tol=0.6)
+    assert bank.order[0] < bank.order[1]
+    alone = ssmid.h2_approximation(ssmid.ImpulseResponse(taps[0]), int(bank.order[0]))
+    assert max(bank.interpolation_residual[0], alone.interpolation_residual) < 1e-8
+
+
+def test_taps_of_zeros_need_no_pole_and_are_met():
+    taps = np.array([[2.0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 2, 3]])
+    bank = ssmid.h2_approximation(ssmid.ImpulseResponse(taps), 1)
+    assert bank.converged.all()
+    assert bank.order.tolist() == [0, 0, 1]
+    assert ssmid.h2_approximation(ssmid.ImpulseResponse(taps[0]), 1).converged
+
+
 @pytest.mark.parametrize("factor", [1e-290, -3.0, 1e290])
 def test_scale_changes_nothing(rng, factor):
     taps = smooth_taps(rng)
