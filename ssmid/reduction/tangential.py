@@ -143,7 +143,7 @@ def biorthogonal(
     V: np.ndarray, W: np.ndarray, *, mass: Callable[[np.ndarray], np.ndarray] = lambda X: X, rtol: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Bases of the spans with ``W^H mass(V) = I``, and the condition of the projection; directions below ``rtol`` are left out."""
-    V, W = (np.linalg.qr(X / np.linalg.norm(X, axis=0))[0] for X in (V, W))
+    V, W = (np.linalg.qr(X / (np.linalg.norm(X, axis=0) + (X == 0).all(axis=0)))[0] for X in (V, W))
     U, s, Zh = scipy.linalg.svd(W.conj().T @ mass(V), full_matrices=False, check_finite=False)
     s = s[s > rtol * s[0]] if rtol else np.maximum(s, np.finfo(float).tiny)
     root = np.sqrt(s)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from ssmid import StateSpace, balanced_truncation, frequency_response, norm, poles, ss
+from ssmid import StateSpace, balanced_truncation, frequency_response, h2_approximation, norm, poles, ss
 from ssmid.analysis.evaluation import evaluate
 from ssmid.datasets import heat
 from ssmid.reduction.irka import irka
@@ -128,6 +128,18 @@ def test_bad_orders_and_static_systems():
     nothing = irka(ss(-np.eye(2), np.zeros((2, 1)), np.ones((1, 2)), 2.0, dt=0), 1)
     assert nothing.order == 0
     assert norm(nothing.system, "hinf") == 2.0
+
+
+@pytest.mark.parametrize("reduce", [irka, h2_approximation])
+def test_a_delay_of_which_the_start_sees_nothing(reduce):
+    """Energy ``(1 - a^2) a^(2k)`` of a delay by k + 1 lies along a pole a; the balanced start stands at 0, its residue is 0."""
+    delay = ss(np.eye(5, k=-1), np.eye(5)[:, :1], np.eye(5)[4:])
+    for order in (1, 2, 3, 4):
+        fit = reduce(delay, order)
+        assert fit.stable
+        assert float(fit.error) <= 1 + 1e-9
+        if order == 1:
+            assert float(fit.error) >= (1 - 0.2 * 0.8**4) ** 0.5 - 1e-9
 
 
 def test_full_order_is_the_system_itself(rng):
