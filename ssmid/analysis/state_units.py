@@ -53,8 +53,10 @@ def like_units(A: np.ndarray, B: np.ndarray, C: np.ndarray, least: float = 0.0) 
         return np.ones(len(A))
     size, total, passes = np.abs(A).max(), np.ones(len(A)), 1
     if _look_uneven(A[None], B[None], C[None])[0]:
-        size, passes = max(np.abs(np.linalg.eigvals(A)).max(), least) or size, _PASSES
-        total = state_scales(A, 0 * B, 0 * C)
+        radius, passes = np.abs(np.linalg.eigvals(A)).max(), _PASSES
+        size = max(radius, least) or size
+        if radius > least:  # else a delay, say: what stands in A beside the ones is rounding, and not to be made as large
+            total = state_scales(A, 0 * B, 0 * C)
     for _ in range(passes):
         b, c = B / total[:, None], C * total
         b, c = (M * (size / (np.abs(M).max(initial=0.0) or 1.0)) for M in (b, c))
