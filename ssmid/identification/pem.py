@@ -146,7 +146,10 @@ class _Problem:
 
     def derivative(self, model: Innovations, signals: list[tuple[Host, Host]], changes: tuple[Host, ...]) -> Host:
         blocks = jacobian(model, self.data, signals, changes)
-        return np.concatenate([np.tensordot(self.weight, b, 1).reshape(-1, b.shape[-1]) for b in blocks])
+        J = np.concatenate([np.tensordot(self.weight, b, 1).reshape(-1, b.shape[-1]) for b in blocks])
+        # directions of an input that is zero change the errors by rounding, to which no unit belongs
+        length = np.linalg.norm(J, axis=0)
+        return np.where(length > 64 * np.finfo(float).eps * length.max(initial=0), J, 0.0)
 
 
 def _element(

@@ -290,6 +290,19 @@ def test_scales_do_not_matter(rng, method):
     np.testing.assert_allclose(ratio, 1e150, rtol=1e-5)
 
 
+@pytest.mark.parametrize("focus", ["prediction", "simulation"])
+def test_pem_leaves_an_input_that_never_moves_alone(rng, focus):
+    """Of it nothing is known: its matrices stay the smallest, and the other input's are those of the record without it."""
+    u, e = rng.standard_normal((2, 1, 800))
+    y = lfilter([0, 1.0, 0.5], [1, -1.5, 0.7], u) + 0.1 * e
+    alone = pem(Record(u, y), 2, focus=focus)
+    fit = pem(Record(np.concatenate([u, np.zeros_like(u)]), y), 2, focus=focus)
+    assert fit.converged
+    assert max(np.abs(fit.system.B[:, 1]).max(), np.abs(fit.system.D[:, 1]).max()) < 1e-9
+    taps, expected = (ssmid.impulse_response(f.system, 30).taps for f in (fit, alone))
+    np.testing.assert_allclose(taps[0, 0], expected, atol=1e-3)
+
+
 def test_pem_does_not_know_the_coordinates_of_its_start(rng):
     u, y = noisy(rng)
     record = Record(u, y)
