@@ -374,6 +374,14 @@ def test_version_and_help(here, capsys):
         assert command in out
 
 
+def test_help_names_every_experiment(monkeypatch, capsys):
+    from ssmid.experiments.run import EXPERIMENTS
+
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = run(capsys, "experiment", "--help")
+    assert [name for name in EXPERIMENTS if name not in out] == []
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from ssmid.cli import main; main(['fit', '--help']);"
