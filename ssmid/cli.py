@@ -260,7 +260,9 @@ def bench(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="copying-and-delay, distillation, language, long-range, small-models or throughput")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="copying-and-delay, distillation, language, long-range, small-models or throughput")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of every run: steps=1000, task.seed=1")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="folder to fill (NAME where left out)")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="toy sizes: a minute on a CPU, proves nothing")] = False,
