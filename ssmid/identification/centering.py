@@ -33,7 +33,8 @@ class Centering:
         """``record`` about the working point."""
         if self.center is None:
             return record
-        return Record(record.inputs - self._line(record, 0), record.outputs - self._line(record, 1), record.dt)
+        inputs, outputs = (_about(x, self._line(record, of)) for of, x in enumerate((record.inputs, record.outputs)))
+        return Record(inputs, outputs, record.dt)
 
     def restored(self, outputs: Array, record: Record) -> Array:
         """Outputs of a model back at the level of ``record``."""
@@ -61,6 +62,15 @@ def centering(records: Record | list[Record], center: str | None) -> Centering:
     listed = [records] if isinstance(records, Record) else records
     inputs, outputs = (_lines([getattr(record, name) for record in listed], center) for name in ("inputs", "outputs"))
     return Centering(inputs, outputs, center)
+
+
+def _about(signals: Array, line: Array) -> Array:
+    """``signals - line``, zero in channels that lie on the line to rounding: what is left of them is no signal."""
+    xp, rest = namespace(signals), signals - line
+    if not signals.shape[-2]:
+        return rest
+    largest, left = (xp.max(xp.abs(x), axis=-1, keepdims=True) for x in (signals, rest))
+    return xp.where(left <= 64 * float(xp.finfo(rest.dtype).eps) * largest, xp.zeros_like(rest), rest)
 
 
 def _lines(signals: list[Array], center: str | None) -> Array:

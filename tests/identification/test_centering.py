@@ -85,3 +85,14 @@ def test_an_integrator_sees_the_same_inputs_in_training_and_later(rng):
     record = Record(u, y + 2)
     fit = n4sid(record, 1, center="trend", stable=True)
     np.testing.assert_allclose(predict(fit, record, None), record.outputs, atol=1e-5)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("center", ["mean", "trend"])
+@pytest.mark.parametrize("level", [0.1, 3.3])
+def test_a_constant_input_without_its_level_is_no_signal(rng, verb, center, level):
+    """The mean of a constant is the constant to rounding; what rounding leaves is not taken for an input of 1e-16."""
+    record = record_of(rng, 1000)
+    held = Record(np.concatenate([record.inputs, np.full_like(record.inputs, level)]), record.outputs)
+    assert not centering(held, center).removed(held).inputs[1].any()
+    assert np.abs(VERBS[verb](held, center).system.B[:, 1]).max() < 1e-9
