@@ -24,7 +24,7 @@ def uneven_scales(A: Array, B: Array, C: Array, least: float = 0.0) -> Array:
     flat = [np.broadcast_to(M, (*batch, *M.shape[-2:])).reshape(prod(batch), *M.shape[-2:]) for M in hosts]
     scales = np.ones((prod(batch), A.shape[-1]))
     for index in np.flatnonzero(_look_uneven(*flat)):
-        found = like_units(A=flat[0][index], B=flat[1][index], C=flat[2][index], least=least)
+        found = like_units(A=flat[0][index], B=flat[1][index], C=flat[2][index], least=least, poles_first=True)
         scales[index] = found if found.max() > _UNEVEN * found.min() else 1.0
     return namespace(A).astype(from_numpy(scales.reshape(*batch, A.shape[-1]), A), real_dtype(A))
 
@@ -43,11 +43,12 @@ def _look_uneven(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> np.ndarray:
     return np.isfinite(largest) & uneven.any((0, -1))
 
 
-def like_units(A: np.ndarray, B: np.ndarray, C: np.ndarray, least: float = 0.0) -> np.ndarray:
+def like_units(A: np.ndarray, B: np.ndarray, C: np.ndarray, least: float = 0.0, *, poles_first: bool = False) -> np.ndarray:
     """:func:`state_scales` ``(n,)`` of one system on the host, in whatever units its states, inputs, outputs and time are.
 
     B and C count as much as A, whose size is that of its poles: its largest entry may be nothing but units, 1e36 in a companion
     matrix of four poles at 1e9 rad/s. ``least``: where the system is looked at if its poles are smaller, 1 in discrete time.
+    ``poles_first``: A is made even first wherever its poles are, for what is computed of the poles themselves.
     """
     if not (A.any() and all(np.isfinite(M).all() for M in (A, B, C))):
         return np.ones(len(A))
@@ -55,7 +56,7 @@ def like_units(A: np.ndarray, B: np.ndarray, C: np.ndarray, least: float = 0.0) 
     if _look_uneven(A[None], B[None], C[None])[0]:
         radius, passes = np.abs(np.linalg.eigvals(A)).max(), _PASSES
         size = max(radius, least) or size
-        if radius > least:  # else a delay, say: what stands in A beside the ones is rounding, and not to be made as large
+        if poles_first or radius > least:  # else a delay, say: what stands in A beside the ones is rounding, and not to be made as large
             total = state_scales(A, 0 * B, 0 * C)
     for _ in range(passes):
         b, c = B / total[:, None], C * total
