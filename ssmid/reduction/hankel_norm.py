@@ -50,7 +50,8 @@ def hankel_norm_approximation(
 
     Where ``sigma_order = sigma_{order+1}`` a smaller order is as near, and that one is returned. Unstable parts, poles on the boundary
     included, are split off and kept; ``sigma`` belongs to the stable part. ``lower_bound`` is ``sigma_{order+1}``, and ``converged`` says
-    whether the measured Hankel norm of the error is that to a thousandth. ``condition`` is ``sigma_1 / sigma_{order+1}``, by which
+    whether the measured Hankel norm of the error is that to a thousandth; of taps, whether a bound of that norm is, to a hundredth, or
+    to 1e-12 of ``sigma_1`` where that is more. ``condition`` is ``sigma_1 / sigma_{order+1}``, by which
     rounding grows in the error.
 
     From a balanced realization without the states whose Hankel values sum to less than 1e-9 of ``sigma_{order+1}``, by the all-pass
