@@ -245,6 +245,20 @@ def test_a_slow_and_lightly_damped_pair_is_recovered():
     assert np.abs(full.system.poles[:, None] - bank.poles).min(0).max() < 1e-10
 
 
+@pytest.mark.parametrize("kind", [float, complex])
+@pytest.mark.parametrize("delay", [2, 5, 40, 3000])
+def test_one_state_for_a_delay_decays_as_slowly_as_it_is_long(delay, kind):
+    """The response p^(t-1) takes (1 - p^2) p^(2 (delay-1)) of the energy: most at p^2 = 1 - 1 / delay, at p = 0 none."""
+    other = 0.9 ** np.arange(delay + 2) * np.cos(np.arange(delay + 2))
+    taps = np.stack([np.eye(1, delay + 2, delay)[0], other]).astype(kind)
+    fit, alone = (ssmid.h2_approximation(ssmid.ImpulseResponse(t), 1) for t in (taps, taps[1:]))
+    square = 1 - 1 / delay
+    assert fit.converged.all()
+    np.testing.assert_allclose(fit.error[0], np.sqrt(1 - (1 - square) * square ** (delay - 1)), rtol=1e-9)
+    np.testing.assert_allclose(np.abs(ssmid.poles(fit.system)[0, 0]), np.sqrt(square), rtol=1e-4)
+    assert fit.error[1] == alone.error[0], "others keep their bits"
+
+
 @pytest.mark.parametrize("delay", [1, 2, 5])
 def test_a_delay_keeps_all_its_poles_at_zero(delay):
     fit = ssmid.h2_approximation(ssmid.ImpulseResponse(np.eye(1, 12, delay)[0]), delay)
