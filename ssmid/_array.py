@@ -135,12 +135,14 @@ def as_array(value: Any, name: str, like: Array = None) -> Array:
     Raises ValueError for anything that is not a rectangular array of numbers.
     """
     if not is_array(value) or isinstance(value, np.generic):
+        given = type(value).__name__
         try:
             value = np.asarray(value)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{name}: expected a rectangular array of numbers, got {type(value).__name__}: {error}") from None
+            raise ValueError(f"{name}: expected a rectangular array of numbers, got {given}: {error}") from None
         if value.dtype.kind not in "biufc":
-            raise ValueError(f"{name}: expected an array of numbers, got dtype {value.dtype}")
+            got = given if value.dtype == object and not value.ndim else f"dtype {value.dtype}"
+            raise ValueError(f"{name}: expected an array of numbers, got {got}")
         if like is not None:
             value = from_numpy(_standard_dtype(value, name), like)
     return _standard_dtype(value, name)

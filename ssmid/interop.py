@@ -43,7 +43,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
-from ssmid.systems.base import checked_dt
+from ssmid.systems.base import checked_dt, not_a_system
 
 __all__ = ["from_control", "from_scipy", "to_control", "to_scipy"]
 
@@ -190,9 +190,7 @@ def from_scipy(system: Any, *, dt: float | bool | None = None) -> System:
 def _storable(system: Any, *more: str) -> System:
     """``system`` in a form that the other library has: itself where it is one, FIR as taps over a power of z, else state space."""
     if not isinstance(system, System):
-        raise TypeError(
-            f"expected a System (StateSpace, TransferFunction, ...), got {type(system).__name__}: wrap taps in ssmid.ImpulseResponse(taps)"
-        )
+        raise not_a_system(system)
     if isinstance(system, (StateSpace, TransferFunction, FrequencyResponse)) or type(system).__name__ in more:
         return system
     if isinstance(system, ImpulseResponse):

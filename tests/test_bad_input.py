@@ -37,6 +37,35 @@ def unstable() -> ssmid.StateSpace:
     return ssmid.ss(np.diag([1.1, 0.5]), np.ones((2, 1)), np.ones((1, 2)))
 
 
+# ---------------------------------------------------------------- no systems
+
+VERBS: dict[str, Callable[[Any], Any]] = {
+    "poles": ssmid.poles, "norm": lambda s: ssmid.norm(s, "h2"), "hankel": ssmid.hankel_singular_values, "to_modal": ssmid.to_modal,
+    "to_state_space": ssmid.to_state_space, "impulse": ssmid.impulse_response, "spectrum": lambda s: ssmid.frequency_response(s, [0.1]),
+    "truncation": lambda s: ssmid.balanced_truncation(s, 1), "h2": lambda s: ssmid.h2_approximation(s, 1),
+    "c2d": lambda s: ssmid.c2d(s, 1.0), "simulate": lambda s: ssmid.simulate(s, np.ones(4)), "gramians": ssmid.gramians,
+    "series": lambda s: ssmid.series(s, s), "convert": lambda s: ssmid.convert(s, "modal"), "to_scipy": ssmid.to_scipy,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_what_is_no_system_is_told_the_way_to_one(verb):
+    import control
+    import scipy.signal
+
+    given = {
+        "got StateSpace of control: ssmid.from_control makes one": control.ss(0.5, 1, 1, 0, 1),
+        "got TransferFunctionDiscrete of scipy: ssmid.from_scipy makes one": scipy.signal.dlti([1], [1, -0.5]),
+        r"got Reduction: take its \.system": ssmid.balanced_truncation(stable(), 1),
+        r"got ndarray: wrap taps in ssmid.ImpulseResponse\(taps\)": DECAY,
+    }
+    for words, thing in given.items():
+        with pytest.raises(TypeError, match=words):
+            verb(thing)
+    with pytest.raises(ValueError, match="filters: expected an array of numbers, got Reduction"):
+        ssmid.distill(ssmid.balanced_truncation(stable(), 1), 1)
+
+
 # ---------------------------------------------------------------- the Python door
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -23,7 +23,6 @@ from ssmid._array import (
 )
 from ssmid.analysis.barycentric_form import barycentric_poles
 from ssmid.analysis.evaluation import evaluate
-from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.polynomial import polynomial_roots
 from ssmid.analysis.transmission_zeros import transmission_zeros
@@ -40,7 +39,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
-from ssmid.systems.base import sample_time
+from ssmid.systems.base import not_a_system, sample_time
 from ssmid.systems.sparse import to_dense
 
 _NO_MODEL = "a FrequencyResponse has no poles or zeros: fit a model to it first (ssmid.identification)"
@@ -56,7 +55,7 @@ def poles(system: System) -> Array:
     >>> poles(TransferFunction([1.0], [1.0, -0.75, 0.125])).real
     array([0.5 , 0.25])
     """
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 @poles.register
@@ -112,7 +111,7 @@ def zeros(system: System) -> Array:
     >>> zeros(ss(np.diag([0.5, 0.25]), [1.0, 1.0], [1.0, 1.0])).real
     array([0.375])
     """
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 @zeros.register
@@ -215,7 +214,7 @@ def dc_gain(system: System) -> Array:
             raise ValueError(f"expected a response that holds frequency 0, got omega from {float(to_numpy(system.omega).min()):.6g} rad/s")
         return system.values[..., int(at_zero[0])]
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     first = next(iter(system.arrays.values()))
     xp = namespace(first)
     if isinstance(system, ImpulseResponse):
@@ -298,5 +297,5 @@ def is_stable(system: System) -> Array:
     True
     """
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     return spectral_radius(system) < 1 if system.is_discrete else spectral_abscissa(system) < 0

@@ -25,7 +25,6 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.evaluation import evaluate
-from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.modal_form import SAMPLES, to_modal
@@ -45,6 +44,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 
 __all__ = ["to_modal", "to_sos", "to_state_space", "to_transfer_function", "to_zpk"]
 
@@ -153,7 +153,7 @@ def to_sos(system: System) -> SecondOrderSections:
 
 @singledispatch
 def _zpk(system: System) -> ZerosPolesGain:
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 @_zpk.register

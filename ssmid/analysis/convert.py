@@ -12,7 +12,7 @@ from ssmid._array import Array, double, finite_elements, from_numpy, namespace, 
 from ssmid.analysis.characteristics import poles
 from ssmid.analysis.conversion import to_sos, to_state_space, to_transfer_function, to_zpk
 from ssmid.analysis.evaluation import evaluate
-from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
+from ssmid.analysis.impulse import impulse_response
 from ssmid.analysis.loss import contour_points
 from ssmid.analysis.modal_form import modal_and_condition
 from ssmid.analysis.polynomial import polynomial_roots, root_condition
@@ -29,6 +29,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 
 _POINTS = 128
 _CLASSES = {
@@ -77,7 +78,7 @@ def convert(system: System, to: type[System] | str, **options: Any) -> Conversio
     (2, True)
     """
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     name = to if isinstance(to, str) else _CLASSES.get(to, getattr(to, "__name__", repr(to)))
     if name == "state-space" and "form" in options:
         form = options.pop("form")

@@ -44,7 +44,7 @@ from ssmid.analysis.substitution import (
 )
 from ssmid.linalg import principal_log, solve, transpose
 from ssmid.systems import ConversionWarning, Modal, SecondOrderSections, StateSpace, System, TransferFunction, ZerosPolesGain
-from ssmid.systems.base import sample_time
+from ssmid.systems.base import not_a_system, sample_time
 
 Method = Literal["zoh", "foh", "tustin", "impulse", "euler", "backward_euler", "matched"]
 _METHODS = ("zoh", "foh", "tustin", "impulse", "euler", "backward_euler", "matched")
@@ -97,7 +97,7 @@ def _check(system: System, method: str) -> None:
     if method not in _METHODS:
         raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
     if not isinstance(system, (StateSpace, Modal, TransferFunction, ZerosPolesGain, SecondOrderSections)):
-        raise TypeError(f"expected a StateSpace, Modal, TransferFunction or ZerosPolesGain, got {type(system).__name__}")
+        raise not_a_system(system, "StateSpace, Modal, TransferFunction, ZerosPolesGain, SecondOrderSections")
     if method == "matched" and isinstance(system, (StateSpace, Modal)):
         raise ValueError(f'"matched" maps zeros and poles: expected a ZerosPolesGain or TransferFunction, got {type(system).__name__}')
 
@@ -128,12 +128,12 @@ def phi2(x: Array) -> Array:
 
 @singledispatch
 def _discrete(system: Any, method: str, step: float, dt: float) -> System:
-    raise TypeError(f"expected a StateSpace, Modal, TransferFunction or ZerosPolesGain, got {type(system).__name__}")
+    raise not_a_system(system, "StateSpace, Modal, TransferFunction, ZerosPolesGain, SecondOrderSections")
 
 
 @singledispatch
 def _continuous(system: Any, method: str, step: float, dt: float) -> System:
-    raise TypeError(f"expected a StateSpace, Modal, TransferFunction or ZerosPolesGain, got {type(system).__name__}")
+    raise not_a_system(system, "StateSpace, Modal, TransferFunction, ZerosPolesGain, SecondOrderSections")
 
 
 @_discrete.register

@@ -24,6 +24,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 
 _CHUNK_BYTES = 2**27
 _BLOCK = 32
@@ -37,7 +38,7 @@ def evaluate(system: System, points: Array, derivative: int = 0) -> Array:
     ``derivative=1`` gives ``H'`` instead. A state space of several inputs or outputs gives ``(*batch, p, m, k)``.
     A point on a pole gives infinity or NaN. Factored forms are evaluated as products; no polynomial is formed. Differentiable.
     """
-    raise TypeError(f"expected a System (StateSpace, Modal, ...), got {type(system).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
+    raise not_a_system(system)
 
 
 @evaluate.register

@@ -33,6 +33,7 @@ from ssmid.analysis.lyapunov import schur_gramian_factors
 from ssmid.analysis.state_units import uneven_scales
 from ssmid.linalg import adjoint, eig, eigvals, inverse, transpose, triangular_factor
 from ssmid.systems import Modal, SparseStateSpace, StateSpace, System
+from ssmid.systems.base import not_a_system
 
 _LARGEST_DIAGONAL, _WIDEST_DIAGONAL = 64, 512
 """States, and columns of a factor (states times inputs), up to which the diagonal form beats the Schur form."""
@@ -87,6 +88,8 @@ def gramians(system: StateSpace | Modal) -> tuple[Array, Array]:
 @singledispatch
 def gramian_factors_or_nan(system: System) -> tuple[Array, Array]:
     """As :func:`gramian_factors`, with NaN for an unstable system, single or not."""
+    if not isinstance(system, System):
+        raise not_a_system(system)
     raise TypeError(
         f"expected a StateSpace or Modal, got {type(system).__name__}: Gramians belong to states, take ssmid.to_state_space(system) first"
     )

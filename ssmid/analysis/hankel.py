@@ -19,6 +19,7 @@ from ssmid.analysis.gramians import gramian_factors
 from ssmid.analysis.krylov import Operator, Triplets, leading_triplets
 from ssmid.linalg import adjoint, block_hankel_products, eigh, singular_values, svd, transpose
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, StateSpace, System
+from ssmid.systems.base import not_a_system
 
 DENSE = 256
 """Hankel matrices up to this size are decomposed as they are: quicker than any iteration, and every value at once."""
@@ -95,7 +96,7 @@ def hankel_spectrum(
     >>> bool(spectrum.converged.all()), spectrum.left.shape
     (True, (3999, 4))
     """
-    raise TypeError(f"expected a System (StateSpace, Modal, ...), got {type(system).__name__}: wrap taps in ssmid.ImpulseResponse(taps)")
+    raise not_a_system(system)
 
 
 @hankel_spectrum.register

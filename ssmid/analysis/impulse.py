@@ -36,9 +36,8 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
-from ssmid.systems.base import computed, sample_time
+from ssmid.systems.base import computed, not_a_system, sample_time
 
-WRONG_TYPE = "expected a System (StateSpace, Modal, ...), got {}: wrap taps in ssmid.ImpulseResponse(taps)"
 Wrap = Literal["causal", "periodic"]
 
 
@@ -62,7 +61,7 @@ def impulse_response(system: System, length: int | None = None, wrap: Wrap = "ca
     if wrap not in ("causal", "periodic"):
         raise ValueError(f'wrap: expected "causal" or "periodic", got {wrap!r}')
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     if not system.is_discrete:
         raise ValueError('expected a discrete-time system, got dt=0: discretize it first with ssmid.c2d(system, dt, method="impulse")')
     if length is None:
@@ -76,7 +75,7 @@ def impulse_response(system: System, length: int | None = None, wrap: Wrap = "ca
 
 @singledispatch
 def _taps(system: System, length: int, periodic: bool) -> Array:
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 @_taps.register

@@ -31,11 +31,11 @@ from ssmid._array import (
 )
 from ssmid.analysis.characteristics import poles
 from ssmid.analysis.conversion import to_state_space
-from ssmid.analysis.impulse import WRONG_TYPE, impulse_response
+from ssmid.analysis.impulse import impulse_response
 from ssmid.analysis.spectrum import frequency_response
 from ssmid.linalg import solve, svd
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SecondOrderSections, StateSpace, System, ZerosPolesGain
-from ssmid.systems.base import computed, same_time
+from ssmid.systems.base import computed, not_a_system, same_time
 
 
 def series(first: System, second: System) -> System:
@@ -144,7 +144,7 @@ def _common_kind(first: System, second: System) -> str:
     pair = (first, second)
     for system in pair:
         if not isinstance(system, System):
-            raise TypeError(WRONG_TYPE.format(type(system).__name__))
+            raise not_a_system(system)
     if any(isinstance(s, FrequencyResponse) for s in pair):
         return "frequency"
     if any(isinstance(s, ImpulseResponse) for s in pair):

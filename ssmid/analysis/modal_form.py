@@ -14,7 +14,6 @@ import numpy as np
 from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_complex, namespace, on_host, quiet, to_numpy, width
 from ssmid.analysis.barycentric_form import barycentric_modal
 from ssmid.analysis.evaluation import horner
-from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.loss import warn_of_loss
 from ssmid.analysis.polynomial import Host, paired, polynomial_roots, residues_of_product, root_condition
 from ssmid.analysis.sections import factors_of_sections
@@ -31,6 +30,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 
 _DEFECTIVE = 1e10
 _HARMLESS = 1e6
@@ -77,7 +77,7 @@ def modal_and_condition(system: System) -> tuple[Modal, Array]:
 @singledispatch
 def _modal(system: System) -> tuple[Modal, Array, Host]:
     """The modal form, its condition, and where repeated poles were taken apart."""
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 @_modal.register

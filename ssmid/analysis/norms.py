@@ -19,7 +19,7 @@ from ssmid.analysis.hinf import hinf_norm
 from ssmid.analysis.l1 import l1_norm
 from ssmid.linalg import adjoint, svd
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, StateSpace, System
-from ssmid.systems.base import sample_time
+from ssmid.systems.base import not_a_system, sample_time
 
 _KINDS = ("h2", "hinf", "hankel", "l1")
 
@@ -54,8 +54,7 @@ def norm(system: System, kind: str, *, mimo: bool = False, return_frequency: boo
     if return_frequency and kind != "hinf":
         raise ValueError(f"return_frequency: expected kind 'hinf', got {kind!r}")
     if not isinstance(system, System):
-        got = type(system).__name__
-        raise TypeError(f"expected a System (StateSpace, Modal, ...), got {got}: wrap taps in ssmid.ImpulseResponse(taps)")
+        raise not_a_system(system)
     if isinstance(system, FrequencyResponse):
         raise TypeError("expected a system, got a FrequencyResponse: fit a model to it first, or take the largest of its values")
     if mimo and not isinstance(system, ImpulseResponse):

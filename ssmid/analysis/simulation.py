@@ -25,7 +25,7 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.cascade import cascade, cascade_filter
-from ssmid.analysis.impulse import WRONG_TYPE, assemble, has_tame_powers, impulse_response, in_delays, markov_parameters, power_rows
+from ssmid.analysis.impulse import assemble, has_tame_powers, impulse_response, in_delays, markov_parameters, power_rows
 from ssmid.linalg import powers, transpose
 from ssmid.systems import (
     FrequencyResponse,
@@ -37,6 +37,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 
 _LONGEST_BLOCK = 128
 _TABLE_BYTES = 2**27
@@ -89,7 +90,7 @@ def simulate(
 
 def _checked_inputs(system: System, inputs: Any) -> Array:
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     if not system.is_discrete:
         raise ValueError("expected a discrete-time system, got dt=0: discretize it first with ssmid.c2d(system, dt)")
     if isinstance(system, FrequencyResponse):
@@ -133,7 +134,7 @@ def causal_product(taps: Array, inputs: Array) -> Array:
 
 @singledispatch
 def _recur(system: System, inputs: Array, state: Array) -> tuple[Array, Array]:
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 @_recur.register

@@ -25,7 +25,7 @@ from ssmid._array import (
     width,
 )
 from ssmid.analysis.evaluation import evaluate, log_derivative
-from ssmid.analysis.impulse import WRONG_TYPE, grid_length, impulse_response, in_delays, wrapped
+from ssmid.analysis.impulse import grid_length, impulse_response, in_delays, wrapped
 from ssmid.analysis.rational_kernel import rational_spectrum
 from ssmid.systems import (
     FrequencyResponse,
@@ -35,7 +35,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
-from ssmid.systems.base import computed, sample_time
+from ssmid.systems.base import computed, not_a_system, sample_time
 
 _LARGEST_SUM = 2**22
 """Terms (systems x poles x points) above which the spectrum of a modal bank on the FFT grid is the FFT of its wrapped taps: an
@@ -60,7 +60,7 @@ def frequency_response(
     array([ 2.        , -0.66666667])
     """
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     if omega is not None and (points is not None or band is not None):
         raise ValueError("expected either omega or points, got both")
     if omega is None and points is None:
@@ -236,7 +236,7 @@ def group_delay(system: System, omega: Any = None, *, points: int | None = None)
     if isinstance(system, FrequencyResponse):
         return _delay_of_samples(system if omega is None and points is None else frequency_response(system, omega, points=points))
     if not isinstance(system, System):
-        raise TypeError(WRONG_TYPE.format(type(system).__name__))
+        raise not_a_system(system)
     if (omega is None) == (points is None) and not isinstance(system, ImpulseResponse):
         raise ValueError("expected either omega or points")
     first = next(iter(system.arrays.values()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import singledispatch
 
 from ssmid._array import astype_width, double, namespace, same_field, width
-from ssmid.analysis.impulse import WRONG_TYPE
 from ssmid.analysis.modal_blocks import modal_state_space
 from ssmid.analysis.modal_form import SAMPLES, to_modal
 from ssmid.analysis.sections import cascade_of_factors, cascade_of_sections
@@ -22,13 +21,14 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 from ssmid.systems.sparse import to_dense
 
 
 @singledispatch
 def natural_state_space(system: System, mimo: bool = False) -> StateSpace:
     """:func:`ssmid.to_state_space` without a choice of form."""
-    raise TypeError(WRONG_TYPE.format(type(system).__name__))
+    raise not_a_system(system)
 
 
 def companion_state_space(system: TransferFunction, form: str = "controllable") -> StateSpace:

@@ -22,6 +22,7 @@ from ssmid.systems import (
     TransferFunction,
     ZerosPolesGain,
 )
+from ssmid.systems.base import not_a_system
 
 VERSION = 1
 _CLASSES: dict[str, type[System]] = {
@@ -45,10 +46,7 @@ def save(system: System, path: str | os.PathLike[str], metadata: Mapping[str, An
     (StateSpace(order=1, outputs=1, inputs=1, batch=(), dt=0.1, float64), {'made by': 'hand'})
     """
     if not isinstance(system, tuple(_CLASSES.values())):
-        library, name = type(system).__module__.partition(".")[0], type(system).__name__
-        ways = {"control": f" of {library}: ssmid.from_control makes one", "scipy": f" of {library}: ssmid.from_scipy makes one"}
-        way = ": save its .system" if isinstance(getattr(system, "system", None), System) else ways.get(library, "")
-        raise TypeError(f"expected a System ({', '.join(_CLASSES)}), got {name}{way}")
+        raise not_a_system(system, ", ".join(_CLASSES), "save")
     write = {".safetensors": _to_safetensors, ".json": _to_json}.get(Path(path).suffix.lower())
     with about(path):
         if write is None:

@@ -91,6 +91,18 @@ class System:
         return f"{type(self).__name__}({', '.join(facts)})"
 
 
+def not_a_system(given: Any, wanted: str = "StateSpace, Modal, ...", verb: str = "take") -> TypeError:
+    """The error for what is no system here, with the way to one: from another library, out of a result, or around taps."""
+    library = type(given).__module__.partition(".")[0]
+    if library in ("control", "scipy"):
+        way = f" of {library}: ssmid.from_{library} makes one"
+    elif isinstance(getattr(given, "system", None), System):
+        way = f": {verb} its .system"
+    else:
+        way = "" if isinstance(given, System) else ": wrap taps in ssmid.ImpulseResponse(taps)"
+    return TypeError(f"expected a System ({wanted}), got {type(given).__name__}{way}")
+
+
 def checked_dt(dt: Any) -> float | bool:
     """``dt`` as 0, a positive float or True; ValueError otherwise."""
     if dt is True:
