@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Any, Literal, TypeAlias
@@ -54,9 +55,10 @@ def convert(
     inplace : whether ``model`` itself is changed; else a copy is
 
     Tap 0 stays that of the filter, with any bypass. Layers that run both ways are left as they are, and so is everything that is not a
-    filter. Raises ValueError with the path of the layer: where weights are not finite, where ``how`` cannot take the filter, where
-    channels differ; and for names of a mapping that are missing or left over. Recurrences of systems hold buffers: training goes on
-    around them and leaves them as they are, while :class:`ssmid.nn.CachedConvolution` and :class:`ssmid.nn.FutureFill` train their filter.
+    filter; a warning says so where there is none. Raises ValueError with the path of the layer: where weights are not finite, where
+    ``how`` cannot take the filter, where channels differ; and for names of a mapping that are missing or left over. Recurrences of
+    systems hold buffers: training goes on around them and leaves them as they are, while :class:`ssmid.nn.CachedConvolution` and
+    :class:`ssmid.nn.FutureFill` train their filter.
 
     >>> import ssmid
     >>> layer = ssmid.nn.FilterLayer(ssmid.nn.ExplicitFilter(0.9 ** torch.arange(64.0).repeat(2, 1)))
@@ -77,6 +79,8 @@ def convert(
     if isinstance(model, Filter):
         return model if isinstance(model, Recurrence) else _converted("", model, how, form, length, options)
     found = dict(_filters(model))
+    if not any(isinstance(module, Filter) for module in model.modules()):
+        warnings.warn(f"expected filters of ssmid.nn, found none in {type(model).__name__}: nothing is converted", stacklevel=2)
     if isinstance(how, Mapping):
         how = _by_path(found, how)
     made: dict[int, Recurrence] = {}

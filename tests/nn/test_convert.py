@@ -185,8 +185,6 @@ def test_what_cannot_be_converted_names_the_layer_and_says_why():
         convert(model(), 16)
     with pytest.raises(TypeError, match="model: expected a torch module"):
         convert(np.ones(3), ssmid.distill)
-    attention = nn.MultiheadAttention(4, 2)
-    assert conversions(convert(attention, ssmid.distill, order=4)) == {}
 
 
 def test_models_in_half_precision_and_evaluation_mode():
@@ -196,3 +194,12 @@ def test_models_in_half_precision_and_evaluation_mode():
     assert not running.filter.training
     y, state = running.prefill(torch.randn(2, 9, 3, dtype=torch.bfloat16))
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.complex64)
+
+
+def test_a_model_without_filters_is_said_to_stay_as_it_is(recwarn):
+    with pytest.warns(UserWarning, match="expected filters of ssmid.nn, found none in MultiheadAttention: nothing is converted"):
+        same = convert(nn.MultiheadAttention(4, 2), ssmid.distill, order=4)
+    assert conversions(same) == {}
+    recwarn.clear()
+    convert(convert(FilterLayer(Rational()), "exact"), "exact")
+    assert not recwarn, "a recurrence is a filter"
