@@ -53,6 +53,7 @@ def sequence_model(
     """A stack of blocks, see :class:`FilterBlock`, between an encoder and a head.
 
     layer : "rtf", "s4" or "s4d"   order : real states of a channel   filter : further options of the layer's filter
+    dropout : of whole channels, before and after the mixing
     """
     _expect("norm", norm, ("layer", "batch", "none"))
     _expect("mixing", mixing, ("glu", "gelu", "none"))
@@ -141,9 +142,9 @@ class FilterBlock(nn.Module):
         width = layer.width
         self.layer, self.norm, self.pre_norm, self.residual = layer, _norm(norm, width), pre_norm, residual
         parts: dict[Mixing, list[nn.Module]] = {
-            "glu": [nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2 * width), nn.GLU(), nn.Dropout(dropout)],
-            "gelu": [nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width), nn.Dropout(dropout)],
-            "none": [nn.Dropout(dropout)],
+            "glu": [nn.GELU(), _ChannelDropout(dropout), nn.Linear(width, 2 * width), nn.GLU(), _ChannelDropout(dropout)],
+            "gelu": [nn.GELU(), _ChannelDropout(dropout), nn.Linear(width, width), _ChannelDropout(dropout)],
+            "none": [_ChannelDropout(dropout)],
         }
         self.mix = nn.Sequential(*parts[mixing])
 
@@ -151,6 +152,13 @@ class FilterBlock(nn.Module):
         y = self.mix(self.layer(self.norm(u) if self.pre_norm else u, mask))
         y = u + y if self.residual else y
         return y if self.pre_norm else self.norm(y)
+
+
+class _ChannelDropout(nn.Dropout):
+    """Of each sequence ``(batch, length, width)`` whole channels, as S4's blocks and RTF's do (their ``tie_dropout``)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * super().forward(torch.ones_like(input[:, :1]))
 
 
 class _Comparison(nn.Module):

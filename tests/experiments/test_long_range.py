@@ -11,16 +11,17 @@ from ssmid.experiments.tasks.listops import ListOps
 from ssmid.experiments.tasks.pathfinder import Pathfinder
 
 
-def test_layers_differ_in_filters_rates_and_decay_alone():
+def test_layers_differ_in_filters_rates_decay_and_dropout_alone():
     runs = {run.name: run for run in long_range().runs}
     assert set(runs) == {f"{task}/{layer}" for task in STEPS for layer in LAYERS}
     for task in STEPS:
         stripped = []
         for layer in LAYERS:
             values = runs[f"{task}/{layer}"].configuration.as_dict()
-            for key in ("rate", "kernel_rate", "weight_decay"):
+            for key in ("rate", "kernel_rate", "weight_decay", "kernel_decay"):
                 del values[key]
-            del values["model"]["filter"], values["model"]["layer"]
+            for key in ("filter", "layer", "dropout"):
+                del values["model"][key]
             stripped.append(values)
         assert stripped[0] == stripped[1] == stripped[2]
         assert (stripped[0]["model"]["width"], stripped[0]["model"]["depth"], stripped[0]["batch"]) == (256, 6, BATCH[task])
@@ -28,6 +29,13 @@ def test_layers_differ_in_filters_rates_and_decay_alone():
     published = {"listops": ListOps(), "pathfinder-32": Pathfinder()}
     epochs = {task: STEPS[task] * BATCH[task] / published[task].size("train") for task in STEPS}
     assert epochs == {"listops": 40, "pathfinder-32": 200}
+
+
+def test_rtf_decays_and_drops_as_its_authors_have_it():
+    configurations = {run.name: run.configuration for run in long_range().runs}
+    own = {name: (c.weight_decay, c.kernel_decay, c.model["dropout"]) for name, c in configurations.items()}
+    assert (own.pop("listops/rtf"), own.pop("pathfinder-32/rtf")) == ((0.07, 0.07, 0.0), (0.05, 0.05, 0.1))
+    assert set(own.values()) == {(0.05, 0.0, 0.0)}
 
 
 def test_listops_has_one_denominator_and_both_directions():

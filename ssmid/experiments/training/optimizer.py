@@ -26,7 +26,8 @@ def schedule(step: int, steps: int, warmup: int, final: float = 0.0) -> float:
 def optimizer_of(model: nn.Module, configuration: Configuration) -> torch.optim.AdamW:
     """AdamW over three groups: matrices, which decay; norms and biases; and the parameters of filters.
 
-    Poles and kernels of filters mean nothing at zero, where decay would draw them. ``largest`` of a group is what :func:`schedule` scales.
+    Poles and modes mean nothing at zero, where decay would draw them: of filters only what ``kernel_decay`` asks for, as RTF's authors do,
+    whose coefficients are those of a finite response there. ``largest`` of a group is what :func:`schedule` scales.
     """
     kernel = {id(p) for module in model.modules() if isinstance(module, Filter) for p in module.parameters()}
     matrices, vectors, filters = [], [], []
@@ -35,7 +36,7 @@ def optimizer_of(model: nn.Module, configuration: Configuration) -> torch.optim.
         group.append(parameter)
     rate = configuration.rate
     kernel_rate = rate if configuration.kernel_rate is None else configuration.kernel_rate
-    kinds = ((matrices, rate, configuration.weight_decay), (vectors, rate, 0.0), (filters, kernel_rate, 0.0))
+    kinds = ((matrices, rate, configuration.weight_decay), (vectors, rate, 0.0), (filters, kernel_rate, configuration.kernel_decay))
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
     # where a step may be recorded, its rate is read from the device
