@@ -55,8 +55,8 @@ class SequenceLayer(nn.Module, ABC):
 class FilterLayer(SequenceLayer):
     """One filter for each channel: ``y_c = h_c * u_c``.
 
-    filter : :class:`ssmid.nn.Filter` of ``width`` channels   backward : another of as many, which runs against time; such a layer
-    sees the future and has no recurrence
+    filter : :class:`ssmid.nn.Filter` of ``width`` channels   backward : another of as many, which runs against time and meets the next
+    sample first, as in S4 and RTF: adds ``sum_s g_s u_{t+1+s}``. Such a layer sees the future and has no recurrence
     """
 
     def __init__(self, filter: Filter, backward: Filter | None = None) -> None:
@@ -70,7 +70,8 @@ class FilterLayer(SequenceLayer):
         if self.backward_filter is None:
             y = self.filter.convolve(signals)
         else:
-            y = long_convolution(signals, self.filter(length), self.backward_filter(length))
+            future = nn.functional.pad(self.backward_filter(length), (1, -1))
+            y = long_convolution(signals, self.filter(length), future)
         return y.transpose(-1, -2)
 
     def initial_state(self, batch: int) -> State:

@@ -21,9 +21,9 @@ from ssmid.nn.rational_taps import rational_taps
 from ssmid.nn.rtf_initialization import (
     INITS,
     Coefficients,
-    directions,
     drawn,
     first_denominator,
+    halves,
     of_checkpoint,
     of_system,
     warn_of_unstable,
@@ -185,7 +185,7 @@ class RTFFilter(Filter):
 class RTF(FilterLayer):
     """The layer of one :class:`RTFFilter` a channel, ``(batch, length, width)`` to the same; ``options`` are those of the filter.
 
-    bidirectional : a second bank runs against time: ``y_t = sum_s h_s u_{t-s} + sum_s g_s u_{t+s}``, for lengths odd and even
+    bidirectional : a second bank runs against time: ``y_t = sum_s h_s u_{t-s} + sum_s g_s u_{t+1+s}``, for lengths odd and even
 
     >>> layer = RTF(8, 4, length=32, bidirectional=True)
     >>> layer(torch.randn(2, 31, 8)).shape
@@ -198,17 +198,13 @@ class RTF(FilterLayer):
 
     @staticmethod
     def from_checkpoint(tensors: Mapping[str, Any], length: int, *, rtf_class: str = "RTF", bidirectional: bool = False) -> FilterLayer:
-        """The layer of a checkpoint of ruke1ire/RTF: arguments of :meth:`RTFFilter.from_checkpoint`.
-
-        Its backward filter meets the next sample first, ``y_t = ... + sum_s g_s u_{t+1+s}``; ours is that filter delayed by one sample,
-        of one order more. Both then have free coefficients.
-        """
+        """The layer of a checkpoint of ruke1ire/RTF: arguments of :meth:`RTFFilter.from_checkpoint`. One that runs both ways has free
+        coefficients, whatever they were constrained by."""
         both = RTFFilter.from_checkpoint(tensors, length, rtf_class=rtf_class)
         if not bidirectional:
             return FilterLayer(both)
-        b, a, feedthrough = (x.detach().double() for x in both.coefficients())
-        halves = directions(b, a, feedthrough, both.length)
-        return FilterLayer(*(RTFFilter._of(half, both.length, "free", "wrapped", both.numerator.dtype) for half in halves))
+        banks = halves(*(x.detach() for x in both.coefficients()))
+        return FilterLayer(*(RTFFilter._of(bank, both.length, "free", "wrapped", both.numerator.dtype) for bank in banks))
 
 
 # compilers take what is written over the array API as it is, and look into what it calls

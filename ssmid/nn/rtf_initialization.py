@@ -133,17 +133,12 @@ def of_checkpoint(tensors: Mapping[str, Any], length: int, rtf_class: str) -> Co
     return Coefficients(b.to(ab.dtype), raw, (through + _on_tap_0(b, a, points)).to(ab.dtype), scalar)
 
 
-def directions(b: Tensor, a: Tensor, feedthrough: Tensor, points: int) -> tuple[Coefficients, Coefficients]:
-    """The first half of the channels, and the second one delayed by one sample, of one order more: it then has no feedthrough."""
-    width, sets = b.shape[0] // 2, a.shape[0] // 2
+def halves(b: Tensor, a: Tensor, feedthrough: Tensor) -> tuple[Coefficients, Coefficients]:
+    """The channels that run with time, and those that run against it."""
     if b.shape[0] % 2 or a.shape[0] % 2:
         raise ValueError(f"ab: expected two banks of as many channels and denominators, got {b.shape[0]} and {a.shape[0]}")
-    pad = torch.nn.functional.pad
-    back, of_channels = b[width:], a[sets:].repeat_interleave(width // sets, dim=0)
-    # what wraps onto tap 0 is in the feedthrough already, and behind the delay would be there twice
-    through = feedthrough[width:] - _on_tap_0(back, of_channels, points)
-    delayed = pad(back, (1, 0)) + through[:, None] * pad(of_channels, (1, 0), value=1.0)
-    return Coefficients(b[:width], a[:sets], feedthrough[:width]), Coefficients(delayed, pad(a[sets:], (0, 1)), 0 * through)
+    ahead, back = zip(*(x.chunk(2) for x in (b, a, feedthrough)), strict=True)
+    return Coefficients(*ahead), Coefficients(*back)
 
 
 def _on_tap_0(b: Tensor, a: Tensor, points: int) -> Tensor:

@@ -127,7 +127,7 @@ def test_bidirectional(length):
     expected = torch.zeros_like(u)
     for t in range(length):
         for s in range(length):
-            expected[:, t] += (forward[:, t - s] if s <= t else 0) * u[:, s] + (backward[:, s - t] if s >= t else 0) * u[:, s]
+            expected[:, t] += (forward[:, t - s] if s <= t else backward[:, s - t - 1]) * u[:, s]
     torch.testing.assert_close(layer(u), expected, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="bidirectional"):
         layer.initial_state(1)
