@@ -58,7 +58,7 @@ def long_range(*, quick: bool = False) -> Experiment:
         for layer, of in LAYERS.items():
             options = dict(of[name])
             size = {"width": 8, "depth": 1} if quick else {"width": 256, "depth": 6}
-            own = {key: options.pop(key, default) for key, default in (("filter", {}), ("dropout", 0.0))}
+            own = {key: options.pop(key) for key in ("filter", "dropout") if key in options}
             model = {"layer": layer, **size, **TASKS[name], "bidirectional": True, **own}
             model["order"] = min(model["order"], 4) if quick else model["order"]
             steps = 20 if quick else BUDGET[name]

@@ -107,7 +107,7 @@ def test_the_schedule_is_that_of_torch():
     assert schedule(0, 10, 0) == 1.0
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.parametrize("decay", [None, 0.05])
 @pytest.mark.parametrize("model", [MODEL, {"mixer": "hyena", "width": 8, "depth": 1}])
 def test_filters_have_their_own_rate_and_decay(model, decay):
     made = model_of(Toy(), model)
@@ -115,7 +115,7 @@ def test_filters_have_their_own_rate_and_decay(model, decay):
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(found) == len(list(made.parameters()))
     for name, parameter in made.named_parameters():
-        expected = (1e-4, decay) if ".filter." in name or ".filter_fn." in name else (0.02, 0.3 if parameter.ndim > 1 else 0.0)
+        expected = (1e-4, decay or 0.0) if ".filter." in name or ".filter_fn." in name else (0.02, 0.3 if parameter.ndim > 1 else 0.0)
         assert found[id(parameter)] == expected, name
 
 

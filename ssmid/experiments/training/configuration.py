@@ -21,7 +21,7 @@ class Configuration:
     model : arguments of :func:`ssmid.experiments.models.model_of`, by name   seed : of weights, of the order of data and of dropout
     steps, batch : updates, and examples in each, of all processes together
     rate, kernel_rate : the largest learning rate, and that of the parameters of filters (None: the same)
-    weight_decay, kernel_decay : of matrices outside filters, and of the parameters of filters; norms and biases have none
+    weight_decay, kernel_decay : of matrices outside filters, and of the parameters of filters (None: none); norms and biases have none
     clip : the largest norm of the gradient, or None
     warmup, final : steps of the linear rise, and the share of the rate that the cosine ends at
     precision : "float32"; "bf16", autocast, with filters in float32; "float64", all of it   compile : the model by ``torch.compile``
@@ -44,7 +44,7 @@ class Configuration:
     rate: float = 1e-3
     kernel_rate: float | None = None
     weight_decay: float = 0.01
-    kernel_decay: float = 0.0
+    kernel_decay: float | None = None
     clip: float | None = None
     warmup: int = 0
     final: float = 0.0
@@ -70,9 +70,9 @@ class Configuration:
         for name in ("evaluate_every", "log_every", "checkpoint_every", "evaluate_on", "hankel_order"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        for name in ("rate", "weight_decay", "kernel_decay", "final", "hankel_weight"):
+        for name in ("rate", "weight_decay", "final", "hankel_weight"):
             _number(name, getattr(self, name))
-        for name in ("kernel_rate", "clip", "solved"):
+        for name in ("kernel_rate", "kernel_decay", "clip", "solved"):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name))
         if not isinstance(self.compile, bool):

@@ -36,7 +36,7 @@ def optimizer_of(model: nn.Module, configuration: Configuration) -> torch.optim.
         group.append(parameter)
     rate = configuration.rate
     kernel_rate = rate if configuration.kernel_rate is None else configuration.kernel_rate
-    kinds = ((matrices, rate, configuration.weight_decay), (vectors, rate, 0.0), (filters, kernel_rate, configuration.kernel_decay))
+    kinds = ((matrices, rate, configuration.weight_decay), (vectors, rate, 0.0), (filters, kernel_rate, configuration.kernel_decay or 0.0))
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
     # where a step may be recorded, its rate is read from the device
