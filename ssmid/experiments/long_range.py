@@ -3,13 +3,8 @@
 Width, depth, norms, batch, directions and state are the same for all; rates, decay and dropout are those that the authors of each chose
 (``rtf-listops`` and ``rtf-pathfinder`` of ruke1ire/RTF, Parnichkun et al., ICML 2024; ``s4-listops`` and ``s4-pathfinder`` of version 4 of
 state-spaces/s4). What differs from them is the budget, which the tables name, bf16 outside of the filters, a gradient that is clipped,
-norms and biases that do not decay, and that all parameters of S4's filters have one rate.
-
-RTF's filters begin as one number each, and have to learn to reach beyond their order; ``rtf-sections`` is RTF with stable poles that ring
-from the start and numerators that are drawn, at the rates of S4's authors. It is not in the paper.
-
-A step is compiled by torch, which needs Triton and a C compiler (``compile=false`` does without), and recorded: 5 to 7 ms on an H200 where
-launches of single operators took 15.
+norms and biases that do not decay, and that all parameters of S4's filters have one rate. A step is compiled by torch, which needs
+Triton and a C compiler (``compile=false`` does without), and recorded: 5 to 7 ms on an H200 where launches of single operators took 15.
 """
 
 from __future__ import annotations
@@ -30,15 +25,10 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 """The stack of six blocks 256 wide, bidirectional, in which the filters stand."""
 BATCH = {"listops": 32, "pathfinder-32": 64}
-SHARED, STABLE = {"num_a": 1, "length": 2048}, {"denominator": "sections", "init": "xavier"}
 LAYERS: dict[str, dict[str, dict[str, Any]]] = {
     "rtf": {
-        "listops": {"filter": SHARED, "rate": 2e-3, "weight_decay": 0.07, "kernel_decay": 0.07},
+        "listops": {"filter": {"num_a": 1, "length": 2048}, "rate": 2e-3, "weight_decay": 0.07, "kernel_decay": 0.07},
         "pathfinder-32": {"dropout": 0.1, "rate": 2e-3, "weight_decay": 0.05, "kernel_decay": 0.05},
-    },
-    "rtf-sections": {
-        "listops": {"layer": "rtf", "filter": SHARED | STABLE, "rate": 1e-2, "weight_decay": 0.05, "kernel_rate": 1e-3},
-        "pathfinder-32": {"layer": "rtf", "filter": STABLE, "rate": 4e-3, "weight_decay": 0.05, "kernel_rate": 1e-3},
     },
     "s4": {
         "listops": {"filter": {"sets": 1}, "rate": 1e-2, "weight_decay": 0.05, "kernel_rate": 1e-3},
@@ -49,7 +39,7 @@ LAYERS: dict[str, dict[str, dict[str, Any]]] = {
         "pathfinder-32": {"rate": 4e-3, "weight_decay": 0.05, "kernel_rate": 1e-3},
     },
 }
-"""Options of the model, ``layer``, ``filter`` and ``dropout``, and of the training, by layer and task."""
+"""Options of the model, ``filter`` and ``dropout``, and of the training, by layer and task."""
 STEPS = {"listops": 120_000, "pathfinder-32": 500_000}
 """As published: 40 epochs of 96,000 and 200 of 160,000."""
 BUDGET = {"listops": 120_000, "pathfinder-32": 125_000}
@@ -68,7 +58,7 @@ def long_range(*, quick: bool = False) -> Experiment:
         for layer, of in LAYERS.items():
             options = dict(of[name])
             size = {"width": 8, "depth": 1} if quick else {"width": 256, "depth": 6}
-            own = {key: options.pop(key) for key in ("layer", "filter", "dropout") if key in options}
+            own = {key: options.pop(key) for key in ("filter", "dropout") if key in options}
             model = {"layer": layer, **size, **TASKS[name], "bidirectional": True, **own}
             model["order"] = min(model["order"], 4) if quick else model["order"]
             steps = 20 if quick else BUDGET[name]
@@ -97,7 +87,7 @@ def tables(results: Results) -> Sequence[Table]:
     for task, layers in found.items():
         for layer, (_, result) in layers.items():
             share = 100 * result["steps"] / STEPS[task]
-            row = [task, layer, result["valid"].get("accuracy"), result["test"].get("accuracy"), PUBLISHED[task].get(layer)]
+            row = [task, layer, result["valid"].get("accuracy"), result["test"].get("accuracy"), PUBLISHED[task][layer]]
             accuracy.append([*row, result["steps"], share, result["parameters"], round(result["seconds"])])
     columns = ["task", "layer", "accuracy, valid", "accuracy, test", "published", "steps", "% of the published", "parameters", "seconds"]
     return [Table("Long Range Arena: accuracy", columns, accuracy), training_speed(results)] if found else []

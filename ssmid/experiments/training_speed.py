@@ -16,8 +16,8 @@ def training_speed(results: Results) -> Table:
     """
     found = {}
     for run, result in trainings(results):
-        of = run.configuration
-        found[run.task.name, of.model["order"], of.precision, run.labels["layer"]] = result["tokens_per_second"]
+        model = run.configuration.model
+        found[run.task.name, model["order"], run.configuration.precision, model["layer"]] = result["tokens_per_second"]
     rows = []
     for (*same, layer), speed in found.items():
         others = (found.get((*same, other)) for other in BESIDE)
