@@ -1,7 +1,7 @@
 """The command line: parse, call, print. What is printed stands in ``ssmid.report``; numbers come from the library.
 
-Exit status: 0 done; 1 a model was made but is unstable, has not converged or misses a tolerance; 2 wrong input, said in one
-line on the standard error; 130 interrupted. Heavy imports stand in the commands, so that ``--help`` is quick.
+Exit status: 0 done; 1 a model was made but is unstable, has not converged, misses a tolerance or lacks a layer that is damaged; 2 wrong
+input, said in one line on the standard error; 130 interrupted. Heavy imports stand in the commands, so that ``--help`` is quick.
 """
 
 from __future__ import annotations

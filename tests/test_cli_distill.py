@@ -95,6 +95,19 @@ def test_a_bad_filter_is_named_and_the_status_is_1(here, capsys):
     assert "6" in named
 
 
+def test_a_damaged_layer_is_said_at_the_beginning_and_the_end_and_the_status_is_1(here, capsys):
+    state = {f"layers.{i}.{name}": x.detach().numpy() for i in range(2) for name, x in ssmid.nn.S4DFilter(3, 4).state_dict().items()}
+    state["layers.1.C"] = state["layers.1.C"][..., :1]
+    safetensors.numpy.save_file(state, "damaged.safetensors")
+    for _ in range(2):  # the second only reads what the first has written
+        status, out, err = run(capsys, "distill", "damaged.safetensors", "-o", "out", "--set", "disc=zoh", *ORDER)
+        assert status == 1
+        assert err.startswith("ssmid: damaged.safetensors: left out: s4d-filter at 'layers.1.'")
+        assert "LEFT OUT: s4d-filter at 'layers.1.'" in out
+    (lacking,) = json.loads(Path("out/model.json").read_text())["source"]["left_out"]
+    assert lacking.startswith("s4d-filter at 'layers.1.'")
+
+
 def test_interrupted_it_says_in_one_line_what_to_do(here, capsys, monkeypatch):
     """Ctrl-C within the second chunk; the same command goes on."""
     from ssmid.jobs import run as job
@@ -139,6 +152,9 @@ def test_another_job_in_the_folder_is_one_line_that_says_what_differs(here, caps
         (("--order", "3", "--weights", "absent.npy"), "absent.npy"),
         (("--order", "3", "--weights", "h.npy", "--frequency-weights", "h.npy"), "expected weights or frequency_weights, got both"),
         (("--order", "3", "--set", "L"), "--set: expected NAME=VALUE, got 'L'"),
+        (("--order", "3", "--layout", "hyena"), "h.npy: layout: expected none for a file without named tensors"),
+        (("--order", "3", "--set", "a=1"), "h.npy: settings: expected none for filters that are stored as they are, got a"),
+        (("--tol", "inf"), "tol: expected a positive number, got inf"),
         (("--order", "3", "--length", "0"), "length: expected at least 1, got 0"),
         (("--order", "3", "--device", "abacus"), "device: expected 'cpu' or 'cuda', got 'abacus'"),
     ],

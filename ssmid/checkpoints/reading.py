@@ -71,6 +71,10 @@ class Layer:
         return f"Layer({self.name!r}, {self.layout!r}, batch={self.batch}, length={self.length})"
 
 
+class LeftOutWarning(UserWarning):
+    """Places of a checkpoint that are nearly a layer like the others, and are not read."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What :func:`read_checkpoint` found.
@@ -119,7 +123,7 @@ def read_checkpoint(
 
     Raises ValueError that names the file: for one that is missing, damaged or would have to be unpickled, for settings or lengths that a
     layout does not take, and for a checkpoint without known layers, with the nearest candidates and what they lack. A place that nearly is
-    a layer like the others is left out with a warning (``skipped``).
+    a layer like the others is left out with a :class:`LeftOutWarning` (``skipped``).
 
     >>> import tempfile, numpy as np
     >>> path = os.path.join(tempfile.mkdtemp(), "filters.npz")
@@ -139,9 +143,14 @@ def read_checkpoint(
         if not path.exists():
             raise ValueError("expected a file or a folder, got none of that name")
         if _is_data(path):
+            if layout not in (None, PLAIN):
+                raise ValueError(f"layout: expected none for a file without named tensors, or of a model of ours, got {layout!r}")
+            expect_no_settings(settings)
             return Checkpoint(path, (path,), (_measured(path, key, length),), stage=stage)
         tensors = open_tensors(path, stage)
         layers, skipped = _layers(tensors, layout, length, key, dict(settings or {}))
+        if all(layer.layout == PLAIN for layer in layers):
+            expect_no_settings(settings)
         kept = [layer for layer in layers if prefix is None or layer.name.startswith(prefix)]
         if not kept:
             raise ValueError(f"prefix: expected the beginning of {_few([layer.name for layer in layers])}, got {prefix!r}")
@@ -150,8 +159,15 @@ def read_checkpoint(
         files = (*files, tensors.config_file)  # it has a say in what these layers are
     lacking = tuple(miss.words() for miss in skipped if prefix is None or miss.prefix.startswith(prefix))
     if lacking:
-        warnings.warn(f"{path}: left out: {'; and '.join(lacking[:3])}{' and others' if len(lacking) > 3 else ''}", stacklevel=2)
+        text = f"{path}: left out: {'; and '.join(lacking[:3])}{' and others' if len(lacking) > 3 else ''}"
+        warnings.warn(text, LeftOutWarning, stacklevel=2)
     return Checkpoint(path, files, tuple(sorted(kept, key=lambda layer: _natural(layer.name))), lacking, stage)
+
+
+def expect_no_settings(settings: Mapping[str, Any] | None) -> None:
+    """ValueError where there are some for filters that are stored as they are."""
+    if settings:
+        raise ValueError(f"settings: expected none for filters that are stored as they are, got {', '.join(settings)}")
 
 
 def _is_data(path: Path) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from math import inf
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from ssmid._array import Array, is_array, to_numpy
 NORMS = ("l2", "hankel", "hinf", "l1")
 BEYOND = ("zero", "free")
 PRECISIONS = ("float64", "float32")
+_LEAST = {"max_order": 1, "multiple": 1, "shared": 0, "restarts": 0, "max_iterations": 0}
+"""Whole numbers, and the smallest that makes sense."""
+_LEAST_OR_NONE = {"budget": 1, "exchanges": 0}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,23 +52,19 @@ class Options:
         elif is_array(self.order) and not isinstance(self.order, np.generic):
             _whole_numbers("order", to_numpy(self.order))
         elif self.order is not None:
-            whole_number("order", self.order, 1)
-        if self.budget is not None:
-            whole_number("budget", self.budget, 1)
-        for name, least in (("max_order", 1), ("multiple", 1), ("shared", 0), ("restarts", 0), ("max_iterations", 0)):
-            whole_number(name, getattr(self, name), least)
-        if self.exchanges is not None:
-            whole_number("exchanges", self.exchanges, 0)
+            object.__setattr__(self, "order", whole_number("order", self.order, 1))
+        given = {name: least for name, least in _LEAST_OR_NONE.items() if getattr(self, name) is not None}
+        for name, least in (_LEAST | given).items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         for name, allowed in (("norm", NORMS), ("beyond", BEYOND), ("precision", PRECISIONS)):
             _one_of(name, getattr(self, name), allowed)
         if self.multiple > self.max_order and (self.order is None or isinstance(self.order, str)):
             raise ValueError(f"multiple: expected at most max_order = {self.max_order}, got {self.multiple}")
-        if self.tol is not None and not self.tol > 0:
-            raise ValueError(f"tol: expected a positive number, got {self.tol}")
-        if not self.gtol > 0:
-            raise ValueError(f"gtol: expected a positive number, got {self.gtol}")
-        if self.max_modulus is not None and not 0 < self.max_modulus < 1:
-            raise ValueError(f"max_modulus: expected a number between 0 and 1, got {self.max_modulus}")
+        if self.tol is not None:
+            _expect_between("tol", self.tol, inf, "a positive number")
+        _expect_between("gtol", self.gtol, inf, "a positive number")
+        if self.max_modulus is not None:
+            _expect_between("max_modulus", self.max_modulus, 1.0, "a number between 0 and 1")
         if self.weights is not None and self.frequency_weights is not None:
             raise ValueError("expected weights or frequency_weights, got both")
 
@@ -88,8 +89,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def _expect_between(name: str, value: Any, most: float, words: str) -> None:
+    """ValueError unless ``0 < value < most``."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < most:
+        raise ValueError(f"{name}: expected {words}, got {value!r}")
+
+
 def _whole_numbers(name: str, values: np.ndarray) -> None:
-    bad = values[(values != np.floor(values)) | ~(values >= 0)] if values.dtype.kind in "iuf" else values.ravel()
+    bad = values[(values != np.floor(values)) | ~(values >= 0) | np.isinf(values)] if values.dtype.kind in "iuf" else values.ravel()
     if bad.size:
         raise ValueError(f"{name}: expected integers of at least 0, got {bad[0]}")
 

@@ -50,7 +50,7 @@ def parsing(kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise ValueError(f"expected arrays of numbers, got pickled objects ({_ADVICE})") from error
         raise ValueError(f"expected {kind} data, got a damaged or truncated file ({one_line(error)})") from error
 

@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssmid.distillation.methods import method_for
 from ssmid.distillation.options import Options
 from ssmid.distillation.shared import group_size
 from ssmid.jobs.manifest import Chunk
 from ssmid.jobs.sources import Layer, Source, open_source
+from ssmid.reduction.h2_weighted import Weights
 from ssmid.systems import ImpulseResponse
 
 _WEIGHTS = ("weights", "frequency_weights")
+_AT_ONCE = 2**22
+"""Weights that are looked at together."""
 SHARED = ("layer", "head")
 
 
@@ -58,7 +63,8 @@ class Request:
         return {**self.options, **{name: f"{source.title} (sha256 {source.sha256()})" for name, source in self.weights.items()}}
 
     def expect_fit(self, source: Source) -> None:
-        """ValueError unless weights have one row, or one for each filter of each layer, and those of taps as many as each layer has."""
+        """ValueError unless weights have one row, or one for each filter of each layer, those of taps as many as each layer has, and
+        all are numbers that weights can be."""
         for name, weights in self.weights.items():
             for layer in source.layers:
                 rows = weights.layers[0].count
@@ -67,6 +73,8 @@ class Request:
                 taps, length = weights.layers[0].shape[-1], layer.shape[-1]
                 if name == "weights" and length and taps != length:
                     raise ValueError(f"weights: expected one for each of the {length} taps of {layer.name}, got {taps}")
+                if length:
+                    _expect_weights(name, weights.layers[0], length)
 
     def shared_axes(self, layer: Layer) -> int:
         """How many of the last batch axes of a layer share their poles."""
@@ -94,3 +102,16 @@ class Request:
             assert isinstance(own, ImpulseResponse)
             arguments[name] = own.taps[0] if weights.count == 1 else own.taps.reshape(-1, *([group] if group > 1 else []), own.length)
         return arguments
+
+
+def _expect_weights(name: str, weights: Layer, length: int) -> None:
+    """ValueError for what can be no weights of filters of ``length`` taps, with the row from which on it was found."""
+    step = max(1, _AT_ONCE // weights.shape[-1])
+    for first in range(0, weights.count, step):
+        rows = weights.take(first, min(step, weights.count - first))
+        assert isinstance(rows, ImpulseResponse)
+        given: dict[str, Any] = {"weights": None, "frequency_weights": None, name: rows.taps[0] if weights.count == 1 else rows.taps}
+        try:
+            Weights.of(ImpulseResponse(np.zeros(length)), **given)
+        except ValueError as error:
+            raise ValueError(f"{error}{f' from row {first} on' if first else ''}") from None

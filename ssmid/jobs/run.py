@@ -63,7 +63,8 @@ def distill_into(
     page: bool = False,
     stage: Stage | None = None,
 ) -> tuple[Report, bool] | None:
-    """Distills what is at ``path`` into ``folder``; what there is to say, and whether all filters converged and met the tolerance.
+    """Distills what is at ``path`` into ``folder``; what there is to say, and whether no layer was left out and all
+    filters converged and met the tolerance.
 
     options : those of :class:`ssmid.jobs.request.Request`   device : "cpu" or "cuda"
     chunk : filters whose results are written at once; what is lost at most when the job is stopped
@@ -122,6 +123,8 @@ class _Job:
             order = self.request.options.get("order")
             expect_room(self.folder, self.total, order if isinstance(order, int) else 0)
         self.manifest, digest = settled(self.folder, self.manifest, self.source)
+        if not (self.folder / TENSORS).exists():  # without these no job is finished
+            (self.folder / DESCRIPTION).unlink(missing_ok=True)
         return digest
 
     def _work(self, team: Alone) -> None:
@@ -224,10 +227,11 @@ class _Job:
                 layers = layers_in(self.folder / TENSORS, known, copy=False)
                 facts = {name: {**known[name], **facts_of(layer, options.norm, options.tol)} for name, layer in layers.items()}
                 write_bytes(self.folder / TABLE, table_of(facts))
-                sha256 = digest if isinstance(digest, str) else digest.result()
+                source = {"name": self.source.title, "sha256": digest if isinstance(digest, str) else digest.result()}
+                source |= {"left_out": list(self.source.skipped)} if self.source.skipped else {}
                 described = {
                     "format": FORMAT, "version": VERSION, "made_by": f"ssmid {__version__}",
-                    "source": {"name": self.source.title, "sha256": sha256}, "options": self.manifest.options, "layers": facts,
+                    "source": source, "options": self.manifest.options, "layers": facts,
                 }  # fmt: skip
                 write_bytes(path, json.dumps(described, indent=2, allow_nan=False).encode() + b"\n")
             log(self.folder, "finished")
@@ -238,7 +242,8 @@ class _Job:
         names += [PAGE] if self.page and not trouble else []
         written = {"written": [str(self.folder / name) for name in names]}
         report, good = report_of(f"{self.source.title}: distilled", content["layers"], written, options.norm, options.tol)
-        return (dataclasses.replace(report, words=[*report.words, trouble]) if trouble else report), good and not trouble
+        lacking = [f"LEFT OUT: {what}." for what in content["source"].get("left_out", ())]
+        return dataclasses.replace(report, words=[*lacking, *report.words, *filter(None, [trouble])]), good and not (trouble or lacking)
 
     def _draw(self, content: Mapping[str, Any]) -> str:
         """Writes the page; where that fails, what to say: the model is on the disk by then, and hours of work may be in it."""

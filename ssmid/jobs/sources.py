@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmid._array import namespace, to_numpy
 from ssmid.analysis.characteristics import spectral_radius
-from ssmid.checkpoints.reading import PLAIN, read_checkpoint
+from ssmid.checkpoints.reading import PLAIN, expect_no_settings, read_checkpoint
 from ssmid.checkpoints.tensors import sha256_of
 from ssmid.distillation.model_norms import natural_length
 from ssmid.io.files import about, expect_content, parsing
@@ -45,11 +45,13 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """title : the name of the file or folder   files : all that it is made of   layers : at least one, of different names"""
+    """title : the name of the file or folder   files : all that it is made of   layers : at least one, of different names
+    skipped : what damaged layers lack, which are none of these"""
 
     title: str
     files: tuple[Path, ...]
     layers: tuple[Layer, ...]
+    skipped: tuple[str, ...] = ()
 
     def stamps(self) -> list[dict[str, str | int]]:
         """Names, sizes and times: as long as these are the same, so is the content."""
@@ -78,6 +80,7 @@ def open_source(
     """
     if path.suffix.lower() == ".npy" and layout in (None, PLAIN):
         with about(path):
+            expect_no_settings(settings)
             return Source(path.name, (path,), (_of_npy(path, key, length),))
     checkpoint = read_checkpoint(path, key=key, layout=layout, length=length, settings=settings)
     # chunks come in the order of the layers; a config.json beside a checkpoint has a say in what its layers are
@@ -95,7 +98,8 @@ def open_source(
 
     beside = (path if path.is_dir() else path.parent) / "config.json"
     files = (*checkpoint.files, *([beside] if beside.exists() and checkpoint.layouts != (PLAIN,) else []))
-    return Source(path.name, tuple(dict.fromkeys(files)), tuple(layer_at(place) for place in range(len(checkpoint.layers))))
+    layers = tuple(layer_at(place) for place in range(len(checkpoint.layers)))
+    return Source(path.name, tuple(dict.fromkeys(files)), layers, checkpoint.skipped)
 
 
 def _length_of(system: System) -> int:

@@ -61,8 +61,10 @@ class Weights:
             fits = size >= length
         if not fits:
             raise ValueError(f"{name}: expected {expected}, got shape {values.shape}")
-        if not (np.isfinite(values).all() and (values >= 0).all() and values[..., 1:].any(-1).all()):
-            raise ValueError(f"{name}: expected finite numbers that are not negative and not all zero")
+        bad = np.argwhere(~(np.isfinite(values) & (values >= 0)))
+        if bad.size or not values[..., 1:].any(-1).all():
+            got = f"{values[tuple(bad[0])]:g} at {[int(place) for place in bad[0]]}" if bad.size else "a row of zeros"
+            raise ValueError(f"{name}: expected finite numbers that are not negative and not all zero, got {got}")
         if weights is None and size < 2 * length:
             values, size = _interpolated(values, size, -(-2 * length // size), periodic=response.is_complex)
         return cls(values, weights is not None, size)

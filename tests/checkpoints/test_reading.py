@@ -167,11 +167,22 @@ def test_a_damaged_layer_among_others_is_left_out_aloud(tmp_path, fault):
     else:
         shapes["layers.1.filter_fn.bias"] = (7,)
     path = write(tmp_path / "m.safetensors", shapes, "")
-    with pytest.warns(UserWarning, match=r"m\.safetensors: left out: hyena at 'layers\.1\.': found .*; (no |filter_fn\.bias has)"):
+    words = r"m\.safetensors: left out: hyena at 'layers\.1\.': found .*; (no |filter_fn\.bias has)"
+    with pytest.warns(reading.LeftOutWarning, match=words):
         found = ssmid.read_checkpoint(path)
     assert [layer.name for layer in found.layers] == ["layers.0", "layers.2"]
     assert len(found.skipped) == 1
     assert ssmid.read_checkpoint(path, prefix="layers.2").skipped == ()
+
+
+def test_settings_and_layouts_are_for_filters_that_are_made(tmp_path, taps):
+    np.save(tmp_path / "h.npy", taps)
+    save_file({"layers.0.filter": taps, "bias": taps[0]}, tmp_path / "h.safetensors")
+    with pytest.raises(ValueError, match=r"h\.npy: layout: expected none for a file without named tensors, .*, got 'hyena'"):
+        ssmid.read_checkpoint(tmp_path / "h.npy", layout="hyena")
+    for name, key in (("h.npy", None), ("h.safetensors", "bias"), ("h.safetensors", None)):
+        with pytest.raises(ValueError, match=r"settings: expected .*, got (shift|a)"):
+            ssmid.read_checkpoint(tmp_path / name, key=key, settings={"shift" if name == "h.safetensors" else "a": 1})
 
 
 def test_other_kinds_of_layers_are_not_damaged_ones(tmp_path, recwarn):

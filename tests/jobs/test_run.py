@@ -325,6 +325,12 @@ def test_a_finished_job_is_said_again_and_not_done_again(here, whole, monkeypatc
     assert results(here / "whole") == whole
 
 
+def test_a_finished_job_without_its_tensors_is_done_again(here, whole):
+    (here / "whole" / "model.safetensors").unlink()
+    distill_into(here / "whole", here / "h.npy", OPTIONS, chunk=2)
+    assert results(here / "whole") == whole
+
+
 @pytest.mark.parametrize("damage", [lambda c: c[:-20], lambda c: b"", lambda c: b"garbage"])
 def test_a_damaged_chunk_is_done_again(here, whole, monkeypatch, damage):
     with monkeypatch.context() as patched:
@@ -483,6 +489,17 @@ def test_weights_of_the_wrong_length_make_no_folder(here):
     np.save(here / "w.npy", np.ones(7))
     with pytest.raises(ValueError, match=r"weights: expected one for each of the \d+ taps of filters, got 7"):
         distill_into(here / "out", here / "h.npy", {"order": 2, "weights": here / "w.npy"})
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["weights", "frequency_weights"])
+def test_weights_that_are_none_make_no_folder(here, name, monkeypatch):
+    w = np.ones((10, 24 if name == "weights" else 33))
+    w[7, 3] = -1
+    np.save(here / "w.npy", w)
+    monkeypatch.setattr("ssmid.jobs.request._AT_ONCE", 5 * w.shape[1])
+    with pytest.raises(ValueError, match=rf"{name}: expected finite numbers .*, got -1 at \[2, 3\] from row 5 on"):
+        distill_into(here / "out", here / "h.npy", {"order": 2, name: here / "w.npy"})
     assert not (here / "out").exists()
 
 
