@@ -74,7 +74,7 @@ def order_curves(filters: Array | ImpulseResponse, max_order: int = 64, *, chunk
     *batch, length = taps.shape
     flat, count = namespace(taps).reshape(taps, (prod(batch), length)), prod(batch)
     parts = [_curves(Bank.of(flat[i : min(i + chunk, count), :]), max_order) for i in range(0, max(1, count), chunk)]
-    l2, bound = (np.concatenate(both).reshape(*batch, -1) for both in zip(*parts, strict=True))
+    l2, bound = (np.concatenate(both)[:count].reshape(*batch, both[0].shape[-1]) for both in zip(*parts, strict=True))
     return OrderCurves(*(from_numpy(x, taps) for x in (np.arange(l2.shape[-1]), l2, bound)))
 
 

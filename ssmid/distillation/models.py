@@ -23,6 +23,7 @@ from ssmid.distillation.model_norms import energy_beyond, natural_length
 from ssmid.distillation.model_sources import REDUCTIONS, ModelSource, Scalars, sources_of, warn_of_missed
 from ssmid.distillation.options import Options
 from ssmid.distillation.order_budget import allocate, sampled_orders
+from ssmid.distillation.orders import orders_of_each
 from ssmid.distillation.result import Distillation
 from ssmid.distillation.rounding import rounded
 from ssmid.systems import FrequencyResponse, ImpulseResponse, Modal, SparseStateSpace, StateSpace, System
@@ -83,6 +84,8 @@ def _check(system: System, options: Options) -> None:
         raise ValueError("expected discrete time, got dt=0: sample it first with ssmid.c2d(system, dt)")
     if system.is_complex:
         raise ValueError(f"expected a real system, got {system!r}")
+    if getattr(system, "order", None) == 0:
+        raise ValueError(f"expected a system with states, got {system!r}: it is its feedthrough already")
     if options.method not in REDUCTIONS:
         known = ", ".join(repr(name) for name in REDUCTIONS)
         raise ValueError(f"method: expected one of {known} for a model, got {options.method!r}{_TAPS}")
@@ -108,8 +111,7 @@ def _orders(sources: list[ModelSource], batch: tuple[int, ...], options: Options
         return [_by_tolerance(source, options.tol, options) for source in sources]
     if options.budget is not None:
         return _by_budget(sources, options)
-    wanted = to_numpy(options.order) if is_array(options.order) else np.asarray(options.order)
-    wanted = np.broadcast_to(wanted, batch).reshape(-1)
+    wanted = orders_of_each(options.order if is_array(options.order) else np.asarray(options.order), batch)
     return [(_rounded(wanted[source.places], source, options), np.ones(source.count, bool)) for source in sources]
 
 

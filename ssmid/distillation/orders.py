@@ -71,12 +71,14 @@ def orders_above_noise(bank: Bank, subspace: Subspace, options: Options) -> np.n
     """``(n,)`` how many Hankel values stand above white noise of a level that is read off the others, at most ``max_order``.
 
     As :func:`ssmid.identification.order.order_above_noise`, for the matrix with zeros beyond the last tap: it is part of a circulant
-    one of twice its size, of which noise fills half, which leaves the threshold where it is.
+    one of twice its size, of which noise fills half, which leaves the threshold where it is. Of noise alone one filter in fifty of 30
+    taps has states, and one in seven of 12.
     """
     xp = namespace(bank.strict)
     times = xp.arange(1, bank.length + 1, dtype=xp.float64, device=bank.strict.device)
     energy = xp.sum(bank.strict**2 * times, axis=-1)  # the tap t stands t times in the Hankel matrix
-    found = to_numpy(order_above_noise(subspace.sigma, bank.length, bank.length, energy=energy, noise="hankel"))
+    size = bank.length
+    found = to_numpy(order_above_noise(subspace.sigma, size, size, energy=energy, noise="hankel", may_be_exact=False))
     wanted = np.minimum(rounded_up(found, options.multiple), options.max_order // options.multiple * options.multiple)
     return held(bank, subspace, wanted)
 

@@ -16,7 +16,7 @@ from ssmid.distillation.certificate import Certificate, certify
 from ssmid.distillation.fitted import Fitted
 from ssmid.distillation.methods import Method, method_for
 from ssmid.distillation.models import distill_system
-from ssmid.distillation.options import Options
+from ssmid.distillation.options import Options, whole_number
 from ssmid.distillation.order_budget import Subspaces, orders_within_budget
 from ssmid.distillation.order_by_tolerance import fit_to_tolerance
 from ssmid.distillation.orders import Found, fit_at_orders, no_states, of_width, orders_of_each, rounded_up, widened
@@ -90,6 +90,8 @@ def distill(filters: Array | System, order: int | str | Array = None, *, chunk: 
     >>> distill(taps, tol=1e-2).order
     array([2, 2, 9])
     """
+    if chunk is not None:
+        chunk = whole_number("chunk", chunk, 1)
     if isinstance(filters, System) and not isinstance(filters, ImpulseResponse):
         return distill_system(filters, Options(order=order, **options), chunk=chunk)
     taps = filters.taps if isinstance(filters, ImpulseResponse) else as_array(filters, "filters")

@@ -28,6 +28,7 @@ def order_above_noise(
     noise: str = "independent",
     ports: tuple[int, int] = (1, 1),
     false_alarm: float = 0.01,
+    may_be_exact: bool = True,
 ) -> Array:
     """``(*batch,)`` integers: how many of the singular values ``sigma`` ``(*batch, k)``, descending, are no noise.
 
@@ -35,10 +36,12 @@ def order_above_noise(
     energy : ``(*batch,)`` the squared Frobenius norm; needed where ``sigma`` are only the leading values
     noise : "independent" entries, or a "hankel" matrix of independent samples
     false_alarm : the probability that noise alone counts as a state
+    may_be_exact : whether values at rounding mean that there is no noise. False for matrices that have such of noise too, as
+        triangular ones do
 
-    Values at the rounding of the largest never count; where there are such, all others do. At most two thirds of the values count
-    otherwise: the rest is what the level of the noise is read off. NaN gives 0. Raises ValueError for an unknown ``noise``, and for
-    leading values without ``energy``. Not differentiable.
+    Values at the rounding of the largest never count; where there are such and the matrix ``may_be_exact``, all others do. At most two
+    thirds of the values count otherwise: the rest is what the level of the noise is read off. NaN gives 0. Raises ValueError for an
+    unknown ``noise``, and for leading values without ``energy``. Not differentiable.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -73,7 +76,7 @@ def order_above_noise(
     rounding = 2 * _EPS * (height + breadth)  # of taps that were computed as powers: their phase drifts by eps a step
     sound = values > rounding
     by_noise = np.max(np.where(loud & sound, r, 0), axis=-1)
-    orders = np.where(sound.all(-1), by_noise, sound.sum(-1))
+    orders = np.where(sound.all(-1) | (not may_be_exact), by_noise, sound.sum(-1))
     return from_numpy(orders.astype(np.int64), sigma)
 
 

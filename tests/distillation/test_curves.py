@@ -126,6 +126,11 @@ def test_kind_is_kept(xp, rng):
     assert xp.numpy(curves.orders).tolist() == [0, 1, 2, 3]
 
 
+def test_no_filters():
+    curves = order_curves(np.zeros((0, 20)), 4)
+    assert (curves.l2.shape, curves.bound.shape, curves.orders_for(0.1).shape) == ((0, 5), (0, 5), (0,))
+
+
 def test_wrong_input():
     with pytest.raises(ValueError, match="max_order: expected an integer of at least 1, got 0"):
         order_curves(np.ones((2, 5)), 0)

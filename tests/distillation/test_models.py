@@ -294,6 +294,10 @@ def test_wrong_systems(rng):
         distill(ssmid.ImpulseResponse(np.ones(5)), 1)
     with pytest.raises(ValueError, match="budget: expected a bank of scalar systems"):
         distill(unit(rng), budget=4)
+    with pytest.raises(ValueError, match=r"expected a system with states, got Modal\(order=0, batch=\(2,\)"):
+        distill(ssmid.Modal(np.zeros((2, 0)), np.zeros((2, 0))), 1)
+    with pytest.raises(ValueError, match=r"order: expected shapes that broadcast to \(2,\), got \(3,\)"):
+        distill(ssmid.Modal([[0.5, 0.1], [0.2, 0.3]], np.ones((2, 2))), np.array([1, 2, 3]))
 
 
 def test_one_door(rng):

@@ -39,6 +39,13 @@ def test_noise_alone_is_no_state(rng):
     assert (np.broadcast_to(orders, 40) > 0).sum() <= 3  # one in a hundred
 
 
+@pytest.mark.parametrize("length", [30, 50, 64])
+def test_noise_alone_is_no_state_where_every_hankel_value_is_known(rng, length):
+    """The triangular Hankel matrix of short noise has values at rounding, which say nothing of the noise."""
+    orders = np.asarray(ssmid.distill(rng.standard_normal((40, length)), "noise").order)
+    assert (np.broadcast_to(orders, 40) > 0).sum() <= 3
+
+
 def test_orders_above_the_noise_are_limited_and_rounded(rng):
     taps = noisy(rng, [3, 8], 300, 1e-4)
     assert np.asarray(ssmid.distill(taps, "noise", max_order=6).order).tolist() == [3, 6]
@@ -78,18 +85,41 @@ def test_orders_broadcast_and_chunks(rng):
 
 
 def test_wrong_orders():
-    for wrong, words in ((np.array([1.5, 2]), "1.5"), (np.array([-1, 2]), "-1"), (np.array([True, False]), "True")):
+    for values, words in (([1.5, 2], "1.5"), ([-1, 2], "-1"), ([True, False], "True"), ([4.0, np.inf], "inf")):
         with pytest.raises(ValueError, match=f"order: expected integers of at least 0, got {words}"):
-            ssmid.distill(np.ones((2, 9)), wrong)
+            ssmid.distill(np.ones((2, 9)), np.array(values))
     with pytest.raises(ValueError, match="order: expected shapes that broadcast"):
         ssmid.distill(np.ones((2, 9)), np.array([1, 2, 3]))
     with pytest.raises(ValueError, match="order: expected a whole number or 'noise', got 'all'"):
         ssmid.distill(np.ones((2, 9)), "all")
     with pytest.raises(ValueError, match="multiple: expected at most max_order = 4, got 8"):
         ssmid.distill(np.ones((2, 9)), tol=0.1, max_order=4, multiple=8)
+    with pytest.raises(ValueError, match=r"max_modulus: expected a number between 0 and 1, got '0\.9'"):
+        ssmid.distill(np.ones((2, 9)), 2, max_modulus="0.9")
     for wrong in (0, 2.5, True):
         with pytest.raises(ValueError, match="order: expected an integer of at least 1"):
             ssmid.distill(np.ones((2, 9)), wrong)
+
+
+@pytest.mark.parametrize("name", ["tol", "gtol"])
+@pytest.mark.parametrize("value", [0, -1, np.inf, np.nan, True, "1e-2", np.ones(2)])
+def test_numbers_that_are_none(name, value):
+    options = {"tol": value} if name == "tol" else {"order": 2, "gtol": value}
+    with pytest.raises(ValueError, match=f"{name}: expected a positive number, got "):
+        ssmid.distill(np.ones((2, 9)), **options)
+
+
+@pytest.mark.parametrize("chunk", [0, -3, "2", 1.5])
+def test_chunks_hold_at_least_one(rng, chunk):
+    for filters in (np.ones((2, 9)), ssmid.Modal(rng.uniform(0, 0.5, (2, 3)), np.ones((2, 3)))):
+        with pytest.raises(ValueError, match=f"chunk: expected an integer of at least 1, got {chunk!r}"):
+            ssmid.distill(filters, 2, chunk=chunk)
+
+
+def test_whole_numbers_may_be_floats(rng):
+    taps = noisy(rng, [3, 8], 300, 1e-4)
+    plain, floats = (ssmid.distill(taps, tol=0.1, max_order=kind(8), multiple=kind(2), chunk=kind(2)) for kind in (int, float))
+    assert np.asarray(plain.order).tolist() == np.asarray(floats.order).tolist()
 
 
 def test_what_filters_carry(rng):

@@ -91,6 +91,15 @@ def test_exact_data_count_to_rounding():
     assert order_above_noise(np.zeros((2, 6)), 6, 6).tolist() == [0, 0]
 
 
+def test_values_at_rounding_say_nothing_of_a_matrix_that_has_such_of_noise(rng):
+    noise = rng.standard_normal((20, 50))
+    places = np.add.outer(np.arange(50), np.arange(50))
+    sigma = np.linalg.svd(np.pad(noise, [(0, 0), (0, 50)])[:, places], compute_uv=False)
+    assert sigma[:, -1].min() < 1e-15 * sigma[:, 0].min()
+    assert (order_above_noise(sigma, 50, 50, noise="hankel") > 40).any()
+    assert (order_above_noise(sigma, 50, 50, noise="hankel", may_be_exact=False) > 0).sum() <= 2
+
+
 def test_kinds_and_bad_elements(xp, rng):
     sigma = hankel_values(np.stack([modes(rng, 4, 99), modes(rng, 2, 99)]) + 1e-3 * rng.standard_normal((2, 99)), 50)
     sigma = np.stack([sigma[0], np.full(50, np.nan), sigma[1]])
