@@ -57,10 +57,11 @@ class Certificate:
     lower_bound : ``(*batch,)`` of the Hankel norm of the error of any model of this order: sigma_{order+1} from below (Adamjan, Arov &
         Krein, Math. USSR Sbornik 15, 1971), 0 where the order reaches the rank. With ``beyond="free"``, of the square Hankel matrix of
         the taps alone (Eckart & Young, Psychometrika 1, 1936)
-    l2 : ``(*batch,)`` relative l2 error, to rounding of the taps
+    l2 : ``(*batch,)`` relative l2 error, to rounding of the taps, never below the truth
     hankel, hinf, l1 : ``(*batch,)`` norms of the error, in the unit of the taps: never below the truth and at most 0.1 % above it.
         ``hankel`` is an upper bound but for a chance of one in a million (error_hankel.py); ``l1`` may be 1.6 times too large of poles
-        within 1e-4 of the circle whose ringing dominates (error_norms.py)
+        within 1e-4 of the circle whose ringing dominates (error_norms.py). Of modes so much larger than their sum that double precision
+        loses digits in it, all four errors count the most that may be lost
     filter_hinf, filter_l1 : ``(*batch,)`` of the filter without tap 0; its Hankel norm is ``sigma[..., 0]``
     spectral_radius : ``(*batch,)`` the largest modulus of a pole
     tail_energy : ``(*batch,)`` energy of the model after the last tap, all of it, relative to that of the filter
@@ -137,6 +138,7 @@ class Certificate:
         return {"ratio": to_numpy(self.ratio), "l2": l2, "ringing": ringing, "order": order, "half": order // 2, "decay": decay}
 
 
+@quiet
 def certify(bank: Bank, fitted: Fitted, sigma: Array, *, beyond: str = "zero", precision: str = "float64") -> Certificate:
     """The certificate of the ``n`` filters of a bank, in their own scale. Not differentiable.
 
@@ -155,9 +157,8 @@ def certify(bank: Bank, fitted: Fitted, sigma: Array, *, beyond: str = "zero", p
     sound = from_numpy(bank.kind != NOT_FINITE, sigma)
     values = {name: xp.where(sound, x, xp.full_like(x, float("nan"))) for name, x in values.items()}
     known = xp.where(sound[:, None], sigma, xp.full_like(sigma, float("nan")))
-    return Certificate(
-        sigma=known * bank.scale[:, None], converged=fitted.converged & sound, kind=bank.kind, delay=bank.delay, **values
-    )
+    converged = fitted.converged & sound & ~xp.isnan(values["l2"])
+    return Certificate(sigma=known * bank.scale[:, None], converged=converged, kind=bank.kind, delay=bank.delay, **values)
 
 
 _AT_ONCE = {"host": 2**25, "gpu": 2**28}
@@ -180,17 +181,14 @@ def _measured(
     scale = error.scale
     hankel = hankel_norm(error, bound / scale, hinf, precision)[1]
     # of a pole within rounding of the circle nothing but that bound is known
-    hankel = xp.maximum(xp.where(xp.isnan(hankel), hinf, hankel) * scale, bound)
-
-    def shown(array: Array, unit: Array) -> Array:
-        return (array + error.size) * unit
+    hankel = xp.maximum(xp.where(xp.isnan(hankel), hinf, hankel), bound / scale)
 
     return {
         "lower_bound": bound * bank.scale,
-        "l2": shown(error.energy**0.5 * scale, 1 / size),
-        "hankel": shown(hankel, bank.scale),
-        "hinf": shown(hinf * scale, bank.scale),
-        "l1": shown(l1 * scale, bank.scale),
+        "l2": error.measured(error.energy**0.5, "l2") / size,
+        "hankel": error.measured(hankel, "hankel") * bank.scale,
+        "hinf": error.measured(hinf, "hinf") * bank.scale,
+        "l1": error.measured(l1, "l1") * bank.scale,
         "filter_hinf": xp.minimum(hinf_of_taps(bank.strict), own_l1) * bank.scale,
         "filter_l1": own_l1 * bank.scale,
         "spectral_radius": xp.max(xp.abs(poles), axis=-1) if poles.shape[-1] else xp.zeros_like(energy),

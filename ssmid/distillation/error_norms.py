@@ -1,9 +1,10 @@
 """What a filter and its small recurrence differ by, and the energy and the moduli of that: many at once, tails in closed form.
 
 The difference is made tap by tap, so that its norms are good to the rounding of the taps however small it is; energies are never
-subtracted. After the last tap it is the model alone, ``Re sum_k later_k p_k^t`` for ever. In the orthonormal real functions of
-Kautz of the poles (IRE Trans. Circuit Theory 1, 1954; gramians.py) that tail is a vector of as many entries as there are poles,
-whose length is its energy, also where residues of a cluster of poles cancel.
+subtracted. A model whose modes are far larger than their sum loses digits in it: what that may come to stands beside the norms. After
+the last tap it is the model alone, ``Re sum_k later_k p_k^t`` for ever. In the orthonormal real functions of Kautz of the poles (IRE
+Trans. Circuit Theory 1, 1954; gramians.py) that tail is a vector of as many entries as there are poles, whose length is its energy, also
+where residues of a cluster of poles cancel.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ ACCURACY = 1e-3
 """To what the sum of moduli, the H-infinity norm and the Hankel norm may exceed the truth, relative."""
 _LONGEST, _LONG = 64, 2**17
 """A tail is written out over 64 times the filter, or 131,072 taps if that is more: time enough for poles of modulus 0.9999."""
+_UNIT = 4 * 2.0**-53
+"""What a mode loses of itself, in double precision."""
 _BLOCK = 2**22
 """Taps that are written out at once."""
 
@@ -32,6 +35,7 @@ class Difference:
     taps : ``(n, 2 N)``, of which the last N are the model's alone   length : N
     poles, later : ``(n, d)`` of what follows the first N taps, ``Re sum_k later_k poles_k^t``; d at least 1
     scale : ``(n,)``   size : ``(n,)`` zero, infinite or NaN: what to add to a norm of it, where the model is unstable or not finite
+    rounding : ``(n, 2)`` what the sum of the modes loses in double precision, in l2 and in l1 norm, in the unit of the taps
     """
 
     taps: Array
@@ -40,6 +44,7 @@ class Difference:
     later: Array
     scale: Array
     size: Array
+    rounding: Array
 
     @classmethod
     @quiet
@@ -65,13 +70,18 @@ class Difference:
         size = xp.where(stable, xp.zeros_like(scale), xp.full_like(scale, float("inf")))
         size = xp.where(finite, size, xp.full_like(scale, float("nan")))
         later = -residues * integer_power(poles, length) / as_complex(scale)[:, None] if rings else xp.zeros_like(poles)
-        return cls(taps / scale[:, None], length, poles if rings else xp.zeros_like(poles), later, scale, size)
+        lost = xp.stack([_rounding(poles, residues, length, power) for power in (2, 1)], axis=-1)
+        return cls(taps / scale[:, None], length, poles if rings else xp.zeros_like(poles), later, scale, size, lost)
 
     def take(self, places: np.ndarray) -> Difference:
         """Some of them."""
         xp, index = namespace(self.taps), from_numpy(places, self.taps)
-        taps, poles, later, scale, size = (xp.take(x, index, axis=0) for x in (self.taps, self.poles, self.later, self.scale, self.size))
-        return Difference(taps, self.length, poles, later, scale, size)
+        taps, *rest = (xp.take(getattr(self, f.name), index, axis=0) for f in dataclasses.fields(self) if f.name != "length")
+        return Difference(taps, self.length, *rest)
+
+    def measured(self, values: Array, norm: str) -> Array:
+        """Norms ``(n,)`` of what is divided by ``scale`` in the unit of the taps, with what they may be too small by."""
+        return values * self.scale + self.size + self.rounding[:, 0 if norm == "l2" else 1]
 
     @cached_property
     def root(self) -> Array:
@@ -88,6 +98,16 @@ class Difference:
         """``(n,)`` of all of it, tail and all."""
         xp = namespace(self.taps)
         return xp.sum(self.taps[:, : self.length] ** 2, axis=-1) + xp.sum(self.tail**2, axis=-1)
+
+
+def _rounding(poles: Array, residues: Array, length: int, power: int) -> Array:
+    """``(n,)`` the l1 or l2 norm, by ``power``, of the rounding of the modes: of each as many units as a product of two numbers has."""
+    xp, size = namespace(poles), namespace(poles).abs(poles) ** power
+    inside = size < 1
+    lasting = xp.clip(1 / (1 - xp.where(inside, size, xp.zeros_like(size))), max=float(length))
+    # outside of the circle, where only the given taps count, the last is the largest
+    grown = length * xp.where(inside, xp.zeros_like(size), xp.abs(integer_power(as_complex(size), length)))
+    return _UNIT * xp.sum(xp.abs(residues) * (lasting + grown) ** (1 / power), axis=-1)
 
 
 def energy_of_modes(poles: Array, residues: Array) -> Array:

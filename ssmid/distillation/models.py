@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_array, is_complex, namespace, to_numpy, width
+from ssmid._array import Array, as_complex, astype_width, double, from_numpy, is_array, is_complex, namespace, quiet, to_numpy, width
 from ssmid.analysis.conversion import to_state_space
 from ssmid.distillation.bank import NOT_FINITE, UNSTABLE
 from ssmid.distillation.certificate import Certificate
@@ -170,6 +170,7 @@ def _fit(source: ModelSource, orders: np.ndarray, met: np.ndarray, options: Opti
 # ---------------------------------------------------------------- the result
 
 
+@quiet
 def _certificate(source: ModelSource, fitted: Fitted, converged: Array, length: int) -> dict[str, Any]:
     """The fields of a :class:`Certificate` for the elements of a source."""
     xp = namespace(source.scale)
@@ -180,21 +181,23 @@ def _certificate(source: ModelSource, fitted: Fitted, converged: Array, length: 
     radius = xp.max(xp.abs(fitted.poles), axis=-1) if fitted.poles.shape[-1] else xp.zeros_like(size)
     lost = np.isin(source.kind, (NOT_FINITE, UNSTABLE))
     nan = from_numpy(np.where(lost, np.nan, 0.0), source.scale)
+    l2 = norms["h2"] / size + nan
     return {
         "sigma": source.sigma * source.scale[:, None] + nan[:, None],
         "lower_bound": xp.take_along_axis(sigma, from_numpy(places, sigma), axis=-1)[:, 0] * source.scale + nan,
-        "l2": norms["h2"] / size + nan,
+        "l2": l2,
         **{kind: norms[kind] * source.scale + nan for kind in ("hankel", "hinf", "l1")},
         "filter_hinf": own["hinf"] * source.scale + nan,
         "filter_l1": own["l1"] * source.scale + nan,
         "spectral_radius": radius + nan,
         "tail_energy": energy_beyond(fitted.poles, fitted.residues, length) / size**2 + nan,
-        "converged": converged & from_numpy(~lost, converged),
+        "converged": converged & ~xp.isnan(l2),
         "kind": source.kind,
         "delay": np.zeros(source.count, np.int64),
     }
 
 
+@quiet
 def _assembled(
     parts: list[tuple[ModelSource, Fitted, Array]],
     flat: Scalars,

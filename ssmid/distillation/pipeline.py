@@ -196,6 +196,7 @@ def _ordered(fitted: Fitted) -> Fitted:
     return dataclasses.replace(fitted, poles=poles, residues=residues)
 
 
+@quiet
 def _assembled(parts: list[_Part], method: Method, batch: tuple[int, ...], length: int, bits: int, dt: float | bool) -> Distillation:
     xp = namespace(parts[0].feedthrough)
 

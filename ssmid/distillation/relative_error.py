@@ -53,4 +53,4 @@ def _error(difference: Difference, norm: str) -> Array:
             found = xp.minimum(hinf_norm(difference), moduli)
         if norm == "hankel":
             found = hankel_norm(difference, xp.zeros_like(moduli), found)[1]
-    return found * difference.scale + difference.size
+    return difference.measured(found, norm)

@@ -35,8 +35,8 @@ def in_its_precision(fit: Fit) -> Fit:
     """The method with poles and residues rounded to the precision that a bank's result will have.
 
     Where residues are so large that their rounding alone is felt, or a badly conditioned problem has left less than half of the filter,
-    they are replaced by those of least error and rounding together, if that brings the model nearer. So are those of a model with as
-    many states as taps, whose poles are those of a delay line.
+    they are replaced by those of least error and rounding together, if that brings the model nearer: of the poles that were found, or of
+    those of a delay line, which no optimum has but models of filters that end, or of as many states as taps, come near.
     """
 
     def rounded_fit(bank: Bank, orders: np.ndarray, subspace: Subspace | None, options: Options) -> Fitted:
@@ -60,21 +60,45 @@ def _relieved(bank: Bank, fitted: Fitted) -> Fitted:
     rows = np.flatnonzero(lost & to_numpy(xp.all(xp.isfinite(fitted.poles), axis=-1)) & ~bank.empty & (fitted.orders > 0))
     if not rows.size:
         return fitted
-    part, old = bank.take(rows), taken_fits(fitted, rows)
-    poles, live = prepared(pairs_first(to_numpy(old.poles), old.orders), old.orders, part.strict, real=True)
-    new = rounded(Fitted(poles, 0 * poles, old.orders, old.converged, old.condition), part.scale, bank.bits)
-    residues, _ = OverAllTime.of(part).eased(new.poles, live, _unit(bank) * _lasting(bank, new.poles) ** 0.5)
-    poles, residues = (xp.where(live, x, xp.zeros_like(x))[:, : old.poles.shape[-1]] for x in (new.poles, residues))
-    new = rounded(dataclasses.replace(new, poles=poles, residues=residues), part.scale, bank.bits)
-    before, after = (to_numpy(_error(part, found)) for found in (old, new))
-    better = ~(before <= after) & np.isfinite(after)
-    return replaced_fits(fitted, rows[better], taken_fits(new, np.flatnonzero(better))) if better.any() else fitted
+    part, found = bank.take(rows), taken_fits(fitted, rows)
+    delay_line = _of_a_delay_line(found.orders, found.poles.shape[-1], _unit(bank))
+    for poles in (pairs_first(to_numpy(found.poles), found.orders), delay_line):
+        new = _eased(part, dataclasses.replace(found, poles=poles))
+        before, after = (to_numpy(_error(part, either)) for either in (found, new))
+        better = np.flatnonzero(~(before <= after) & np.isfinite(after))
+        found = replaced_fits(found, better, taken_fits(new, better)) if better.size else found
+    return replaced_fits(fitted, rows, found)
+
+
+def _eased(bank: Bank, fitted: Fitted) -> Fitted:
+    """With the residues of least error and rounding together."""
+    xp = namespace(bank.strict)
+    poles, live = prepared(fitted.poles, fitted.orders, bank.strict, real=True)
+    new = rounded(dataclasses.replace(fitted, poles=poles, residues=0 * poles), bank.scale, bank.bits)
+    residues, _ = OverAllTime.of(bank).eased(new.poles, live, _unit(bank) * _lasting(bank, new.poles) ** 0.5)
+    poles, residues = (xp.where(live, x, xp.zeros_like(x))[:, : fitted.poles.shape[-1]] for x in (new.poles, residues))
+    return rounded(dataclasses.replace(new, poles=poles, residues=residues), bank.scale, bank.bits)
+
+
+def _of_a_delay_line(orders: np.ndarray, width: int, unit: float) -> np.ndarray:
+    """``(n, width)`` the roots of ``z^order = -radius^order``, conjugates as neighbours: what ends after ``order`` taps is a sum of them.
+
+    Of a filter that does, ``radius^order`` of itself is missed, and residues as large as ``radius^(1 - order)`` are rounded to a ``unit``: the
+    radius at which both are the same. Poles nearer to 0, where an optimum has all of them, cancel each other.
+    """
+    poles = np.zeros((len(orders), width), complex)
+    for order in np.unique(orders[orders > 0]):
+        radius = unit ** (1 / (2 * order - 1))
+        above = radius * np.exp(1j * np.pi * np.arange(1, order, 2) / order)
+        ring = np.concatenate([np.stack([above, above.conj()], -1).ravel()[: order - order % 2], [-radius] * (order % 2)])
+        poles[orders == order, :order] = ring
+    return poles
 
 
 def _error(bank: Bank, fitted: Fitted) -> Array:
     """``(n,)`` over all time, infinite or NaN where that is not known."""
     error = Difference.between(bank.strict, fitted.poles, fitted.residues)
-    return error.energy**0.5 * error.scale + error.size
+    return error.measured(error.energy**0.5, "l2")
 
 
 def _lasting(bank: Bank, poles: Array) -> Array:
@@ -92,8 +116,7 @@ def rounded(fitted: Fitted, scale: Array, bits: int, radius: float = 1.0) -> Fit
 
     A pole that rounding would put on the circle of ``radius`` or beyond is moved in by 2e-7.
     """
-    unit = as_complex(scale)[:, None]
-    residues = double(astype_width(fitted.residues * unit, bits)) / unit
+    residues = _divided(double(astype_width(fitted.residues * as_complex(scale)[:, None], bits)), scale[:, None])
     if bits == 64:
         return dataclasses.replace(fitted, residues=residues)
     xp, size = namespace(fitted.poles), namespace(fitted.poles).abs(fitted.poles)
@@ -101,6 +124,12 @@ def rounded(fitted: Fitted, scale: Array, bits: int, radius: float = 1.0) -> Fit
     held = fitted.poles * as_complex(most / xp.where(size > 0, size, xp.ones_like(size)))
     poles = xp.where((xp.abs(poles) > most) & (size <= radius), double(astype_width(held, bits)), poles)
     return dataclasses.replace(fitted, poles=poles, residues=residues)
+
+
+def _divided(values: Array, by: Array) -> Array:
+    """Complex by real numbers, which may be too small for an inverse of their own."""
+    xp = namespace(values)
+    return as_complex(xp.real(values) / by) + 1j * as_complex(xp.imag(values) / by)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,15 +153,16 @@ class Cost:
 
 
 def cost_of(single: Certificate, exact: Certificate) -> Cost:
-    """Of two certificates of the same filters ``(n,)``. What is not finite in both is no difference."""
+    """Of two certificates of the same filters ``(n,)``. Those that single precision, or both, cannot hold have no error to compare."""
+    held = np.isfinite(to_numpy(single.l2)) & np.isfinite(to_numpy(exact.l2))
     own = {"l2": np.ones(len(exact.kind)), "hankel": exact.sigma[:, 0], "hinf": exact.filter_hinf, "l1": exact.filter_l1}
     found = {}
     for name, size in own.items():
         a, b, unit = (to_numpy(x) for x in (getattr(single, name), getattr(exact, name), size))
-        same = (a == b) | ~(np.isfinite(a) | np.isfinite(b))
+        same = (a == b) | ~(np.isfinite(a) & np.isfinite(b))
         with np.errstate(invalid="ignore", divide="ignore"):
             found[name] = float(np.max(np.where(same, 0.0, np.abs(a - b) / np.where(unit > 0, unit, 1.0)), initial=0.0))
-    return Cost(filters=len(exact.kind), **found)
+    return Cost(filters=int(np.sum(held)), **found)
 
 
 def worst(costs: list[Cost]) -> Cost | None:

@@ -33,7 +33,7 @@ from ssmid.jobs.pieces import Pieces
 from ssmid.jobs.request import Request
 from ssmid.jobs.sources import Source, open_source
 from ssmid.jobs.store import Store, expect_room, only_here
-from ssmid.jobs.summary import facts_of, report_of, table_of
+from ssmid.jobs.summary import facts_of, of_chunks, report_of, table_of
 from ssmid.jobs.workers import Alone, device_of, workers
 from ssmid.report.distillation_page import write_page
 from ssmid.report.progress import Stage
@@ -223,7 +223,7 @@ class _Job:
                 if self.source.stamps() != self.stamps:
                     raise ValueError(f"{self.source.title}: expected the source to stay as it was, got one that changed during the work")
                 store.merge(self.folder / TENSORS)
-                known = store.facts()
+                known = {name: of_chunks(facts) for name, facts in store.facts().items()}
                 layers = layers_in(self.folder / TENSORS, known, copy=False)
                 facts = {name: {**known[name], **facts_of(layer, options.norm, options.tol)} for name, layer in layers.items()}
                 write_bytes(self.folder / TABLE, table_of(facts))

@@ -56,15 +56,17 @@ class Store:
         return False
 
     def write(self, chunk: Chunk, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """``facts``: what JSON can hold, the same for all chunks of a layer."""
+        """``facts``: what JSON can hold."""
         import safetensors.numpy
 
         write_bytes(self.path(chunk), safetensors.numpy.save(arrays, {"job": self._identity, "facts": json.dumps(facts)}))
 
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """Of each layer, by name."""
-        first = {chunk.layer: chunk for chunk in self._manifest.chunks() if chunk.first == 0}
-        return {x["name"]: json.loads(entries(self.path(first[i]))[1]["facts"]) for i, x in enumerate(self._manifest.layers)}
+    def facts(self) -> dict[str, list[dict[str, Any]]]:
+        """Of each layer, by name, those of its chunks."""
+        found: dict[str, list[dict[str, Any]]] = {layer["name"]: [] for layer in self._manifest.layers}
+        for chunk in self._manifest.chunks():
+            found[self._manifest.layers[chunk.layer]["name"]].append(json.loads(entries(self.path(chunk))[1]["facts"]))
+        return found
 
     def read(self, chunk: Chunk) -> dict[str, np.ndarray]:
         """The arrays of a chunk, mapped."""
@@ -88,7 +90,7 @@ class Store:
         tensors = []
         for facts, where, found in zip(self._manifest.layers, paths, places, strict=True):
             for name in sorted(found[0]) if found else ():
-                lost = name in COMPLEX and not (name == "poles" and known[facts["name"]].get("shared"))
+                lost = name in COMPLEX and not (name == "poles" and known[facts["name"]][0].get("shared"))
                 tensors.append(_joined(facts["name"], tuple(facts["shape"][:-1]), name, where, found, lost))
         # the largest numbers first, so that all of them stand where processors like them; names in order beyond that
         tensors.sort(key=lambda tensor: -tensor.dtype.itemsize)

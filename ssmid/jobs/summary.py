@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -28,6 +29,8 @@ def facts_of(layer: Distillation, norm: str = "l2", tol: float | None = None) ->
     sound = np.isfinite(l2)
     missed = ~(relative_error(certificate, norm).reshape(-1) <= tol) & sound if tol is not None else np.zeros(kind.size, bool)
     failed = ~to_numpy(certificate.converged).reshape(-1) & ~missed
+    special = {name: kind == i for i, name in enumerate(KINDS) if i}
+    special["out of range"] = np.isnan(l2) & ~special["not finite"] & ~special["unstable"]
     facts: dict[str, Any] = {
         "shape": list(certificate.kind.shape),
         "length": layer.length,
@@ -41,12 +44,18 @@ def facts_of(layer: Distillation, norm: str = "l2", tol: float | None = None) ->
         "spectral_radius": _spread(to_numpy(certificate.spectral_radius).reshape(-1)),
         "tail_energy": _spread(to_numpy(certificate.tail_energy).reshape(-1)),
         "not_converged": int(np.sum(failed)),
-        "named": {name: int(np.sum(kind == i)) for i, name in enumerate(KINDS) if i and np.any(kind == i)},
-        "which": {name: np.flatnonzero(kind == i)[:_NAMED].tolist() for i, name in enumerate(KINDS) if i and np.any(kind == i)},
+        "named": {name: int(np.sum(which)) for name, which in special.items() if which.any()},
+        "which": {name: np.flatnonzero(which)[:_NAMED].tolist() for name, which in special.items() if which.any()},
     }
     if tol is not None:
         facts["over_tolerance"] = int(np.sum(missed))
     return facts
+
+
+def of_chunks(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a layer from its chunks: the same of all, but for what single precision costs, which is the worst of them."""
+    cost = worst([Cost(**part["single_precision"]) for part in parts if "single_precision" in part])
+    return parts[0] | ({} if cost is None else {"single_precision": dataclasses.asdict(cost)})
 
 
 Layers: TypeAlias = "Mapping[str, dict[str, Any]]"
@@ -89,6 +98,7 @@ DONE = {
     "delayed": "approximated as it is; a delay costs states",
     "extreme scale": "scaled by a power of two meanwhile",
     "unstable": "left out: NaN in its place",
+    "out of range": "its model does not fit the precision: NaN in its place",
 }
 
 
@@ -125,7 +135,7 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
 
 def _without(facts: Mapping[str, Any]) -> int:
     """Filters of a layer that have no result, and are not said to have converged."""
-    return sum(facts["named"].get(kind, 0) for kind in ("not finite", "unstable"))
+    return sum(facts["named"].get(kind, 0) for kind in ("not finite", "unstable", "out of range"))
 
 
 def _filters(count: int) -> str:

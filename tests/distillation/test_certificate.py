@@ -165,6 +165,46 @@ def test_residues_that_cancel_do_not_spoil_the_tail():
     assert float((e.tail**2).sum() * e.scale[0] ** 2) == pytest.approx(float(energy), rel=1e-9)
 
 
+def exact_errors(mpmath, taps, poles, residues):
+    """Relative l2 and l1 of taps 1 on, of the very numbers, in 50 digits."""
+    mpmath.mp.dps = 50
+    poles, states = ([mpmath.mpc(complex(x)) for x in values] for values in (poles, residues))
+    error = []
+    for tap in np.concatenate([taps[1:], np.zeros(3 * len(taps))]):
+        error.append(mpmath.mpf(float(tap)) - sum(x.real for x in states))
+        states = [x * p for x, p in zip(states, poles, strict=True)]
+    size = mpmath.sqrt(sum(mpmath.mpf(float(tap)) ** 2 for tap in taps[1:]))
+    return float(mpmath.sqrt(sum(e * e for e in error)) / size), float(sum(abs(e) for e in error))
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-5])
+def test_digits_that_modes_lose_in_their_sum_are_counted(rng, spread):
+    """Poles next to each other make a delta of residues up to 1e15, which double precision cannot sum."""
+    mpmath = pytest.importorskip("mpmath")
+    taps = np.eye(20)[4]
+    for _ in range(10):
+        poles = spread * np.sort(rng.uniform(-1, 1, 4))
+        gaps = [np.prod([p - q for q in poles if q != p]) for p in poles]
+        c = certified(taps[None], poles[None] + 0j, (1 / np.array(gaps))[None] + 0j)
+        l2, l1 = exact_errors(mpmath, taps, poles, 1 / np.array(gaps))
+        assert c.l2[0] >= l2
+        assert c.l1[0] >= l1
+        assert c.hankel[0] >= l2
+        assert c.l2[0] <= l2 + 1e-14 * np.abs(1 / np.array(gaps)).sum()
+
+
+@pytest.mark.parametrize(("tap", "order"), [(5, 5), (5, 7), (12, 12), (3, 3), (1, 1)])
+def test_a_delay_is_a_sum_of_modes_that_double_precision_holds(tap, order):
+    """The optimum has all poles at 0, where residues grow without limit."""
+    mpmath = pytest.importorskip("mpmath")
+    taps = np.eye(64)[tap]
+    found = ssmid.distill(taps, order)
+    l2, l1 = exact_errors(mpmath, taps, found.system.poles, found.system.residues)
+    assert l2 <= found.error <= 3e-7
+    assert l1 <= found.certificate.l1
+    assert found.converged
+
+
 def test_tiny_errors_are_measured(rng):
     poles, residues = modes(rng, 1, 6, 0.95)
     clean = response(poles[0], residues[0], 400)

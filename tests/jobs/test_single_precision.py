@@ -36,6 +36,30 @@ def test_the_cost_is_measured_printed_and_kept(source):
     assert described["layers"]["filters"]["single_precision"]["filters"] == 6
 
 
+def test_the_cost_is_that_of_all_chunks(source):
+    options = {"order": 3, "precision": "float32"}
+    distill_into(source / "out", source / "h.npy", options, chunk=1)
+    found = json.loads((source / "out" / "model.json").read_text())["layers"]["filters"]["single_precision"]
+    cost = ssmid.distill(np.load(source / "h.npy"), **options).cost
+    assert cost is not None
+    assert found["filters"] == 6
+    assert found["l2"] == pytest.approx(cost.l2, rel=1e-3)
+
+
+def test_a_filter_that_single_precision_cannot_hold_is_named_and_stops_nothing(source):
+    taps = np.load(source / "h.npy")
+    taps[3] *= 1e40
+    np.save(source / "h.npy", taps)
+    found = distill_into(source / "out", source / "h.npy", {"order": 3, "precision": "float32"}, chunk=2)
+    assert found is not None
+    report, good = found
+    assert not good
+    assert "NO RESULT for 1 of 6 filters: named above. The others stand." in report.words
+    layer = ssmid.load(source / "out")["filters"]  # pyright: ignore[reportIndexIssue]
+    assert np.isnan(layer.error).tolist() == [i == 3 for i in range(6)]
+    assert json.loads((source / "out" / "model.json").read_text())["layers"]["filters"]["which"]["out of range"] == [3]
+
+
 def test_values_that_a_chunk_does_not_know_are_nan(source):
     """The fifth filter meets the tolerance with few values, noise needs more of them."""
     distill_into(source / "out", source / "h.npy", {"tol": 0.3, "max_order": 40}, chunk=1)
