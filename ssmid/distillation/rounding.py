@@ -83,8 +83,8 @@ def _eased(bank: Bank, fitted: Fitted) -> Fitted:
 def _of_a_delay_line(orders: np.ndarray, width: int, unit: float) -> np.ndarray:
     """``(n, width)`` the roots of ``z^order = -radius^order``, conjugates as neighbours: what ends after ``order`` taps is a sum of them.
 
-    Of a filter that does, ``radius^order`` of itself is missed, and residues as large as ``radius^(1 - order)`` are rounded to a ``unit``: the
-    radius at which both are the same. Poles nearer to 0, where an optimum has all of them, cancel each other.
+    Of a filter that does, ``radius^order`` of itself is missed, and residues as large as ``radius^(1 - order)`` are rounded to a
+    ``unit``: the radius at which both are the same. Poles nearer to 0, where an optimum has all of them, cancel each other.
     """
     poles = np.zeros((len(orders), width), complex)
     for order in np.unique(orders[orders > 0]):
