@@ -60,8 +60,8 @@ class Certificate:
     l2 : ``(*batch,)`` relative l2 error, to rounding of the taps, never below the truth
     hankel, hinf, l1 : ``(*batch,)`` norms of the error, in the unit of the taps: never below the truth and at most 0.1 % above it.
         ``hankel`` is an upper bound but for a chance of one in a million (error_hankel.py); ``l1`` may be 1.6 times too large of poles
-        within 1e-4 of the circle whose ringing dominates (error_norms.py). Of modes so much larger than their sum that double precision
-        loses digits in it, all four errors count the most that may be lost
+        within 1e-4 of the circle whose ringing dominates (error_norms.py). Where residues are far larger than the filter the taps
+        of the error are summed with twice the digits; what rings after the last tap is not, and all four errors count the most it may lose
     filter_hinf, filter_l1 : ``(*batch,)`` of the filter without tap 0; its Hankel norm is ``sigma[..., 0]``
     spectral_radius : ``(*batch,)`` the largest modulus of a pole
     tail_energy : ``(*batch,)`` energy of the model after the last tap, all of it, relative to that of the filter

@@ -1,10 +1,10 @@
 """What a filter and its small recurrence differ by, and the energy and the moduli of that: many at once, tails in closed form.
 
 The difference is made tap by tap, so that its norms are good to the rounding of the taps however small it is; energies are never
-subtracted. A model whose modes are far larger than their sum loses digits in it: what that may come to stands beside the norms. After
-the last tap it is the model alone, ``Re sum_k later_k p_k^t`` for ever. In the orthonormal real functions of Kautz of the poles (IRE
-Trans. Circuit Theory 1, 1954; gramians.py) that tail is a vector of as many entries as there are poles, whose length is its energy, also
-where residues of a cluster of poles cancel.
+subtracted. A model whose modes are far larger than their sum loses digits in it: where that may be felt it is summed with twice as many
+(double_double.py), and what may still be lost stands beside the norms. After the last tap it is the model alone, ``Re sum_k later_k p_k^t``
+for ever. In the orthonormal real functions of Kautz of the poles (IRE Trans. Circuit Theory 1, 1954; gramians.py) that tail is a vector of
+as many entries as there are poles, whose length is its energy, also where residues of a cluster of poles cancel.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import numpy as np
 
 from ssmid._array import Array, as_complex, finite_elements, from_numpy, namespace, quiet, replaced, to_numpy
 from ssmid.analysis.gramians import cauchy_root
+from ssmid.distillation.double_double import UNIT, without_modes
 from ssmid.linalg import vandermonde_product
 
 ACCURACY = 1e-3
 """To what the sum of moduli, the H-infinity norm and the Hankel norm may exceed the truth, relative."""
 _LONGEST, _LONG = 64, 2**17
 """A tail is written out over 64 times the filter, or 131,072 taps if that is more: time enough for poles of modulus 0.9999."""
-_UNIT = 4 * 2.0**-53
-"""What a mode loses of itself, in double precision."""
+_UNIT = 2.5 * 2.0**-53
+"""What a product of complex numbers loses of itself at most, in double precision, and a little more."""
+_FELT, _NOTHING = 1e-6, 1e-12
+"""What rounding may make of an error, or of a filter, without a second look."""
 _BLOCK = 2**22
 """Taps that are written out at once."""
 
@@ -35,7 +38,7 @@ class Difference:
     taps : ``(n, 2 N)``, of which the last N are the model's alone   length : N
     poles, later : ``(n, d)`` of what follows the first N taps, ``Re sum_k later_k poles_k^t``; d at least 1
     scale : ``(n,)``   size : ``(n,)`` zero, infinite or NaN: what to add to a norm of it, where the model is unstable or not finite
-    rounding : ``(n, 2)`` what the sum of the modes loses in double precision, in l2 and in l1 norm, in the unit of the taps
+    rounding : ``(n, 2)`` what the sum of the modes may have lost, in l2 and in l1 norm, in the unit of the taps
     """
 
     taps: Array
@@ -65,12 +68,12 @@ class Difference:
         taps = xp.concat([strict - model[:, :length], -model[:, length:] if rings else xp.zeros_like(model)], axis=-1)
         stable = stable & finite_elements(taps, 1)
         taps = xp.where(stable[:, None], taps, xp.zeros_like(taps))
+        taps, lost = _looked_at(taps, strict, poles, residues, float("inf") if rings else float(length))
         largest = xp.max(xp.abs(taps), axis=-1)
         scale = xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(xp.where(largest > 0, largest, xp.ones_like(largest)))))
         size = xp.where(stable, xp.zeros_like(scale), xp.full_like(scale, float("inf")))
         size = xp.where(finite, size, xp.full_like(scale, float("nan")))
         later = -residues * integer_power(poles, length) / as_complex(scale)[:, None] if rings else xp.zeros_like(poles)
-        lost = xp.stack([_rounding(poles, residues, length, power) for power in (2, 1)], axis=-1)
         return cls(taps / scale[:, None], length, poles if rings else xp.zeros_like(poles), later, scale, size, lost)
 
     def take(self, places: np.ndarray) -> Difference:
@@ -100,14 +103,54 @@ class Difference:
         return xp.sum(self.taps[:, : self.length] ** 2, axis=-1) + xp.sum(self.tail**2, axis=-1)
 
 
-def _rounding(poles: Array, residues: Array, length: int, power: int) -> Array:
-    """``(n,)`` the l1 or l2 norm, by ``power``, of the rounding of the modes: of each as many units as a product of two numbers has."""
-    xp, size = namespace(poles), namespace(poles).abs(poles) ** power
-    inside = size < 1
-    lasting = xp.clip(1 / (1 - xp.where(inside, size, xp.zeros_like(size))), max=float(length))
-    # outside of the circle, where only the given taps count, the last is the largest
-    grown = length * xp.where(inside, xp.zeros_like(size), xp.abs(integer_power(as_complex(size), length)))
-    return _UNIT * xp.sum(xp.abs(residues) * (lasting + grown) ** (1 / power), axis=-1)
+def _looked_at(taps: Array, strict: Array, poles: Array, residues: Array, ends: float) -> tuple[Array, Array]:
+    """The difference, and ``(n, 2)`` what it may have lost: with twice as many digits where that is felt."""
+    xp, length = namespace(taps), strict.shape[-1]
+    lost, own, error = _rounding(poles, residues, ends), _both_norms(strict), _both_norms(taps)
+    rows = np.flatnonzero(to_numpy(xp.any((lost > _FELT * error) & (lost > _NOTHING * own), axis=-1)))
+    if not rows.size:
+        return taps, lost
+    given, own_poles, own_residues = (xp.take(x, from_numpy(rows, x), axis=0) for x in (strict, poles, residues))
+    silence = xp.zeros((rows.size, taps.shape[-1] - length), dtype=taps.dtype, device=taps.device)
+    left = UNIT / _UNIT * _rounding(own_poles, own_residues, ends)
+    if ends < float("inf"):
+        found = xp.concat([without_modes(given, own_poles, own_residues), silence], axis=-1)
+    else:
+        found = without_modes(xp.concat([given, silence], axis=-1), own_poles, own_residues)
+        left = left + _rounding(own_poles, own_residues * integer_power(own_poles, length), ends, length)
+    left = left + 8 * _UNIT * _both_norms(found)
+    good = np.flatnonzero(to_numpy(finite_elements(found, 1)))
+    found, left = (xp.take(x, from_numpy(good, x), axis=0) for x in (found, left))
+    return replaced(taps, rows[good], found), replaced(lost, rows[good], left)
+
+
+def _both_norms(taps: Array) -> Array:
+    xp = namespace(taps)
+    return xp.stack([xp.sum(taps**2, axis=-1) ** 0.5, xp.sum(xp.abs(taps), axis=-1)], axis=-1)
+
+
+def _rounding(poles: Array, residues: Array, ends: float, since: int = 0) -> Array:
+    """``(n, 2)`` bounds of the l2 and l1 norm of the rounding of the modes, which comes in units of ``|residues_k| |poles_k|^t``.
+
+    A power ``p^t`` loses ``5^(1/2)`` units for each of its t products, however they are grouped (Brent, Percival & Zimmermann, Math. Comp.
+    76, 2007), and so do the poles of a tail. A sum of d modes loses 2 d (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+    section 3.1). ``ends`` : after so many taps, infinite where the model rings for ever   ``since`` : products of which residues are made
+    """
+    xp, modulus = namespace(poles), namespace(poles).abs(poles)
+    terms = 1 + since + xp.sum(xp.astype(residues != 0, modulus.dtype), axis=-1, keepdims=True)
+    norms = []
+    for power in (2, 1):
+        size = modulus**power
+        inside = size < 1
+        lasting = 1 / (1 - xp.where(inside, size, xp.zeros_like(size)))
+        times = 1.5 * modulus * lasting  # the norm of t |p|^t is at most so many times that of |p|^t
+        if ends < float("inf"):
+            # outside of the circle the last tap is the largest
+            grown = ends * xp.abs(integer_power(as_complex(xp.where(inside, xp.ones_like(size), size)), int(ends)))
+            lasting = xp.where(inside, xp.clip(lasting, max=ends), grown)
+            times = xp.where(inside, xp.clip(times, max=ends), xp.full_like(times, ends))
+        norms.append(_UNIT * xp.sum(xp.abs(residues) * lasting ** (1 / power) * (terms + times), axis=-1))
+    return xp.stack(norms, axis=-1)
 
 
 def energy_of_modes(poles: Array, residues: Array) -> Array:
