@@ -68,7 +68,7 @@ class Difference:
         taps = xp.concat([strict - model[:, :length], -model[:, length:] if rings else xp.zeros_like(model)], axis=-1)
         stable = stable & finite_elements(taps, 1)
         taps = xp.where(stable[:, None], taps, xp.zeros_like(taps))
-        taps, lost = _looked_at(taps, strict, poles, residues, float("inf") if rings else float(length))
+        taps, lost = _summed_again(taps, strict, poles, residues, float("inf") if rings else float(length))
         largest = xp.max(xp.abs(taps), axis=-1)
         scale = xp.pow(xp.full_like(largest, 2.0), xp.floor(xp.log2(xp.where(largest > 0, largest, xp.ones_like(largest)))))
         size = xp.where(stable, xp.zeros_like(scale), xp.full_like(scale, float("inf")))
@@ -103,16 +103,16 @@ class Difference:
         return xp.sum(self.taps[:, : self.length] ** 2, axis=-1) + xp.sum(self.tail**2, axis=-1)
 
 
-def _looked_at(taps: Array, strict: Array, poles: Array, residues: Array, ends: float) -> tuple[Array, Array]:
-    """The difference, and ``(n, 2)`` what it may have lost: with twice as many digits where that is felt."""
+def _summed_again(taps: Array, strict: Array, poles: Array, residues: Array, ends: float) -> tuple[Array, Array]:
+    """The difference, with twice as many digits where what it may have lost is felt, and ``(n, 2)`` what it may have lost then."""
     xp, length = namespace(taps), strict.shape[-1]
     lost, own, error = _rounding(poles, residues, ends), _both_norms(strict), _both_norms(taps)
     rows = np.flatnonzero(to_numpy(xp.any((lost > _FELT * error) & (lost > _NOTHING * own), axis=-1)))
     if not rows.size:
         return taps, lost
-    given, own_poles, own_residues = (xp.take(x, from_numpy(rows, x), axis=0) for x in (strict, poles, residues))
+    given, own_poles, own_residues, plainly = (xp.take(x, from_numpy(rows, x), axis=0) for x in (strict, poles, residues, lost))
     silence = xp.zeros((rows.size, taps.shape[-1] - length), dtype=taps.dtype, device=taps.device)
-    left = UNIT / _UNIT * _rounding(own_poles, own_residues, ends)
+    left = UNIT / _UNIT * plainly
     if ends < float("inf"):
         found = xp.concat([without_modes(given, own_poles, own_residues), silence], axis=-1)
     else:

@@ -62,11 +62,13 @@ def _relieved(bank: Bank, fitted: Fitted) -> Fitted:
         return fitted
     part, found = bank.take(rows), taken_fits(fitted, rows)
     delay_line = _of_a_delay_line(found.orders, found.poles.shape[-1], _unit(bank))
+    least = to_numpy(_error(part, found))
     for poles in (pairs_first(to_numpy(found.poles), found.orders), delay_line):
         new = _eased(part, dataclasses.replace(found, poles=poles))
-        before, after = (to_numpy(_error(part, either)) for either in (found, new))
-        better = np.flatnonzero(~(before <= after) & np.isfinite(after))
-        found = replaced_fits(found, better, taken_fits(new, better)) if better.size else found
+        error = to_numpy(_error(part, new))
+        better = ~(least <= error) & np.isfinite(error)
+        places, least = np.flatnonzero(better), np.where(better, error, least)
+        found = replaced_fits(found, places, taken_fits(new, places)) if places.size else found
     return replaced_fits(fitted, rows, found)
 
 

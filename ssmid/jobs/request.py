@@ -73,8 +73,8 @@ class Request:
                 taps, length = weights.layers[0].shape[-1], layer.shape[-1]
                 if name == "weights" and length and taps != length:
                     raise ValueError(f"weights: expected one for each of the {length} taps of {layer.name}, got {taps}")
-                if length:
-                    _expect_weights(name, weights.layers[0], length)
+            for length in sorted({layer.shape[-1] for layer in source.layers if layer.shape[-1]}):
+                _expect_weights(name, weights.layers[0], length)
 
     def shared_axes(self, layer: Layer) -> int:
         """How many of the last batch axes of a layer share their poles."""

@@ -21,6 +21,7 @@ from ssmid.distillation.error_norms import Difference, l1_norm
 from ssmid.distillation.error_peak import hinf_norm
 from ssmid.distillation.fitted import Fitted
 from ssmid.linalg import vandermonde_product
+from tests.distillation.test_double_double import exact
 
 TOP = 1 + error_norms.ACCURACY
 
@@ -167,13 +168,8 @@ def test_residues_that_cancel_do_not_spoil_the_tail():
 
 
 def exact_errors(mpmath, taps, poles, residues, silence=None):
-    """Relative l2 and l1 of taps 1 on and of as many after them, of the very numbers, in 50 digits."""
-    mpmath.mp.dps = 50
-    poles, states = ([mpmath.mpc(complex(x)) for x in values] for values in (poles, residues))
-    error = []
-    for tap in np.concatenate([taps[1:], np.zeros(3 * len(taps) if silence is None else silence)]):
-        error.append(mpmath.mpf(float(tap)) - sum(x.real for x in states))
-        states = [x * p for x, p in zip(states, poles, strict=True)]
+    """Relative l2 and l1 of taps 1 on and of three times as many after them, or of ``silence``."""
+    error = exact(mpmath, np.concatenate([taps[1:], np.zeros(3 * len(taps) if silence is None else silence)]), poles, residues)
     size = mpmath.sqrt(sum(mpmath.mpf(float(tap)) ** 2 for tap in taps[1:]))
     return float(mpmath.sqrt(sum(e * e for e in error)) / size), float(sum(abs(e) for e in error))
 
